@@ -1,0 +1,1 @@
+"""Where a pod really runs. A backend imports neither `kube` nor `agent`."""

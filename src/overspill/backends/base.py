@@ -1,0 +1,179 @@
+"""The contract of a backend.
+
+In: a `WorkSpec` and an identity. Out: `Sighting`s. Three answers are kept apart:
+
+- *gone*: a `Gone` in `watch`, or absent from a `list` that succeeded. Only this may change a pod's phase.
+- *not found*: `NotFound` raised by one call about one pod. The caller asked too early or too late.
+- *cannot tell*: `Retry`. Nothing is known.
+
+`tests/contract/` holds one suite that every backend passes; that is when a backend is done.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from types import TracebackType
+from typing import Protocol, Self, runtime_checkable
+
+from msgspec import Struct
+
+from overspill.model.observation import Observation, Sighting
+from overspill.model.work import Identity, Volume, WorkSpec
+
+__all__ = ["Backend", "Capabilities", "ContainerUsage", "LogOptions", "PodUsage", "Process"]
+
+
+class Capabilities(Struct, frozen=True):
+    """What a backend can do. What is missing here is refused by name before a pod is created.
+
+    Attributes:
+        pod_fields: paths below `spec` that the backend honours, beside those that the agent itself
+            resolves (`model/fields.py`): `containers[].resources.limits.cpu`, with `[]` for any item.
+            A trailing `.*` takes everything below.
+        verbs: of `logs`, `exec`, `attach`, `port-forward`, `metrics`.
+        shares_host: its addresses are reachable from this host without more ado.
+    """
+
+    pod_fields: frozenset[str]
+    verbs: frozenset[str]
+    shares_host: bool = False
+
+
+class LogOptions(Struct, frozen=True):
+    """PodLogOptions as the kubelet takes them (`since_time` in seconds since 1970)."""
+
+    follow: bool = False
+    previous: bool = False
+    timestamps: bool = False
+    since_time: float | None = None
+    tail_lines: int | None = None
+    limit_bytes: int | None = None
+
+
+class ContainerUsage(Struct, frozen=True):
+    """One container's consumption since its start: cumulative CPU seconds, working set in bytes."""
+
+    name: str
+    cpu_seconds: float
+    memory_bytes: int
+    started_at: float
+
+
+class PodUsage(Struct, frozen=True):
+    """One pod's consumption, sampled at `sampled_at` (seconds since 1970)."""
+
+    identity: Identity
+    sampled_at: float
+    containers: tuple[ContainerUsage, ...]
+
+
+class Process(Protocol):
+    """A process in a container, or a container attached to: three byte streams and an end."""
+
+    async def write(self, data: bytes) -> None:
+        """Write to stdin; returns when there is room for more."""
+
+    async def close_stdin(self) -> None:
+        """End stdin; stdout and stderr stay open."""
+
+    def output(self) -> AsyncIterator[tuple[int, bytes]]:
+        """Yield (1, bytes) of stdout and (2, bytes) of stderr until both end; a terminal has only 1."""
+
+    async def resize(self, *, width: int, height: int) -> None:
+        """Set the size of the terminal; ignored without one."""
+
+    async def wait(self) -> int:
+        """The exit code, once `output` has ended. An attached container that runs on answers 0."""
+
+    async def close(self) -> None:
+        """Let go: an exec'd process is killed, an attached container is left running."""
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """Runs pods. Used as an async context manager; keeps no state that a listing does not bring back.
+
+    A method may raise `Retry` (cannot tell), `Throttled`, or `Misconfigured` besides what it names.
+    """
+
+    name: str
+    capabilities: Capabilities
+
+    async def __aenter__(self) -> Self:
+        """Connect, find again everything of this cluster and node, and start to look after it."""
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let go of everything without stopping any pod."""
+
+    async def create(self, work: WorkSpec) -> None:
+        """Take a pod on; returns once it is recorded, long before it runs.
+
+        The same (uid, attempt) again is no error and makes nothing new, also after a lost reply.
+        Trouble that comes later (an image that cannot be pulled) shows in observations.
+
+        Raises:
+            Unsupported: a field or value cannot be honoured; nothing was created.
+            Rejected: the backend refused it as wrong; nothing was created.
+        """
+
+    async def delete(self, identity: Identity, *, grace_seconds: int) -> None:
+        """Ask for a pod's end: SIGTERM, `grace_seconds`, SIGKILL; returns at once, `Gone` follows in `watch`.
+
+        Again with a shorter grace shortens it; with a longer one changes nothing.
+
+        Raises:
+            NotFound: there is no such pod (any more).
+        """
+
+    async def list(self) -> Sequence[Observation]:
+        """Every pod of this cluster and node. Complete, or an error; never a part."""
+
+    def watch(self) -> AsyncIterator[Sequence[Sighting]]:
+        """Batches of what changed, from the call on; the agent lists after it has begun to watch.
+
+        Ends only by cancellation or with an error; the agent then watches and lists anew.
+        """
+
+    async def refresh(self, identity: Identity, volumes: Mapping[str, Volume]) -> None:
+        """Replace the files of a running pod's volumes, each volume atomically.
+
+        Raises:
+            NotFound: there is no such pod.
+        """
+
+    def logs(self, identity: Identity, container: str, options: LogOptions) -> AsyncIterator[bytes]:
+        """The container's output in pieces; with `follow` until the container ends.
+
+        Raises:
+            NotFound: no such pod or container, or no previous run of it; says which.
+            Rejected: the container has not started; says what it waits for.
+        """
+
+    async def exec(
+        self, identity: Identity, container: str, command: Sequence[str], *, stdin: bool, tty: bool
+    ) -> Process:
+        """Start a process in a running container.
+
+        Raises:
+            NotFound: no such pod, or the container is not running.
+        """
+
+    async def attach(self, identity: Identity, container: str, *, stdin: bool, tty: bool) -> Process:
+        """Attach to the container's main process.
+
+        Raises:
+            NotFound: no such pod, or the container is not running.
+        """
+
+    async def port_forward(self, identity: Identity, port: int) -> Process:
+        """Connect to a port on the pod's loopback; `output` yields what it sends as stdout.
+
+        Raises:
+            NotFound: no such pod, or nothing listens there.
+        """
+
+    async def usage(self) -> Sequence[PodUsage]:
+        """What the running containers of this node use, from the latest samples."""
+
+    async def health(self) -> None:
+        """Return when the backend answers; raises `Retry` or `Misconfigured` with the reason if not."""

@@ -1,0 +1,1 @@
+"""Pods as real containers of this host's Podman, through its libpod REST socket."""

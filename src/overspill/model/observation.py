@@ -1,0 +1,104 @@
+"""What a backend sees of a pod: the only input from which a pod's status is made.
+
+In: from `Backend.watch` and `Backend.list`. Out: to `agent/status`. Invariant:
+an observation is whole; none is a difference to an earlier one. Times are
+seconds since 1970, as `time.time()` gives them.
+"""
+
+from msgspec import Struct
+
+from overspill.model.work import Identity
+
+__all__ = [
+    "ContainerObservation",
+    "Gone",
+    "Observation",
+    "Running",
+    "Sighting",
+    "State",
+    "Terminated",
+    "Waiting",
+]
+
+
+class Waiting(Struct, frozen=True, tag="waiting"):
+    """Not running yet or again; `reason` is one of the kubelet's words, such as `ContainerCreating`."""
+
+    reason: str
+    message: str = ""
+
+
+class Running(Struct, frozen=True, tag="running"):
+    """Running since `started_at`."""
+
+    started_at: float
+
+
+class Terminated(Struct, frozen=True, tag="terminated"):
+    """Ended. `reason` is `Completed`, `Error`, `OOMKilled`, … as the kubelet says it."""
+
+    exit_code: int
+    reason: str
+    started_at: float
+    finished_at: float
+    message: str = ""
+    signal: int = 0
+
+
+State = Waiting | Running | Terminated
+
+
+class ContainerObservation(Struct, frozen=True):
+    """One container of a pod.
+
+    Attributes:
+        restarts: how often it was started again; counts across restarts of the agent.
+        will_restart: it is terminated, and the backend will start it again.
+    """
+
+    name: str
+    state: State
+    image: str
+    image_id: str = ""
+    container_id: str = ""
+    last_state: State | None = None
+    ready: bool = False
+    started: bool = False
+    restarts: int = 0
+    will_restart: bool = False
+
+
+class Observation(Struct, frozen=True, tag="observation"):
+    """One pod as it stands at the backend.
+
+    Attributes:
+        ips: the pod's addresses, first the primary one; empty until it has one.
+        started_at: when the backend took the pod on.
+        reason: why the pod as a whole failed or waits, such as `DeadlineExceeded` or `NoStock`; usually "".
+        failed: the backend gave the pod up for `reason`, whatever its containers say.
+        deleting: its end was asked for and is under way.
+    """
+
+    identity: Identity
+    started_at: float
+    containers: tuple[ContainerObservation, ...]
+    init_containers: tuple[ContainerObservation, ...] = ()
+    ips: tuple[str, ...] = ()
+    reason: str = ""
+    message: str = ""
+    failed: bool = False
+    deleting: bool = False
+
+
+class Gone(Struct, frozen=True, tag="gone"):
+    """Nothing of this pod is left at the backend, and nothing of it is billed.
+
+    Attributes:
+        last: how it stood at the end, where the backend knows.
+    """
+
+    identity: Identity
+    last: Observation | None = None
+
+
+Sighting = Observation | Gone

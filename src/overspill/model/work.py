@@ -1,0 +1,225 @@
+"""A pod as a backend gets it: every reference resolved, every default filled in.
+
+In: what `agent/spec` resolved from the Pod and the objects it refers to.
+Out: to `Backend.create`. Invariant: a value holds no reference into the
+cluster; a backend needs nothing else to start the pod.
+"""
+
+from typing import Literal
+
+from msgspec import Struct, structs
+
+__all__ = [
+    "POD_IP",
+    "POD_IPS",
+    "Container",
+    "Dns",
+    "EmptyDir",
+    "EnvVar",
+    "File",
+    "Files",
+    "HostAlias",
+    "Identity",
+    "Mount",
+    "Port",
+    "RegistryCredential",
+    "Resources",
+    "SecurityContext",
+    "Volume",
+    "WorkSpec",
+]
+
+# The pod's address is known only once the backend has given it one. Where a
+# value needs it, these stand in; NUL can be in no environment variable, so they
+# cannot be mistaken for a user's text. `WorkSpec.with_address` puts the address in.
+POD_IP = "\x00podIP\x00"
+POD_IPS = "\x00podIPs\x00"
+
+
+class Identity(Struct, frozen=True):
+    """Whose work this is: what a backend tags it with and finds it again by.
+
+    Attributes:
+        cluster: uid of the namespace `kube-system`; tells apart two clusters in one account.
+        node: name of the virtual node.
+        namespace: namespace of the pod.
+        name: name of the pod.
+        uid: uid of the pod; with `attempt` the idempotency key of a create.
+        attempt: counts the container groups made for one uid, from 0.
+    """
+
+    cluster: str
+    node: str
+    namespace: str
+    name: str
+    uid: str
+    attempt: int = 0
+
+
+class EnvVar(Struct, frozen=True):
+    """One variable of a container's environment. Its value may be a secret, so repr leaves it out."""
+
+    name: str
+    value: str
+
+    def __repr__(self) -> str:
+        return f"EnvVar({self.name!r})"
+
+
+class Mount(Struct, frozen=True):
+    """Where a container sees a volume."""
+
+    volume: str
+    path: str
+    read_only: bool = False
+
+
+class Port(Struct, frozen=True):
+    """A port that a container declares; purely informative, unless `host_port` is set."""
+
+    container_port: int
+    protocol: Literal["TCP", "UDP", "SCTP"] = "TCP"
+    name: str = ""
+    host_port: int = 0
+
+
+class Resources(Struct, frozen=True):
+    """Requests and limits; cpu in cores, memory in bytes, None where nothing is set."""
+
+    cpu_request: float | None = None
+    memory_request: int | None = None
+    cpu_limit: float | None = None
+    memory_limit: int | None = None
+
+
+class SecurityContext(Struct, frozen=True):
+    """A container's, with the pod's already merged in. None leaves the image's choice."""
+
+    run_as_user: int | None = None
+    run_as_group: int | None = None
+
+
+class Container(Struct, frozen=True):
+    """A container with its environment, command line and mounts resolved.
+
+    Attributes:
+        command: replaces the image's entrypoint; empty keeps it.
+        args: replaces the image's command; empty keeps it.
+        pull_policy: when to pull the image.
+    """
+
+    name: str
+    image: str
+    command: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
+    working_dir: str = ""
+    env: tuple[EnvVar, ...] = ()
+    mounts: tuple[Mount, ...] = ()
+    ports: tuple[Port, ...] = ()
+    resources: Resources = Resources()
+    security: SecurityContext = SecurityContext()
+    pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    stdin: bool = False
+    stdin_once: bool = False
+    tty: bool = False
+
+
+class EmptyDir(Struct, frozen=True, tag="emptyDir"):
+    """Scratch space that lives as long as the pod. `size_limit` in bytes, None for no limit."""
+
+    medium: Literal["", "Memory"] = ""
+    size_limit: int | None = None
+
+
+class File(Struct, frozen=True):
+    """One file of a volume. Its content may be a secret, so repr leaves it out."""
+
+    path: str
+    data: bytes
+    mode: int = 0o644
+
+    def __repr__(self) -> str:
+        return f"File({self.path!r}, {len(self.data)} bytes, {self.mode:o})"
+
+
+class Files(Struct, frozen=True, tag="files"):
+    """configMap, secret, downwardAPI and projected volumes, all resolved to files.
+
+    Attributes:
+        refresh_after: seconds until the agent resolves the volume again (a token that ages); None for never.
+    """
+
+    files: tuple[File, ...] = ()
+    refresh_after: float | None = None
+
+
+Volume = EmptyDir | Files
+
+
+class Dns(Struct, frozen=True):
+    """What goes into resolv.conf, in the order written."""
+
+    nameservers: tuple[str, ...] = ()
+    searches: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+
+class HostAlias(Struct, frozen=True):
+    """One line of /etc/hosts."""
+
+    ip: str
+    hostnames: tuple[str, ...]
+
+
+class RegistryCredential(Struct, frozen=True):
+    """Login for one registry, from a pod's image pull secrets."""
+
+    server: str
+    username: str
+    password: str
+
+    def __repr__(self) -> str:
+        return f"RegistryCredential({self.server!r})"
+
+
+class WorkSpec(Struct, frozen=True, kw_only=True):
+    """All that a backend needs to run one pod.
+
+    Attributes:
+        dns: None leaves the backend's default (dnsPolicy `Default`).
+        volumes: by volume name; every mount's volume is in it.
+        annotations: the pod's, for the settings that backends read from them.
+    """
+
+    identity: Identity
+    containers: tuple[Container, ...]
+    init_containers: tuple[Container, ...] = ()
+    volumes: dict[str, Volume] = {}
+    restart_policy: Literal["Always", "OnFailure", "Never"] = "Always"
+    termination_grace_period_seconds: int = 30
+    active_deadline_seconds: int | None = None
+    hostname: str
+    dns: Dns | None = None
+    host_aliases: tuple[HostAlias, ...] = ()
+    registry_credentials: tuple[RegistryCredential, ...] = ()
+    annotations: dict[str, str] = {}
+
+    def with_address(self, address: str) -> "WorkSpec":
+        """The same work with the pod's address put in wherever a value waits for it."""
+
+        def fill(text: str) -> str:
+            return text.replace(POD_IP, address).replace(POD_IPS, address) if "\x00" in text else text
+
+        def fill_container(container: Container) -> Container:
+            return structs.replace(
+                container,
+                command=tuple(map(fill, container.command)),
+                args=tuple(map(fill, container.args)),
+                env=tuple(EnvVar(var.name, fill(var.value)) for var in container.env),
+            )
+
+        return structs.replace(
+            self,
+            containers=tuple(map(fill_container, self.containers)),
+            init_containers=tuple(map(fill_container, self.init_containers)),
+        )

@@ -1,0 +1,32 @@
+"""Names that other programs see: labels, annotations, taints, conditions, reasons.
+
+The field's own words are kept (virtual-kubelet's and Alibaba's); ours are under `overspill.dev/`.
+"""
+
+# Node, as virtual-kubelet and its users know it.
+NODE_TYPE_LABEL = "type"
+NODE_TYPE = "virtual-kubelet"
+NODE_ROLE_LABEL = "kubernetes.io/role"
+NODE_ROLE = "agent"
+PROVIDER_TAINT = "virtual-kubelet.io/provider"
+HOSTNAME_LABEL = "kubernetes.io/hostname"
+OS_LABEL = "kubernetes.io/os"
+ARCH_LABEL = "kubernetes.io/arch"
+EXCLUDE_BALANCERS_LABEL = "node.kubernetes.io/exclude-from-external-load-balancers"
+
+# Namespaces.
+INJECTION_LABEL = "virtual-node-affinity-injection"
+INJECTION_ENABLED = "enabled"
+
+# Ours.
+DOMAIN = "overspill.dev"
+HOLDER_ANNOTATION = f"{DOMAIN}/agent-holder"
+COMPONENT = "overspill-agent"
+
+# Tags and labels by which a backend's groups are found again.
+CLUSTER_TAG = f"{DOMAIN}/cluster"
+NODE_TAG = f"{DOMAIN}/node"
+NAMESPACE_TAG = f"{DOMAIN}/namespace"
+POD_TAG = f"{DOMAIN}/pod"
+UID_TAG = f"{DOMAIN}/uid"
+ATTEMPT_TAG = f"{DOMAIN}/attempt"
