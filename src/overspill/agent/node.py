@@ -1,0 +1,117 @@
+"""The Node object: registered or adopted, kept as it should be, its status told.
+
+In: a profile, a health verdict. Out: the Node in the apiserver. Invariant: labels and taints
+that are not the agent's are never touched; a status is written when it changed or every five minutes.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import structlog
+from msgspec import structs
+
+from overspill.errors import Conflict, NotFound, Retry
+from overspill.kube.client import MERGE, STRATEGIC, Client
+from overspill.kube.resources import NODES
+from overspill.kube.watch import Watch
+from overspill.model.node import Health, NodeObject, NodeProfile, new_node, repair_patch, status_patch
+
+__all__ = ["VirtualNode"]
+
+log = structlog.get_logger(__name__)
+
+# The kubelet's numbers: status computed every 10 s, told when changed or every 5 min.
+CHECK_EVERY = 10.0
+TELL_EVERY = 300.0
+
+
+class VirtualNode:
+    """Keeps one Node object in the apiserver."""
+
+    def __init__(
+        self,
+        client: Client,
+        profile: NodeProfile,
+        *,
+        check: Callable[[], Awaitable[str]],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`check` returns "" when the node can run pods, else why not."""
+        self._client = client
+        self._profile = profile
+        self._check = check
+        self._clock = clock
+        self._health = Health(ready=False, since=clock(), started=clock(), message="agent is starting")
+
+    async def register(self) -> str:
+        """Create the Node, or adopt and repair the one that is there; returns its uid."""
+        found = await self._create_or_get()
+        await self._repair(found)
+        return found.metadata.uid
+
+    async def run(self) -> None:
+        """Tell the status and repair drift until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._tell(), name="node status")
+            tasks.create_task(self._guard(), name="node drift")
+
+    async def _tell(self) -> None:
+        told_at, told = 0.0, Health(ready=False, since=0, started=0)
+        while True:
+            health = self._judge(await self._check())
+            if health != told or self._clock() - told_at >= TELL_EVERY:
+                try:
+                    await self._write_status(health)
+                except (Retry, NotFound) as error:
+                    log.warning("node status not written", error=str(error))
+                else:
+                    told_at, told = self._clock(), health
+            await asyncio.sleep(CHECK_EVERY if health.ready else CHECK_EVERY / 10)
+
+    async def _guard(self) -> None:
+        watch = Watch(
+            self._client,
+            NODES,
+            kind=NodeObject,
+            field_selector=f"metadata.name={self._profile.name}",
+            tick=1.0,
+        )
+        async for batch in watch.batches():
+            for change in batch.changes:
+                if change.type == "DELETED":
+                    log.warning("node was deleted; registering it again", node=self._profile.name)
+                    await self.register()
+                    await self._write_status(self._health)
+                else:
+                    await self._repair(change.object)
+
+    async def _create_or_get(self) -> NodeObject:
+        try:
+            return await self._client.create(NODES, new_node(self._profile), kind=NodeObject)
+        except Conflict:
+            return await self._client.get(NODES, self._profile.name, kind=NodeObject)
+
+    async def _repair(self, found: NodeObject) -> None:
+        patch = repair_patch(self._profile, found)
+        if patch is None or found.metadata.deletion_timestamp:
+            return
+        try:
+            await self._client.patch(NODES, self._profile.name, patch, content_type=MERGE)
+        except (Conflict, NotFound):
+            return  # newer than what we saw; the watch brings it
+        log.info("node repaired", node=self._profile.name, patched=sorted(patch))
+
+    async def _write_status(self, health: Health) -> None:
+        patch = status_patch(self._profile, health, now=self._clock())
+        await self._client.patch(
+            NODES, self._profile.name, patch, subresource="status", content_type=STRATEGIC
+        )
+
+    def _judge(self, trouble: str) -> Health:
+        ready = not trouble
+        if ready != self._health.ready:
+            self._health = structs.replace(self._health, ready=ready, since=self._clock())
+            log.info("node readiness changed", node=self._profile.name, ready=ready, reason=trouble)
+        self._health = structs.replace(self._health, message=trouble)
+        return self._health

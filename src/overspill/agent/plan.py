@@ -1,0 +1,119 @@
+"""What to do about one pod, decided from what is wanted and what is there.
+
+In: the pod as the apiserver has it, the observation of it, what this process
+remembers. Out: one `Action`. Invariant: pure, and right whatever was missed
+before: the same inputs after a restart give the same action.
+"""
+
+from msgspec import Struct
+
+from overspill.model.observation import Observation, Running
+from overspill.model.pods import Pod
+
+__all__ = ["Action", "Create", "Delete", "Fail", "Finalize", "Forget", "Memory", "Nothing", "plan"]
+
+# A pod that vanished from the apiserver was deleted by force; what still runs
+# gets the kubelet's minimum (minimumGracePeriodInSeconds).
+FORCED_GRACE = 2
+
+
+class Memory(Struct):
+    """What one process remembers of a pod; all of it may be lost at any time.
+
+    Attributes:
+        attempt: highest attempt seen or made; -1 before any.
+        asked_grace: grace in seconds of the delete last asked of the backend.
+        held: generation of the spec that was refused for good, and so is not given to the backend again.
+        first_seen: when this process first dealt with it, seconds since 1970.
+        waits: how often it was put off in a row because something it refers to is missing.
+        refresh_at: when its volumes are to be resolved again, seconds since 1970; None: not known.
+        last: how it stood when the backend let it go.
+    """
+
+    attempt: int = -1
+    asked_grace: int | None = None
+    held: int = -1
+    first_seen: float = 0.0
+    waits: int = 0
+    refresh_at: float | None = None
+    last: Observation | None = None
+
+
+class Nothing(Struct, frozen=True):
+    """All is as it should be, or somebody else has to move first."""
+
+
+class Create(Struct, frozen=True):
+    """Give the pod to the backend."""
+
+    attempt: int
+
+
+class Delete(Struct, frozen=True):
+    """Ask the backend to end it."""
+
+    grace_seconds: int
+
+
+class Finalize(Struct, frozen=True):
+    """Nothing is left of it: remove it from the apiserver."""
+
+
+class Fail(Struct, frozen=True):
+    """It ran, is gone, and must not run again: say so."""
+
+    reason: str
+    message: str
+
+
+class Forget(Struct, frozen=True):
+    """Neither side knows it any more."""
+
+
+Action = Nothing | Create | Delete | Finalize | Fail | Forget
+
+
+def plan(pod: Pod | None, seen: Observation | None, memory: Memory) -> Action:
+    """The next step for one pod."""
+    if pod is None:
+        return _delete(seen, FORCED_GRACE, memory) if seen else Forget()
+    if pod.metadata.deletion_timestamp is not None:
+        return _end(pod, seen, memory)
+    if pod.ended:
+        # Somebody declared it ended (eviction, a lost node): what still runs must stop.
+        return _delete(seen, FORCED_GRACE, memory) if seen and _runs(seen) else Nothing()
+    if seen is not None or memory.held == pod.metadata.generation:
+        return Nothing()
+    return _start(pod, memory)
+
+
+def _start(pod: Pod, memory: Memory) -> Action:
+    if pod.status.phase == "Running" and _never_restarts(pod):
+        return Fail("ContainersLost", "its containers are gone from the backend, and restartPolicy is Never")
+    return Create(memory.attempt + 1)
+
+
+def _end(pod: Pod, seen: Observation | None, memory: Memory) -> Action:
+    grace = pod.metadata.deletion_grace_period_seconds or 0
+    if seen is not None:
+        return _delete(seen, grace, memory)
+    if pod.metadata.finalizers and grace == 0:
+        return Nothing()  # the apiserver removes it once the finalizers are gone
+    return Finalize()
+
+
+def _delete(seen: Observation, grace: int, memory: Memory) -> Action:
+    asked = memory.asked_grace
+    if seen.deleting and asked is not None and grace >= asked:
+        return Nothing()
+    return Delete(grace)
+
+
+def _runs(seen: Observation) -> bool:
+    return any(
+        isinstance(c.state, Running) or c.will_restart for c in (*seen.init_containers, *seen.containers)
+    )
+
+
+def _never_restarts(pod: Pod) -> bool:
+    return pod.decoded_spec().restart_policy == "Never"

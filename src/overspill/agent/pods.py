@@ -1,0 +1,302 @@
+"""Pods of this node: from what is wanted and what is seen to one backend call at a time.
+
+In: batches of the pod watch, sightings of the backend. Out: backend calls, statuses to the
+writer, Events. Invariant: one run per pod at a time (the queue's promise); what this process
+remembers of a pod can be lost at any moment without harm.
+"""
+
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import structlog
+
+from overspill.agent.admission import Admission, Refusal
+from overspill.agent.plan import Create, Delete, Fail, Finalize, Forget, Memory, Nothing, plan
+from overspill.agent.podevents import changes
+from overspill.agent.sources import Sources
+from overspill.agent.spec import Missing, NodeFacts, resolve, resolve_volumes
+from overspill.backends.base import Backend
+from overspill.errors import Conflict, NotFound, Rejected, Unsupported
+from overspill.kube.cache import Cache, Key
+from overspill.kube.client import Client
+from overspill.kube.events import Events, ObjectRef
+from overspill.kube.queue import Queue
+from overspill.kube.resources import PODS
+from overspill.kube.watch import Batch
+from overspill.kube.write import StatusWriter
+from overspill.model.observation import Gone, Observation, Sighting
+from overspill.model.pods import Pod
+from overspill.model.podstatus import (
+    PodStatus,
+    encode,
+    phase_of,
+    refused_status,
+    seconds,
+    to_pod_status,
+    waiting_status,
+)
+from overspill.model.work import Files, Identity, Volume
+
+__all__ = ["Pods"]
+
+log = structlog.get_logger(__name__)
+
+# ContainerCreating is written only for pods that take longer than this to start.
+PENDING_TOLD_AFTER = 1.0
+# Waiting for a ConfigMap or Secret: first soon, then every half minute.
+MISSING_FIRST, MISSING_CAP = 1.0, 30.0
+# A restarted agent does not know how old its pods' tokens are: it renews them all, spread over this time.
+ADOPTED_REFRESH_WITHIN = 600.0
+NEVER = float("inf")
+
+
+class Pods:
+    """Brings this node's pods and the backend's into step, pod by pod."""
+
+    def __init__(  # noqa: PLR0913 - the composition root hands over every part
+        self,
+        *,
+        client: Client,
+        backend: Backend,
+        writer: StatusWriter,
+        events: Events,
+        sources: Sources,
+        admission: Admission,
+        node: NodeFacts,
+        workers: int,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.cache: Cache[Pod] = Cache()
+        self.queue = Queue(self.reconcile, workers=workers)
+        self._client = client
+        self._backend = backend
+        self._writer = writer
+        self._events = events
+        self._sources = sources
+        self._admission = admission
+        self._node = node
+        self._clock = clock
+        self._seen: dict[str, Observation] = {}
+        self._memory: dict[str, Memory] = {}
+
+    # --- what comes in ---
+
+    def changed(self, batch: Batch[Pod]) -> None:
+        """Take in what the apiserver says; our own writes coming back are no news."""
+        for key in self.cache.apply(batch):
+            pod = self.cache.get(key)
+            if pod is None or not self._writer.is_echo(key, pod.metadata.resource_version):
+                self.queue.add(key)
+        if batch.replace:
+            for seen in self._seen.values():  # orphans: the backend runs what the apiserver does not know
+                self.queue.add(_key(seen.identity))
+
+    def listed(self, observations: Sequence[Observation]) -> None:
+        """Take in the backend's whole list: what it no longer has is gone."""
+        present = {seen.identity.uid for seen in observations}
+        gone = [Gone(seen.identity, seen) for uid, seen in self._seen.items() if uid not in present]
+        self.sighted([*observations, *gone])
+
+    def sighted(self, sightings: Iterable[Sighting]) -> None:
+        """Take in what changed at the backend."""
+        for sighting in sightings:
+            key = _key(sighting.identity)
+            memory = self._remember(key)
+            memory.attempt = max(memory.attempt, sighting.identity.attempt)
+            if isinstance(sighting, Gone):
+                memory.last = sighting.last or self._seen.get(key.uid)
+                self._seen.pop(key.uid, None)
+                self.queue.add(key)
+            else:
+                self._observed(key, sighting, memory)
+
+    def _observed(self, key: Key, seen: Observation, memory: Memory) -> None:
+        before = self._seen.get(key.uid)
+        self._seen[key.uid] = seen
+        pod = self.cache.get(key)
+        if pod is None or seen.deleting:
+            if self.cache.synced.is_set():
+                self.queue.add(key)
+            return
+        self._tell_changes(key, before, seen)
+        if phase_of(seen) == "Pending" and not memory.waits:
+            self.queue.add(key, after=PENDING_TOLD_AFTER)
+        else:
+            self._report(key, pod, seen)
+
+    # --- what is done ---
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Take one step for one pod; returns the seconds until it is to be looked at again, if ever."""
+        pod = self.cache.get(key)
+        seen = self._seen.get(key.uid)
+        memory = self._remember(key)
+        match plan(pod, seen, memory):
+            case Create(attempt) if pod is not None:
+                return await self._create(key, pod, memory, attempt)
+            case Delete(grace):
+                await self._delete(key, memory, grace)
+            case Finalize() if pod is not None:
+                await self._finalize(key, pod, memory)
+            case Fail(reason, message):
+                self._writer.put(
+                    key, encode(refused_status(since=memory.first_seen, reason=reason, message=message))
+                )
+            case Forget():
+                self._forget(key)
+            case Nothing() if pod is not None and seen is not None:
+                self._report(key, pod, seen)
+                return await self._keep_fresh(key, pod, memory)
+        return None
+
+    async def _create(self, key: Key, pod: Pod, memory: Memory, attempt: int) -> float | None:
+        refusal = self._admission.admit(pod)
+        if refusal is not None:
+            self._refuse(key, pod, memory, refusal)
+            return None
+        try:
+            resolved = await resolve(pod, self._sources, self._node, attempt=attempt)
+            for warning in resolved.warnings:
+                self._events.warning(_reference(key), warning.reason, warning.message)
+            await self._backend.create(resolved.work)
+        except Missing as missing:
+            return self._wait_for(key, pod, memory, missing)
+        except (Unsupported, Rejected) as error:
+            self._refuse(key, pod, memory, Refusal("Unsupported", str(error), terminal=False))
+            return None
+        memory.attempt, memory.waits = attempt, 0
+        memory.refresh_at = _refresh_at(resolved.work.volumes, self._clock())
+        return self._until_refresh(memory)
+
+    async def _delete(self, key: Key, memory: Memory, grace: int) -> None:
+        memory.asked_grace = grace
+        seen = self._seen[key.uid]
+        self._events.normal(_reference(key), "Killing", f"Stopping the pod's containers within {grace} s")
+        try:
+            await self._backend.delete(seen.identity, grace_seconds=grace)
+        except NotFound:
+            # Only `Gone` or a list may say that it is gone; both come by themselves.
+            log.info("pod to delete is unknown to the backend", pod=f"{key.namespace}/{key.name}")
+
+    async def _finalize(self, key: Key, pod: Pod, memory: Memory) -> None:
+        if _end_is_read(pod) and not pod.ended:
+            self._writer.put(key, encode(self._last_status(memory)))
+            await self._writer.flush(key)
+        try:
+            await self._client.delete(PODS, key.name, namespace=key.namespace, uid=key.uid, grace_seconds=0)
+        except (NotFound, Conflict):
+            log.debug("pod was removed already", pod=f"{key.namespace}/{key.name}")
+
+    async def _keep_fresh(self, key: Key, pod: Pod, memory: Memory) -> float | None:
+        if memory.refresh_at is None:
+            memory.refresh_at = self._adopted_refresh_at(pod)
+        elif memory.refresh_at <= self._clock():
+            identity = self._seen[key.uid].identity
+            volumes = await resolve_volumes(pod, self._sources, self._node)
+            await self._backend.refresh(identity, volumes)
+            memory.refresh_at = _refresh_at(volumes, self._clock())
+        return self._until_refresh(memory)
+
+    # --- what is told ---
+
+    def _refuse(self, key: Key, pod: Pod, memory: Memory, refusal: Refusal) -> None:
+        memory.held = pod.metadata.generation
+        self._events.warning(_reference(key), refusal.reason, refusal.message)
+        if refusal.terminal:
+            status = refused_status(
+                since=self._since(pod, memory), reason=refusal.reason, message=refusal.message
+            )
+        else:
+            status = self._waiting(key, pod, memory, refusal.reason, refusal.message)
+        self._writer.put(key, encode(status))
+
+    def _wait_for(self, key: Key, pod: Pod, memory: Memory, missing: Missing) -> float:
+        self._events.warning(_reference(key), missing.event, str(missing))
+        self._writer.put(key, encode(self._waiting(key, pod, memory, missing.reason, str(missing))))
+        memory.waits += 1
+        return min(MISSING_FIRST * 2 ** (memory.waits - 1), MISSING_CAP) * random.uniform(0.8, 1.2)  # noqa: S311 - spreads load
+
+    def _report(self, key: Key, pod: Pod, seen: Observation) -> None:
+        """Hand the status to the writer; a pod on its way out gets its last words in `_finalize`."""
+        if pod.metadata.deletion_timestamp is None and not pod.ended:
+            self._writer.put(key, encode(to_pod_status(seen, host_ip=self._node.ip)))
+
+    def _tell_changes(self, key: Key, before: Observation | None, seen: Observation) -> None:
+        for told in changes(before, seen):
+            tell = self._events.warning if told.warning else self._events.normal
+            tell(_reference(key, told.field_path), told.reason, told.message)
+
+    def _waiting(self, key: Key, pod: Pod, memory: Memory, reason: str, message: str) -> PodStatus:
+        images = [(container.name, container.image) for container in pod.decoded_spec().containers]
+        return waiting_status(
+            self._identity(key),
+            images,
+            since=self._since(pod, memory),
+            host_ip=self._node.ip,
+            reason=reason,
+            message=message,
+        )
+
+    def _last_status(self, memory: Memory) -> PodStatus:
+        last = memory.last
+        if last is not None and phase_of(last) in {"Succeeded", "Failed"}:
+            return to_pod_status(last, host_ip=self._node.ip)
+        return refused_status(since=memory.first_seen, reason="", message="")
+
+    # --- what is remembered ---
+
+    def _remember(self, key: Key) -> Memory:
+        memory = self._memory.get(key.uid)
+        if memory is None:
+            memory = self._memory[key.uid] = Memory(first_seen=self._clock())
+        return memory
+
+    def _forget(self, key: Key) -> None:
+        self._memory.pop(key.uid, None)
+        self._admission.release(key.uid)
+        self._writer.forget(key)
+
+    def _identity(self, key: Key) -> Identity:
+        return Identity(self._node.cluster, self._node.name, key.namespace, key.name, key.uid)
+
+    def _since(self, pod: Pod, memory: Memory) -> float:
+        return seconds(pod.status.start_time) if pod.status.start_time else memory.first_seen
+
+    def _until_refresh(self, memory: Memory) -> float | None:
+        due = memory.refresh_at
+        return None if due is None or due == NEVER else max(due - self._clock(), 0.0)
+
+    def _adopted_refresh_at(self, pod: Pod) -> float:
+        ages = any(
+            source.service_account_token
+            for volume in pod.decoded_spec().volumes
+            if volume.projected
+            for source in volume.projected.sources
+        )
+        return self._clock() + random.uniform(0, ADOPTED_REFRESH_WITHIN) if ages else NEVER  # noqa: S311 - spreads load
+
+
+def _key(identity: Identity) -> Key:
+    return Key(identity.namespace, identity.name, identity.uid)
+
+
+def _refresh_at(volumes: Mapping[str, Volume], now: float) -> float:
+    ages = [v.refresh_after for v in volumes.values() if isinstance(v, Files) and v.refresh_after is not None]
+    return now + min(ages) if ages else NEVER
+
+
+def _end_is_read(pod: Pod) -> bool:
+    """Whether somebody reads the final status of a deleted pod: a Job counts it, a finalizer's owner may."""
+    return bool(pod.metadata.finalizers) or any(owner.kind == "Job" for owner in pod.metadata.owners())
+
+
+def _reference(key: Key, field_path: str = "") -> ObjectRef:
+    return ObjectRef(
+        kind="Pod",
+        api_version="v1",
+        namespace=key.namespace,
+        name=key.name,
+        uid=key.uid,
+        field_path=field_path,
+    )

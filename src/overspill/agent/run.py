@@ -1,0 +1,223 @@
+"""The agent's composition root: every part made, wired and run in one TaskGroup.
+
+In: settings. Out: a virtual node, until cancelled. Invariant: no pod is touched before both
+sides are known whole: the apiserver's pods of this node and the backend's.
+"""
+
+import asyncio
+import gc
+import os
+import socket
+from contextlib import AsyncExitStack, aclosing
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from overspill.agent.admission import Admission
+from overspill.agent.node import VirtualNode
+from overspill.agent.pods import Pods
+from overspill.agent.sources import Sources
+from overspill.agent.spec import NodeFacts
+from overspill.backends.base import Backend
+from overspill.backends.registry import backend_factory
+from overspill.errors import Misconfigured, NotFound, Retry
+from overspill.kube.client import Client
+from overspill.kube.config import load_config
+from overspill.kube.events import Events
+from overspill.kube.lease import NodeLease
+from overspill.kube.resources import NAMESPACES, PODS, SERVICES
+from overspill.kube.watch import Watch
+from overspill.kube.write import StatusWriter
+from overspill.model.node import NodeProfile, new_node
+from overspill.model.pods import Meta, Pod
+from overspill.serve import health
+from overspill.settings import AgentSettings
+
+__all__ = ["run_agent"]
+
+log = structlog.get_logger(__name__)
+
+# Bookmarks come about once a minute; a watch that heard nothing for longer is not believed.
+WATCH_AGE_LIMIT = 150.0
+LEASE_AGE_LIMIT = 40.0
+BACKEND_RETRY = 1.0
+
+
+class _Named(Struct):
+    metadata: Meta
+
+
+class _ServiceSpec(Struct, rename="camel"):
+    cluster_ip: str = msgspec.field(name="clusterIP", default="")
+
+
+class _Service(Struct):
+    spec: _ServiceSpec = _ServiceSpec()
+
+
+class _Version(Struct, rename="camel"):
+    git_version: str
+
+
+async def run_agent(settings: AgentSettings) -> None:
+    """Be one virtual node until cancelled.
+
+    Raises:
+        Misconfigured: settings, credentials, permissions or the node's name are not usable.
+        Retry: the apiserver or the backend could not be reached at start.
+    """
+    name = settings.require_node_name()
+    factory = backend_factory(settings.backend)
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(
+            Client(load_config(settings.kubeconfig or None, settings.context or None))
+        )
+        kube_system = await client.get(NAMESPACES, "kube-system", kind=_Named)
+        cluster = kube_system.metadata.uid
+        backend = factory(cluster=cluster, node=name, options=settings.backend_options)
+        lease = NodeLease(client, name, holder=f"{socket.gethostname()}/{os.getpid()}")
+        await lease.acquire()
+        await stack.enter_async_context(backend)
+        agent = await _assemble(client, settings, backend, lease, cluster)
+        await agent.run()
+
+
+async def _assemble(
+    client: Client, settings: AgentSettings, backend: Backend, lease: NodeLease, cluster: str
+) -> "Agent":
+    version = msgspec.json.decode(await client.request("GET", "/version"), type=_Version)
+    profile = NodeProfile(
+        name=settings.node_name,
+        ip=settings.node_ip,
+        backend=backend.name,
+        kubernetes_version=version.git_version.partition("+")[0].partition("-")[0],
+        capacity={
+            "cpu": settings.cpu,
+            "memory": settings.memory,
+            "ephemeral-storage": settings.ephemeral_storage,
+            "pods": str(settings.pods),
+        },
+        labels=settings.labels,
+        taint=settings.backend if settings.taint else "",
+    )
+    facts = NodeFacts(
+        cluster=cluster,
+        name=profile.name,
+        ip=profile.ip,
+        allocatable=profile.capacity,
+        cluster_dns=tuple(settings.cluster_dns) or await _cluster_dns(client),
+        cluster_domain=settings.cluster_domain,
+    )
+    return Agent(client, settings, backend, lease, profile, facts)
+
+
+async def _cluster_dns(client: Client) -> tuple[str, ...]:
+    try:
+        service = await client.get(SERVICES, "kube-dns", namespace="kube-system", kind=_Service)
+    except NotFound:
+        log.warning("no Service kube-system/kube-dns: pods get the backend's name servers")
+        return ()
+    return (service.spec.cluster_ip,)
+
+
+class Agent:
+    """The parts of one running agent."""
+
+    def __init__(
+        self,
+        client: Client,
+        settings: AgentSettings,
+        backend: Backend,
+        lease: NodeLease,
+        profile: NodeProfile,
+        facts: NodeFacts,
+    ) -> None:
+        self._settings = settings
+        self._backend = backend
+        self._lease = lease
+        self._events = Events(client, instance=profile.name)
+        self._writer = StatusWriter(client, workers=settings.status_writers)
+        self._node = VirtualNode(client, profile, check=self._trouble)
+        self._watch = Watch(
+            client, PODS, kind=Pod, keep=Pod.kept, field_selector=f"spec.nodeName={profile.name}"
+        )
+        metadata = new_node(profile)["metadata"]
+        self._pods = Pods(
+            client=client,
+            backend=backend,
+            writer=self._writer,
+            events=self._events,
+            sources=Sources(client),
+            admission=Admission(
+                labels=metadata["labels"], allocatable=profile.capacity, capabilities=backend.capabilities
+            ),
+            node=facts,
+            workers=settings.workers,
+        )
+        self._backend_listed = asyncio.Event()
+        self._backend_trouble = ""
+
+    async def run(self) -> None:
+        """Run every part until cancelled."""
+        self._lease.owner_uid = await self._node.register()
+        host, _, port = self._settings.health_address.rpartition(":")
+        checks = {
+            "watch": self._watch_trouble,
+            "lease": self._lease_trouble,
+            "backend": lambda: self._backend_trouble or None,
+        }
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._lease.run(), name="lease")
+            tasks.create_task(self._events.run(), name="events")
+            tasks.create_task(self._writer.run(), name="status writer")
+            tasks.create_task(self._follow_apiserver(), name="pod watch")
+            tasks.create_task(self._follow_backend(), name="backend watch")
+            tasks.create_task(self._work(), name="pods")
+            tasks.create_task(self._node.run(), name="node")
+            tasks.create_task(health.serve(host, int(port), checks), name="health")
+
+    async def _follow_apiserver(self) -> None:
+        async for batch in self._watch.batches():
+            self._pods.changed(batch)
+
+    async def _follow_backend(self) -> None:
+        while True:
+            try:
+                async with aclosing(self._backend.watch()) as batches:  # type: ignore[type-var]  # the iterators are generators
+                    self._pods.listed(await self._backend.list())
+                    self._backend_listed.set()
+                    async for batch in batches:
+                        self._pods.sighted(batch)
+            except Retry as error:
+                self._backend_trouble = str(error)
+                log.warning("backend cannot tell; watching it anew", error=str(error))
+            await asyncio.sleep(BACKEND_RETRY)
+
+    async def _work(self) -> None:
+        await self._pods.cache.synced.wait()
+        await self._backend_listed.wait()
+        gc.freeze()  # what lives from here on is pods; the modules' objects need no more looking at
+        await self._pods.queue.run()
+
+    async def _trouble(self) -> str:
+        """Why the node cannot run pods now, or ""."""
+        try:
+            await self._backend.health()
+        except (Retry, Misconfigured) as error:
+            self._backend_trouble = f"backend {self._backend.name}: {error}"
+        else:
+            self._backend_trouble = ""
+        return self._backend_trouble or self._watch_trouble() or ""
+
+    def _watch_trouble(self) -> str | None:
+        if not self._pods.cache.synced.is_set():
+            return "pods of this node are not listed yet"
+        age = self._watch.age
+        return (
+            f"nothing heard from the apiserver's pod watch for {age:.0f} s" if age > WATCH_AGE_LIMIT else None
+        )
+
+    def _lease_trouble(self) -> str | None:
+        age = self._lease.age
+        return f"lease not renewed for {age:.0f} s" if age > LEASE_AGE_LIMIT else None

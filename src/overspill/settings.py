@@ -1,0 +1,214 @@
+"""Settings of the agent: a file, overridden by the environment, overridden by flags.
+
+In: YAML, `OVERSPILL_*` variables, flags. Out: one frozen `AgentSettings`.
+Invariant: this Struct is the only list of settings; the flags, their help and
+docs/settings.md are made from it. An unknown key is an error, never ignored.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+import msgspec
+import yaml
+from msgspec import Meta, Struct
+
+from overspill.errors import Misconfigured
+from overspill.model.quantity import parse_quantity
+
+__all__ = ["AgentSettings", "SettingInfo", "load_agent_settings", "setting_infos"]
+
+ENV_PREFIX = "OVERSPILL_"
+
+
+def _about(group: str, text: str) -> Meta:
+    return Meta(description=text, extra={"group": group})
+
+
+class AgentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
+    """All settings of one agent, which is one virtual node."""
+
+    node_name: Annotated[str, _about("Node", "Name of the virtual node; required.")] = ""
+    node_ip: Annotated[
+        str, _about("Node", "Address published as InternalIP, at which the apiserver reaches this agent.")
+    ] = "127.0.0.1"
+    cpu: Annotated[str, _about("Node", "CPU capacity, as a quantity.")] = "6000"
+    memory: Annotated[str, _about("Node", "Memory capacity, as a quantity.")] = "24Ti"
+    ephemeral_storage: Annotated[str, _about("Node", "Ephemeral storage capacity, as a quantity.")] = "90Ti"
+    pods: Annotated[int, _about("Node", "How many pods the node takes."), Meta(ge=1)] = 3000
+    labels: Annotated[dict[str, str], _about("Node", "Labels of the node beside its own, key=value.")] = {}
+    taint: Annotated[
+        bool, _about("Node", "Taint the node, so that only pods that tolerate virtual nodes come here.")
+    ] = True
+    cluster_dns: Annotated[
+        list[str],
+        _about(
+            "Node", "Name servers of pods with dnsPolicy ClusterFirst; found from Service kube-dns if empty."
+        ),
+    ] = []
+    cluster_domain: Annotated[str, _about("Node", "DNS domain of the cluster.")] = "cluster.local"
+    kubeconfig: Annotated[
+        str,
+        _about("Cluster", "Path of a kubeconfig; else $KUBECONFIG, the pod's own account, ~/.kube/config."),
+    ] = ""
+    context: Annotated[str, _about("Cluster", "Context of the kubeconfig.")] = ""
+    backend: Annotated[str, _about("Backend", "Where pods run: a backend's name.")] = "simulated"
+    backend_options: Annotated[
+        dict[str, str | int | float | bool],
+        _about("Backend", "Settings of the backend, key=value; see its page."),
+    ] = {}
+    health_address: Annotated[
+        str, _about("Serving", "host:port of /livez, /readyz and /metrics; port 0 takes a free one.")
+    ] = "127.0.0.1:10256"
+    workers: Annotated[int, _about("Work", "Pods reconciled at the same time."), Meta(ge=1)] = 16
+    status_writers: Annotated[
+        int, _about("Work", "Status writes in flight at the same time."), Meta(ge=1)
+    ] = 8
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], _about("Logging", "Least level logged.")
+    ] = "info"
+    log_format: Annotated[Literal["text", "json"], _about("Logging", "Shape of a log line.")] = "text"
+
+    def __post_init__(self) -> None:
+        for field in ("cpu", "memory", "ephemeral_storage"):
+            if parse_quantity(getattr(self, field)) < 0:
+                raise ValueError(f"{field} must not be negative")
+        host, _, port = self.health_address.rpartition(":")
+        if not host or not port.isdigit():
+            raise ValueError(f"healthAddress must be host:port, not {self.health_address!r}")
+
+    def require_node_name(self) -> str:
+        """The node's name, checked.
+
+        Raises:
+            Misconfigured: it is missing or not a DNS-1123 subdomain.
+        """
+        if not self.node_name:
+            raise Misconfigured("the virtual node needs a name: give --node-name or OVERSPILL_NODE_NAME")
+        if len(self.node_name) > 253 or not re.fullmatch(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", self.node_name):
+            raise Misconfigured(
+                f"{self.node_name!r} cannot name a node: use lower case letters, digits, '-' and '.'"
+            )
+        return self.node_name
+
+
+class SettingInfo(Struct, frozen=True):
+    """One setting, for flags and documentation."""
+
+    name: str
+    group: str
+    text: str
+    kind: Any
+    default: Any
+
+    @property
+    def key(self) -> str:
+        """Its name in a settings file."""
+        return re.sub(r"_(.)", lambda match: match[1].upper(), self.name)
+
+    @property
+    def env(self) -> str:
+        """Its environment variable."""
+        return ENV_PREFIX + self.name.upper()
+
+    @property
+    def flag(self) -> str:
+        """Its flag; one that is repeated for each entry of a mapping stands in the singular."""
+        name = self.name.removesuffix("s") if get_origin(self.kind) is dict else self.name
+        return "--" + name.replace("_", "-")
+
+    @property
+    def metavar(self) -> str:
+        """What its value is, in a word."""
+        origin = get_origin(self.kind)
+        if origin is Literal:
+            return "|".join(get_args(self.kind))
+        return {dict: "KEY=VALUE", list: "TEXT"}.get(origin, "INTEGER" if self.kind is int else "TEXT")
+
+
+def setting_infos() -> list[SettingInfo]:
+    """Every setting in the order of `AgentSettings`."""
+    hints = get_type_hints(AgentSettings, include_extras=True)
+    infos = []
+    for field in msgspec.structs.fields(AgentSettings):
+        kind, *metas = get_args(hints[field.name])
+        about = next(meta for meta in metas if meta.description)
+        default = field.default_factory() if callable(field.default_factory) else field.default
+        infos.append(SettingInfo(field.name, about.extra["group"], about.description, kind, default))
+    return infos
+
+
+def load_agent_settings(
+    path: str | None = None,
+    *,
+    flags: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> AgentSettings:
+    """Settings from a YAML file, `OVERSPILL_*` variables and flags (by field name; None: not given).
+
+    Raises:
+        Misconfigured: the file cannot be read, a key is unknown, or a value is wrong; names key and source.
+    """
+    merged: dict[str, Any] = {}
+    for source, values in (
+        (f"settings file {path}", _from_file(path) if path else {}),
+        ("environment", _from_environment(environ)),
+        ("flags", _from_flags(flags or {})),
+    ):
+        _convert(values, source=source)
+        merged |= values
+    return _convert(merged, source="settings")
+
+
+def _convert(values: Mapping[str, Any], *, source: str) -> AgentSettings:
+    try:
+        return msgspec.convert(values, AgentSettings, strict=False)
+    except msgspec.ValidationError as error:
+        raise Misconfigured(f"{source}: {error}") from error
+
+
+def _from_file(path: str) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise Misconfigured(f"settings file {path} cannot be read: {error}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise Misconfigured(f"settings file {path} must hold key: value pairs")
+    return values
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    infos = {info.env: info for info in setting_infos()}
+    unknown = sorted(name for name in environ if name.startswith(ENV_PREFIX) and name not in infos)
+    if unknown:
+        raise Misconfigured(
+            f"environment: unknown setting {', '.join(unknown)}; see `overspill agent --help`"
+        )
+    return {info.key: _split(info, environ[name]) for name, info in infos.items() if name in environ}
+
+
+def _from_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
+    infos = {info.name: info for info in setting_infos()}
+    return {
+        infos[name].key: _split(infos[name], value)
+        for name, value in flags.items()
+        if value not in (None, [])
+    }
+
+
+def _split(info: SettingInfo, value: Any) -> Any:
+    """Lists and mappings as they stand in a variable (`a,b`) or repeated flags (`[a, b]`)."""
+    origin = get_origin(info.kind)
+    if origin not in (list, dict):
+        return value
+    items = [part for part in value.split(",") if part] if isinstance(value, str) else list(value)
+    if origin is list:
+        return items
+    wrong = [item for item in items if "=" not in item]
+    if wrong:
+        raise Misconfigured(f"{info.flag}: {wrong[0]!r} is not key=value")
+    return dict(item.split("=", 1) for item in items)

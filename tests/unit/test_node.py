@@ -1,0 +1,100 @@
+"""The Node object: what is created, and what an existing one is brought back to."""
+
+import pytest
+from msgspec import structs
+
+from overspill.model.node import (
+    Health,
+    NodeMeta,
+    NodeObject,
+    NodeProfile,
+    NodeSpec,
+    Taint,
+    new_node,
+    repair_patch,
+    status_patch,
+)
+
+PROFILE = NodeProfile(
+    name="vn-0",
+    ip="10.0.0.1",
+    backend="podman",
+    kubernetes_version="v1.37.0",
+    capacity={"cpu": "8", "memory": "32Gi", "pods": "3000"},
+    labels={"team": "a"},
+    taint="podman",
+)
+OURS = Taint("virtual-kubelet.io/provider", "NoSchedule", "podman")
+THEIRS = Taint("node.kubernetes.io/not-ready", "NoExecute", time_added="2026-11-23T20:00:00Z")
+
+
+def healthy(**changes) -> NodeObject:
+    node = new_node(PROFILE)
+    meta = NodeMeta("vn-0", "u", "7", labels=node["metadata"]["labels"] | {"mine": "x"})
+    spec = NodeSpec(taints=(THEIRS, OURS), provider_id=node["spec"]["providerID"])
+    return NodeObject(
+        structs.replace(meta, **changes.get("meta", {})), structs.replace(spec, **changes.get("spec", {}))
+    )
+
+
+def test_new_node_shows_as_an_agent_and_keeps_ordinary_pods_away():
+    node = new_node(PROFILE)
+    labels = node["metadata"]["labels"]
+    assert labels["type"] == "virtual-kubelet"
+    assert labels["kubernetes.io/role"] == "agent"
+    assert labels["team"] == "a"
+    assert node["spec"] == {"providerID": "podman://vn-0", "taints": [OURS]}
+
+
+def test_nothing_to_repair():
+    assert repair_patch(PROFILE, healthy()) is None
+
+
+REPAIRS = {
+    "label removed": (
+        healthy(meta={"labels": new_node(PROFILE)["metadata"]["labels"] | {"type": "worker"}}),
+        {"metadata": {"resourceVersion": "7", "labels": {"type": "virtual-kubelet"}}},
+    ),
+    "taint removed, theirs kept": (
+        healthy(spec={"taints": (THEIRS,)}),
+        {"metadata": {"resourceVersion": "7"}, "spec": {"taints": [THEIRS, OURS]}},
+    ),
+    "taint edited": (
+        healthy(spec={"taints": (Taint(OURS.key, "NoExecute", "other"),)}),
+        {"metadata": {"resourceVersion": "7"}, "spec": {"taints": [OURS]}},
+    ),
+    "no providerID": (
+        healthy(spec={"provider_id": ""}),
+        {"metadata": {"resourceVersion": "7"}, "spec": {"providerID": "podman://vn-0"}},
+    ),
+}
+
+
+@pytest.mark.parametrize(("found", "patch"), REPAIRS.values(), ids=REPAIRS.keys())
+def test_repair(found, patch):
+    assert repair_patch(PROFILE, found) == patch
+
+
+def test_untainted_node_loses_only_our_taint():
+    patch = repair_patch(structs.replace(PROFILE, taint=""), healthy())
+    assert patch == {"metadata": {"resourceVersion": "7"}, "spec": {"taints": [THEIRS]}}
+
+
+def test_status_says_why_the_node_is_not_ready():
+    patch = status_patch(
+        PROFILE, Health(ready=False, since=50.0, started=1.0, message="backend is away"), now=60.0
+    )
+    ready = next(c for c in patch["status"]["conditions"] if c["type"] == "Ready")
+    assert ready == {
+        "type": "Ready",
+        "status": "False",
+        "reason": "AgentNotReady",
+        "message": "backend is away",
+        "lastHeartbeatTime": "1970-01-01T00:01:00Z",
+        "lastTransitionTime": "1970-01-01T00:00:50Z",
+    }
+
+
+def test_version_does_not_claim_more_than_the_apiserver():
+    info = status_patch(PROFILE, Health(ready=True, since=0, started=0), now=0)["status"]["nodeInfo"]
+    assert info["kubeletVersion"].startswith("v1.37.0-overspill.")

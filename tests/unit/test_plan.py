@@ -1,0 +1,86 @@
+"""`plan` decides from state alone; each row is a situation that a restart may find."""
+
+import msgspec
+import pytest
+
+from overspill.agent.plan import Create, Delete, Fail, Finalize, Forget, Memory, Nothing, plan
+from overspill.model.observation import ContainerObservation, Observation, Running, Terminated, Waiting
+from overspill.model.pods import Pod
+from overspill.model.work import Identity
+
+WHO = Identity("cluster", "vn-0", "default", "web", "uid-1")
+
+
+def pod(*, phase="Pending", deleting=None, finalizers=(), restart_policy="Always", generation=1) -> Pod:
+    meta = {
+        "name": "web",
+        "namespace": "default",
+        "uid": "uid-1",
+        "generation": generation,
+        "finalizers": finalizers,
+    }
+    if deleting is not None:
+        meta |= {"deletionTimestamp": "2026-11-23T20:00:00Z", "deletionGracePeriodSeconds": deleting}
+    spec = {"containers": [{"name": "c", "image": "i"}], "restartPolicy": restart_policy}
+    return msgspec.convert(
+        {"metadata": meta, "spec": msgspec.Raw(msgspec.json.encode(spec)), "status": {"phase": phase}}, Pod
+    )
+
+
+def seen(state=None, *, deleting=False, will_restart=False) -> Observation:
+    container = ContainerObservation("c", state or Running(1.0), "i", will_restart=will_restart)
+    return Observation(WHO, 1.0, (container,), deleting=deleting)
+
+
+ENDED = Terminated(0, "Completed", 1.0, 2.0)
+
+CASES = {
+    "new pod": (pod(), None, Memory(), Create(0)),
+    "already at the backend": (pod(), seen(), Memory(attempt=0), Nothing()),
+    "waiting at the backend": (pod(), seen(Waiting("ContainerCreating")), Memory(attempt=0), Nothing()),
+    "vanished from the backend": (pod(phase="Running"), None, Memory(attempt=0), Create(1)),
+    "vanished while the agent was away": (pod(phase="Running"), None, Memory(), Create(0)),
+    "vanished, must not run twice": (
+        pod(phase="Running", restart_policy="Never"),
+        None,
+        Memory(attempt=0),
+        Fail("ContainersLost", "its containers are gone from the backend, and restartPolicy is Never"),
+    ),
+    "refused for good": (pod(), None, Memory(held=1), Nothing()),
+    "refused, then edited": (pod(generation=2), None, Memory(held=1), Create(0)),
+    "ended and kept for its logs": (pod(phase="Succeeded"), seen(ENDED), Memory(), Nothing()),
+    "ended and forgotten by the backend": (pod(phase="Failed"), None, Memory(attempt=0), Nothing()),
+    "declared failed by somebody else while it runs": (pod(phase="Failed"), seen(), Memory(), Delete(2)),
+    "declared failed while a container waits to restart": (
+        pod(phase="Failed"),
+        seen(ENDED, will_restart=True),
+        Memory(),
+        Delete(2),
+    ),
+    "deleted": (pod(deleting=30), seen(), Memory(), Delete(30)),
+    "deleted, end under way": (pod(deleting=30), seen(deleting=True), Memory(asked_grace=30), Nothing()),
+    "deleted again with a shorter grace": (
+        pod(deleting=1),
+        seen(deleting=True),
+        Memory(asked_grace=30),
+        Delete(1),
+    ),
+    "deleted, asked by the agent before this one": (
+        pod(deleting=30),
+        seen(deleting=True),
+        Memory(),
+        Delete(30),
+    ),
+    "deleted before it was ever started": (pod(deleting=0), None, Memory(), Finalize()),
+    "deleted and gone": (pod(deleting=30, phase="Running"), None, Memory(asked_grace=30), Finalize()),
+    "gone, but finalizers hold it": (pod(deleting=0, finalizers=("x/y",)), None, Memory(), Nothing()),
+    "deleted gracefully with finalizers": (pod(deleting=30, finalizers=("x/y",)), None, Memory(), Finalize()),
+    "force deleted": (None, seen(), Memory(), Delete(2)),
+    "force deleted, end under way": (None, seen(deleting=True), Memory(asked_grace=2), Nothing()),
+    "unknown to both": (None, None, Memory(attempt=0), Forget()),
+}
+
+
+@pytest.mark.parametrize(("desired", "observed", "memory", "action"), CASES.values(), ids=CASES.keys())
+def test_plan(desired, observed, memory, action):
+    assert plan(desired, observed, memory) == action
