@@ -178,3 +178,15 @@ def test_refused_status_is_terminal():
 
 def test_times_round_trip_in_whole_seconds():
     assert seconds(timestamp(1_700_000_000.9)) == 1_700_000_000
+
+
+def test_no_room_is_a_condition():
+    full = observed(
+        container(CREATING), provisioned=False, reason="NoStock", message="none of cn-hangzhou-b left"
+    )
+    condition = to_pod_status(full, host_ip="10.0.0.1").conditions[-1]
+    assert (condition.type, condition.status, condition.reason) == ("InstanceProvisioned", "False", "NoStock")
+    room = to_pod_status(observed(container(Running(6.0)), provisioned=True), host_ip="10.0.0.1")
+    assert [c.status for c in room.conditions if c.type == "InstanceProvisioned"] == ["True"]
+    silent = to_pod_status(observed(container(Running(6.0))), host_ip="10.0.0.1")
+    assert all(c.type != "InstanceProvisioned" for c in silent.conditions)

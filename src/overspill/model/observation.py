@@ -77,6 +77,9 @@ class Observation(Struct, frozen=True, tag="observation"):
         reason: why the pod as a whole failed or waits, such as `DeadlineExceeded` or `NoStock`; usually "".
         failed: the backend gave the pod up for `reason`, whatever its containers say.
         deleting: its end was asked for and is under way.
+        provisioned: whether the backend found room for it; False with `reason` says why not, None: the
+            backend has no such notion.
+        annotations: what the backend wants written on the pod, such as the size that is billed.
     """
 
     identity: Identity
@@ -88,6 +91,8 @@ class Observation(Struct, frozen=True, tag="observation"):
     message: str = ""
     failed: bool = False
     deleting: bool = False
+    provisioned: bool | None = None
+    annotations: dict[str, str] = {}
 
 
 class Gone(Struct, frozen=True, tag="gone"):

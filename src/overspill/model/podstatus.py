@@ -230,6 +230,19 @@ def _conditions(seen: Observation, phase: Phase) -> tuple[Condition, ...]:
         ),
         _condition("ContainersReady", on=ready, at=changed_at, reason=reason, message=message),
         _condition("Ready", on=ready, at=changed_at, reason=reason, message=message),
+        *_provisioned(seen),
+    )
+
+
+def _provisioned(seen: Observation) -> tuple[Condition, ...]:
+    """Whether the backend found room, for whoever places pods; only of backends that can run out of it."""
+    if seen.provisioned is None:
+        return ()
+    reason, message = ("", "") if seen.provisioned else (seen.reason, seen.message)
+    return (
+        _condition(
+            "InstanceProvisioned", on=seen.provisioned, at=seen.started_at, reason=reason, message=message
+        ),
     )
 
 

@@ -16,15 +16,22 @@ __all__ = [
     "Dns",
     "EmptyDir",
     "EnvVar",
+    "ExecAction",
     "File",
     "Files",
+    "FlexVolume",
+    "Handler",
     "HostAlias",
+    "HttpGetAction",
     "Identity",
     "Mount",
+    "Nfs",
     "Port",
+    "Probe",
     "RegistryCredential",
     "Resources",
     "SecurityContext",
+    "TcpSocketAction",
     "Volume",
     "WorkSpec",
 ]
@@ -67,11 +74,13 @@ class EnvVar(Struct, frozen=True):
 
 
 class Mount(Struct, frozen=True):
-    """Where a container sees a volume."""
+    """Where a container sees a volume; `sub_path` is resolved, without variables."""
 
     volume: str
     path: str
     read_only: bool = False
+    sub_path: str = ""
+    propagation: Literal["None", "HostToContainer", "Bidirectional"] = "None"
 
 
 class Port(Struct, frozen=True):
@@ -84,12 +93,14 @@ class Port(Struct, frozen=True):
 
 
 class Resources(Struct, frozen=True):
-    """Requests and limits; cpu in cores, memory in bytes, None where nothing is set."""
+    """Requests and limits; cpu in cores, memory and storage in bytes, None where nothing is set."""
 
     cpu_request: float | None = None
     memory_request: int | None = None
     cpu_limit: float | None = None
     memory_limit: int | None = None
+    ephemeral_storage_request: int | None = None
+    gpus: int = 0
 
 
 class SecurityContext(Struct, frozen=True):
@@ -97,6 +108,46 @@ class SecurityContext(Struct, frozen=True):
 
     run_as_user: int | None = None
     run_as_group: int | None = None
+    run_as_non_root: bool = False
+    read_only_root_filesystem: bool = False
+    add_capabilities: tuple[str, ...] = ()
+
+
+class ExecAction(Struct, frozen=True, tag="exec"):
+    """Run a command in the container."""
+
+    command: tuple[str, ...]
+
+
+class HttpGetAction(Struct, frozen=True, tag="httpGet"):
+    """GET a path; the port is a number already, an empty host is the pod's address."""
+
+    port: int
+    path: str = "/"
+    scheme: Literal["HTTP", "HTTPS"] = "HTTP"
+    host: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class TcpSocketAction(Struct, frozen=True, tag="tcpSocket"):
+    """Open a connection; the port is a number already, an empty host is the pod's address."""
+
+    port: int
+    host: str = ""
+
+
+Handler = ExecAction | HttpGetAction | TcpSocketAction
+
+
+class Probe(Struct, frozen=True):
+    """One probe of a container, with the API server's defaults filled in; times in seconds."""
+
+    handler: Handler
+    initial_delay_seconds: int = 0
+    period_seconds: int = 10
+    timeout_seconds: int = 1
+    success_threshold: int = 1
+    failure_threshold: int = 3
 
 
 class Container(Struct, frozen=True):
@@ -106,6 +157,7 @@ class Container(Struct, frozen=True):
         command: replaces the image's entrypoint; empty keeps it.
         args: replaces the image's command; empty keeps it.
         pull_policy: when to pull the image.
+        sidecar: an init container that runs on beside the others (its own restartPolicy is `Always`).
     """
 
     name: str
@@ -122,6 +174,13 @@ class Container(Struct, frozen=True):
     stdin: bool = False
     stdin_once: bool = False
     tty: bool = False
+    liveness: Probe | None = None
+    readiness: Probe | None = None
+    post_start: Handler | None = None
+    pre_stop: Handler | None = None
+    termination_message_path: str = "/dev/termination-log"
+    termination_message_policy: Literal["File", "FallbackToLogsOnError"] = "File"
+    sidecar: bool = False
 
 
 class EmptyDir(Struct, frozen=True, tag="emptyDir"):
@@ -153,7 +212,24 @@ class Files(Struct, frozen=True, tag="files"):
     refresh_after: float | None = None
 
 
-Volume = EmptyDir | Files
+class Nfs(Struct, frozen=True, tag="nfs"):
+    """A directory of an NFS server."""
+
+    server: str
+    path: str
+    read_only: bool = False
+
+
+class FlexVolume(Struct, frozen=True, tag="flexVolume"):
+    """A volume of a cloud's driver, such as `alicloud/disk`; options as the driver knows them."""
+
+    driver: str
+    fs_type: str = ""
+    read_only: bool = False
+    options: dict[str, str] = {}
+
+
+Volume = EmptyDir | Files | Nfs | FlexVolume
 
 
 class Dns(Struct, frozen=True):
@@ -186,9 +262,12 @@ class WorkSpec(Struct, frozen=True, kw_only=True):
     """All that a backend needs to run one pod.
 
     Attributes:
+        domain: the pod's own DNS domain where it has a subdomain, else "": /etc/hosts then names it
+            `ADDRESS HOSTNAME.DOMAIN HOSTNAME`.
         dns: None leaves the backend's default (dnsPolicy `Default`).
         volumes: by volume name; every mount's volume is in it.
         annotations: the pod's, for the settings that backends read from them.
+        sysctls: names and values, as the pod's securityContext has them.
     """
 
     identity: Identity
@@ -199,10 +278,13 @@ class WorkSpec(Struct, frozen=True, kw_only=True):
     termination_grace_period_seconds: int = 30
     active_deadline_seconds: int | None = None
     hostname: str
+    domain: str = ""
     dns: Dns | None = None
     host_aliases: tuple[HostAlias, ...] = ()
     registry_credentials: tuple[RegistryCredential, ...] = ()
     annotations: dict[str, str] = {}
+    share_process_namespace: bool = False
+    sysctls: tuple[tuple[str, str], ...] = ()
 
     def with_address(self, address: str) -> "WorkSpec":
         """The same work with the pod's address put in wherever a value waits for it."""
