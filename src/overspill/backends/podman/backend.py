@@ -1,0 +1,180 @@
+"""The `podman` backend: pods as real containers of one host's Podman.
+
+In: the calls of `backends/base.py`. Out: what Podman and the supervisors make of
+them. Invariant: a `create` is recorded in the pod's folder before it returns,
+so that a kill at any moment loses and doubles nothing.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+from msgspec import Struct
+
+from overspill.backends.base import Capabilities, LogOptions, PodUsage, Process
+from overspill.backends.podman.api import Podman
+from overspill.backends.podman.capabilities import CAPABILITIES, check
+from overspill.backends.podman.client import Client
+from overspill.backends.podman.folder import node_root
+from overspill.backends.podman.forward import connect
+from overspill.backends.podman.logs import pod_logs
+from overspill.backends.podman.node import Node
+from overspill.backends.podman.seen import Run
+from overspill.backends.podman.state import all_containers
+from overspill.backends.podman.streams import attach_container, exec_in_container
+from overspill.backends.podman.supervisor import Supervisor
+from overspill.backends.podman.usage import pod_usage
+from overspill.backends.podman.volumes import check_paths, write_files
+from overspill.errors import Misconfigured, NotFound
+from overspill.model.observation import Observation, Sighting
+from overspill.model.work import Files, Identity, Volume, WorkSpec
+
+__all__ = ["Options", "PodmanBackend"]
+
+
+class Options(Struct, frozen=True, forbid_unknown_fields=True):
+    """Settings below `backend.podman`.
+
+    Attributes:
+        socket: path of the socket of `podman system service`.
+        network: the Podman network that gives the pods their addresses; it has to exist.
+        data_dir: where the pods' records, volumes and logs are; Podman has to see it under the same path.
+    """
+
+    socket: str = "/run/podman/podman.sock"
+    network: str = "podman"
+    data_dir: str = "/var/lib/overspill/podman"
+
+
+class PodmanBackend:
+    """The backend of one virtual node."""
+
+    name = "podman"
+    capabilities: Capabilities = CAPABILITIES
+
+    def __init__(
+        self, *, cluster: str, node: str, options: Mapping[str, Any], clock: Callable[[], float] = time.time
+    ) -> None:
+        try:
+            self.options = msgspec.convert(options, Options)
+        except msgspec.ValidationError as error:
+            raise Misconfigured(
+                f"backend podman: {error}; it knows {', '.join(Options.__struct_fields__)}"
+            ) from error
+        self._podman = Podman(Client(self.options.socket))
+        self._node = Node(
+            self._podman,
+            cluster=cluster,
+            node=node,
+            network=self.options.network,
+            root=node_root(self.options.data_dir, cluster, node),
+            clock=clock,
+        )
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        """Find everything again.
+
+        Raises:
+            Retry: Podman does not answer.
+            Misconfigured: the network is missing, or a path cannot be used.
+        """
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._podman.client)
+            if not await self._podman.network_exists(self.options.network):
+                raise Misconfigured(
+                    f"Podman has no network {self.options.network!r}: make it with `podman network create`"
+                )
+            await stack.enter_async_context(self._node.running())
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let go of every pod as it is."""
+        await self._stack.__aexit__(kind, error, trace)
+
+    async def create(self, work: WorkSpec) -> None:
+        """Record the pod; its supervisor does the rest."""
+        check(work)
+        self._node.add(work)
+
+    async def delete(self, identity: Identity, *, grace_seconds: int) -> None:
+        """Record the pod's end; its supervisor does the rest."""
+        self._found(identity).delete(float(grace_seconds))
+
+    async def list(self) -> Sequence[Observation]:
+        """Every pod, after a fresh look at Podman."""
+        await self._node.relist()
+        return self._node.observations()
+
+    def watch(self) -> AsyncIterator[Sequence[Sighting]]:
+        """Batches of what changed from now on."""
+        return self._node.feed.watch()
+
+    async def refresh(self, identity: Identity, volumes: Mapping[str, Volume]) -> None:
+        """Replace the files of volumes."""
+        pod = self._found(identity).pod
+        check_paths(volumes)
+        for name, volume in volumes.items():
+            if isinstance(volume, Files):
+                await asyncio.to_thread(write_files, pod.folder.volume(name), volume.files)
+
+    def logs(self, identity: Identity, container: str, options: LogOptions) -> AsyncIterator[bytes]:
+        """A container's output."""
+        return pod_logs(self._found(identity), container, options)
+
+    async def exec(
+        self, identity: Identity, container: str, command: Sequence[str], *, stdin: bool, tty: bool
+    ) -> Process:
+        """Start a process in a running container."""
+        run = self._running(identity, container)
+        return await exec_in_container(self._podman, run.id, command, stdin=stdin, tty=tty)
+
+    async def attach(self, identity: Identity, container: str, *, stdin: bool, tty: bool) -> Process:
+        """Attach to the main process of a running container."""
+        run = self._running(identity, container)
+        once = any(
+            spec.name == container and spec.stdin_once and not spec.tty
+            for spec in all_containers(self._found(identity).pod.work)
+        )
+        return await attach_container(self._podman, run.id, stdin=stdin, tty=tty, ends_stdin=once)
+
+    async def port_forward(self, identity: Identity, port: int) -> Process:
+        """Connect to a port of the pod."""
+        sandbox = self._found(identity).pod.sandbox
+        if not sandbox or not sandbox.running:
+            raise NotFound(f"pod {identity.namespace}/{identity.name} does not run")
+        infra = await self._podman.inspect(sandbox.infra)
+        return await connect(infra.network_settings.sandbox_key, sandbox.ips[0], port)
+
+    async def usage(self) -> Sequence[PodUsage]:
+        """What the running containers use."""
+        pods = [(found.pod.identity, found.pod.seen.live) for found in self._node.supervisors()]
+        ids = [run.id for _, runs in pods for run in runs]
+        stats = {stat.container_id: stat for stat in await self._podman.stats(ids)} if ids else {}
+        sampled_at = self._node.clock()
+        return [pod_usage(identity, runs, stats, sampled_at=sampled_at) for identity, runs in pods if runs]
+
+    async def health(self) -> None:
+        """Return when Podman answers."""
+        await self._podman.ping()
+
+    def _found(self, identity: Identity) -> Supervisor:
+        found = self._node.find(identity)
+        if found is None:
+            raise NotFound(f"pod {identity.namespace}/{identity.name} ({identity.uid}) is not here")
+        return found
+
+    def _running(self, identity: Identity, container: str) -> Run:
+        runs = self._found(identity).pod.seen.runs_of(container)
+        if not runs or runs[0].state != "running":
+            raise NotFound(
+                f"container {container!r} of pod {identity.namespace}/{identity.name} does not run"
+            )
+        return runs[0]

@@ -1,0 +1,158 @@
+"""The bodies of Podman's create requests.
+
+In: a `WorkSpec` and the pod's folder. Out: JSON-ready dicts. Pure. Invariant:
+nothing of a pod's spec that the backend claims to honour is left out here.
+Source: specgen.SpecGenerator and specgen.PodSpecGenerator of Podman 4.3.
+"""
+
+from typing import Any
+
+from overspill.backends.podman import tags
+from overspill.backends.podman.folder import Folder
+from overspill.backends.podman.plan import CreateRun
+from overspill.backends.podman.seen import PulledImage, Sandbox
+from overspill.backends.podman.volumes import memory_volumes
+from overspill.model.work import Container, EmptyDir, Files, Mount, Resources, WorkSpec
+
+__all__ = ["container_body", "keeper_body", "pod_body", "resource_limits", "volume_body"]
+
+CPU_PERIOD = 100_000  # microseconds
+LOG_BYTES = 50 << 20  # as much as the kubelet keeps of one container by default: 5 files of 10 MiB
+
+
+def pod_body(work: WorkSpec, network: str) -> dict[str, Any]:
+    """The pod: the namespaces that its containers share, and its address."""
+    return {
+        "name": tags.pod_name(work.identity),
+        "labels": tags.labels(work.identity),
+        "hostname": work.hostname,
+        "netns": {"nsmode": "bridge"},
+        "Networks": {network: {}},
+        "shared_namespaces": ["net", "ipc", "uts"],
+        "no_manage_hosts": True,
+        "no_manage_resolv_conf": True,
+        "exit_policy": "continue",
+    }
+
+
+def volume_body(work: WorkSpec, name: str, volume: EmptyDir) -> dict[str, Any]:
+    """A volume kept in memory; without a limit the kernel allows half of the host's."""
+    size = f",size={volume.size_limit}" if volume.size_limit is not None else ""
+    return {
+        "Name": tags.volume_name(work.identity, name),
+        "Labels": tags.labels(work.identity),
+        "Options": {"type": "tmpfs", "device": "tmpfs", "o": f"mode=1777{size}"},
+    }
+
+
+def keeper_body(work: WorkSpec, sandbox: Sandbox, image: str) -> dict[str, Any]:
+    """A container that does nothing but keep memory-backed volumes mounted from one run to the next."""
+    return {
+        "name": tags.keeper_name(work.identity),
+        "pod": sandbox.id,
+        "labels": tags.labels(work.identity),
+        "image": image,
+        "log_configuration": {"driver": "none"},
+        "volumes": [
+            {"Name": tags.volume_name(work.identity, name), "Dest": f"/volumes/{name}"}
+            for name in memory_volumes(work)
+        ],
+    }
+
+
+def container_body(
+    work: WorkSpec, step: CreateRun, *, sandbox: Sandbox, folder: Folder, image: PulledImage
+) -> dict[str, Any]:
+    """One run of a container; `work` has the pod's address put in already."""
+    container = step.container
+    body: dict[str, Any] = {
+        "name": tags.container_name(work.identity, container=container.name, run=step.number),
+        "pod": sandbox.id,
+        "labels": tags.container_labels(
+            work.identity,
+            container=container.name,
+            run=step.number,
+            backoff=step.backoff,
+            address=sandbox.ips[0] if sandbox.ips else "",
+            image_id=image.image_id,
+        ),
+        "image": image.reference,
+        "env": {"HOSTNAME": work.hostname} | {var.name: var.value for var in container.env},
+        "httpproxy": False,
+        "terminal": container.tty,
+        "stdin": container.stdin,
+        "resource_limits": resource_limits(container.resources),
+        "log_configuration": {
+            "driver": "k8s-file",
+            "path": str(folder.log(container.name, step.number)),
+            "size": LOG_BYTES,
+        },
+        **_command(container),
+        **_mounts(work, container, folder),
+    }
+    if user := _user(container, image):
+        body["user"] = user
+    return body
+
+
+def resource_limits(resources: Resources) -> dict[str, Any]:
+    """Requests and limits as cgroup settings, in the kubelet's arithmetic; no swap beyond the limit."""
+    cpu: dict[str, Any] = {"shares": max(2, int((resources.cpu_request or 0) * 1024))}
+    if resources.cpu_limit:
+        cpu |= {"period": CPU_PERIOD, "quota": max(1000, int(resources.cpu_limit * CPU_PERIOD))}
+    if not resources.memory_limit:
+        return {"cpu": cpu}
+    return {"cpu": cpu, "memory": {"limit": resources.memory_limit, "swap": resources.memory_limit}}
+
+
+def _command(container: Container) -> dict[str, Any]:
+    """An own command replaces entrypoint and arguments of the image; own arguments only the latter."""
+    body: dict[str, Any] = {}
+    if container.command:
+        body["entrypoint"] = list(container.command)
+    if container.args:
+        body["command"] = list(container.args)
+    if container.working_dir:
+        body |= {"work_dir": container.working_dir, "create_working_dir": True}
+    return body
+
+
+def _user(container: Container, image: PulledImage) -> str:
+    security = container.security
+    if security.run_as_group is None:
+        return "" if security.run_as_user is None else str(security.run_as_user)
+    user = image.user.partition(":")[0] if security.run_as_user is None else str(security.run_as_user)
+    return f"{user or '0'}:{security.run_as_group}"
+
+
+def _mounts(work: WorkSpec, container: Container, folder: Folder) -> dict[str, Any]:
+    taken = {mount.path.rstrip("/") for mount in container.mounts}
+    binds = [
+        _bind(str(folder.volume(mount.volume)), mount.path, read_only=_read_only(work, mount))
+        for mount in container.mounts
+        if mount.volume not in memory_volumes(work)
+    ]
+    if "/etc/hosts" not in taken:
+        binds.append(_bind(str(folder.hosts), "/etc/hosts", read_only=False))
+    if work.dns is not None and "/etc/resolv.conf" not in taken:
+        binds.append(_bind(str(folder.resolv_conf), "/etc/resolv.conf", read_only=False))
+    named = [
+        {
+            "Name": tags.volume_name(work.identity, mount.volume),
+            "Dest": mount.path,
+            "Options": ["ro" if mount.read_only else "rw"],
+        }
+        for mount in container.mounts
+        if mount.volume in memory_volumes(work)
+    ]
+    return {"mounts": binds, "volumes": named}
+
+
+def _read_only(work: WorkSpec, mount: Mount) -> bool:
+    """Volumes of files are never writable: what a container wrote there would vanish at the next refresh."""
+    return mount.read_only or isinstance(work.volumes[mount.volume], Files)
+
+
+def _bind(source: str, destination: str, *, read_only: bool) -> dict[str, Any]:
+    options = ["rbind", "rprivate", "ro" if read_only else "rw"]
+    return {"type": "bind", "source": source, "destination": destination, "options": options}

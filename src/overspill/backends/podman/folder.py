@@ -1,0 +1,125 @@
+"""A pod's folder: the record by which an agent that was killed goes on, and the files that Podman mounts.
+
+In: a `WorkSpec`, a deletion, an eviction. Out: the same, read back. Invariant:
+the folder appears under its name only with its record complete, and is the last
+thing of a pod to go; so a pod is known exactly as long as it has a folder.
+The record may hold secrets: folder and files are the owner's alone.
+"""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from overspill.backends.podman.seen import Deletion, Eviction
+from overspill.model.work import Identity, WorkSpec
+
+__all__ = ["Folder", "Record", "folders", "node_root"]
+
+T = TypeVar("T")
+
+
+class Record(Struct, frozen=True):
+    """What the supervisor needs to go on: the work, and when it was taken on (seconds since 1970)."""
+
+    taken_at: float
+    work: WorkSpec
+
+
+class Folder:
+    """One pod's folder. Its methods are quick enough for the event loop, but for `remove`."""
+
+    def __init__(self, root: Path, identity: Identity) -> None:
+        self.path = root / f"{identity.uid}.{identity.attempt}"
+
+    @property
+    def hosts(self) -> Path:
+        """The pod's /etc/hosts."""
+        return self.path / "hosts"
+
+    @property
+    def resolv_conf(self) -> Path:
+        """The pod's /etc/resolv.conf."""
+        return self.path / "resolv.conf"
+
+    def volume(self, name: str) -> Path:
+        """The directory of a volume."""
+        return self.path / "volumes" / name
+
+    def log(self, container: str, number: int) -> Path:
+        """The output of one run of a container."""
+        return self.path / "logs" / f"{container}-{number}.log"
+
+    def create(self, record: Record) -> bool:
+        """Record a pod; False if it is recorded already."""
+        if self.path.exists():
+            return False
+        draft = self.path.with_name(f".{self.path.name}")
+        shutil.rmtree(draft, ignore_errors=True)
+        (draft / "logs").mkdir(parents=True, mode=0o700)
+        (draft / "volumes").mkdir(mode=0o700)
+        _write(draft / "record.json", record)
+        draft.rename(self.path)
+        return True
+
+    def record(self) -> Record | None:
+        """The record."""
+        return _read(self.path / "record.json", Record)
+
+    def deletion(self) -> Deletion | None:
+        """The end that was asked for."""
+        return _read(self.path / "deletion.json", Deletion)
+
+    def write_deletion(self, deletion: Deletion) -> None:
+        """Remember that the end was asked for."""
+        self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _write(self.path / "deletion.json", deletion)
+
+    def eviction(self) -> Eviction | None:
+        """Why the backend gave the pod up."""
+        return _read(self.path / "eviction.json", Eviction)
+
+    def write_eviction(self, eviction: Eviction) -> None:
+        """Remember that the backend gave the pod up."""
+        _write(self.path / "eviction.json", eviction)
+
+    def remove(self) -> None:
+        """Remove it with all volumes; under another name first, so that a kill in between leaves no half."""
+        doomed = self.path.with_name(f".{self.path.name}.gone")
+        if self.path.exists():
+            shutil.rmtree(doomed, ignore_errors=True)
+            self.path.rename(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+
+
+def node_root(data_dir: str, cluster: str, node: str) -> Path:
+    """Where the folders of one virtual node are."""
+    return Path(data_dir) / cluster / node
+
+
+def folders(root: Path) -> Iterator[tuple[Folder, Record]]:
+    """Every recorded pod; drafts and half-removed folders that a kill left are cleared away."""
+    root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for entry in sorted(root.iterdir()):
+        if entry.name.startswith("."):
+            shutil.rmtree(entry, ignore_errors=True)
+            continue
+        if record := _read(entry / "record.json", Record):
+            yield Folder(root, record.work.identity), record
+
+
+def _write(path: Path, value: Any) -> None:
+    draft = path.with_name(f".{path.name}")
+    draft.touch(mode=0o600)
+    draft.write_bytes(msgspec.json.encode(value))
+    draft.rename(path)
+
+
+def _read(path: Path, kind: type[T]) -> T | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,56 @@
+"""Image references, as the kubelet reads them, and which login fits which.
+
+In: what a pod says. Out: a checked, full reference and a credential. Pure.
+Source of the grammar: https://pkg.go.dev/github.com/distribution/reference
+"""
+
+import re
+from collections.abc import Sequence
+
+from overspill.model.work import RegistryCredential
+
+__all__ = ["credential_for", "is_valid", "normalize"]
+
+DOMAIN = r"(?:(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])(?:\.(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9]))*|\[[0-9a-fA-F:]+\])(?::[0-9]+)?"
+PART = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
+TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
+DIGEST = r"[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,}"
+REFERENCE = re.compile(rf"(?:{DOMAIN}/)?{PART}(?:/{PART})*(?::{TAG})?(?:@{DIGEST})?")
+DEFAULT_REGISTRY = "docker.io"
+# The name under which logins for the default registry are usually kept.
+DEFAULT_REGISTRY_ALIASES = {"index.docker.io", "registry-1.docker.io"}
+
+
+def is_valid(reference: str) -> bool:
+    """Whether a text can name an image."""
+    return REFERENCE.fullmatch(reference) is not None
+
+
+def normalize(reference: str) -> str:
+    """The full reference that a short one stands for: registry and tag filled in."""
+    first, slash, _ = reference.partition("/")
+    has_registry = bool(slash) and ("." in first or ":" in first or first == "localhost")
+    if not has_registry:
+        reference = f"{DEFAULT_REGISTRY}/{reference if slash else f'library/{reference}'}"
+    last = reference.rsplit("/", 1)[1]
+    return reference if ":" in last or "@" in last else f"{reference}:latest"
+
+
+def credential_for(reference: str, credentials: Sequence[RegistryCredential]) -> RegistryCredential | None:
+    """The login for an image: of those whose server (and path) lead to it, the longest."""
+    full = normalize(reference)
+    fitting = [login for login in credentials if _leads_to(_server(login.server), full)]
+    return max(fitting, key=lambda login: len(_server(login.server)), default=None)
+
+
+def _server(text: str) -> str:
+    """A server as it stands in a docker config: with or without scheme, API version and closing slash."""
+    text = text.removeprefix("https://").removeprefix("http://").rstrip("/")
+    text = re.sub(r"/v[12]$", "", text)
+    host, slash, path = text.partition("/")
+    return (DEFAULT_REGISTRY if host in DEFAULT_REGISTRY_ALIASES else host) + slash + path
+
+
+def _leads_to(server: str, reference: str) -> bool:
+    ends = ("/", ":", "@") if "/" in server else ("/",)
+    return reference.startswith(tuple(server + end for end in ends))

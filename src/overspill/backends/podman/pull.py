@@ -1,0 +1,85 @@
+"""Having a container's image at hand, as its pull policy wants.
+
+In: a `Container`, the pod's logins. Out: a `PulledImage`, or `PullFailure` with
+the kubelet's reason. Invariant: one pull at a time for the same reference, so
+that twenty pods of a new image pull it once.
+Source: https://kubernetes.io/docs/concepts/containers/images/#image-pull-policy
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
+
+from overspill.backends.podman.api import Image, Podman
+from overspill.backends.podman.client import PodmanError
+from overspill.backends.podman.images import credential_for, is_valid, normalize
+from overspill.backends.podman.seen import PulledImage
+from overspill.errors import NotFound, Rejected
+from overspill.model.work import Container, RegistryCredential
+
+__all__ = ["PullFailure", "Puller"]
+
+PARALLEL_PULLS = 4
+
+
+class PullFailure(Rejected):
+    """The image cannot be had. `reason` is the kubelet's; `final` when no further attempt can help."""
+
+    def __init__(self, reason: str, message: str, *, final: bool = False) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.final = final
+
+
+class Puller:
+    """Pulls images for the pods of one node."""
+
+    def __init__(self, podman: Podman) -> None:
+        self._podman = podman
+        self._slots = asyncio.Semaphore(PARALLEL_PULLS)
+        self._references: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def have(
+        self, container: Container, number: int, credentials: Sequence[RegistryCredential]
+    ) -> PulledImage:
+        """The image for the run `number` of a container.
+
+        Raises:
+            PullFailure: it cannot be had.
+        """
+        name = container.image
+        if not is_valid(name):
+            raise PullFailure(
+                "InvalidImageName",
+                f'couldn\'t parse image name "{name}": invalid reference format',
+                final=True,
+            )
+        async with self._references[name]:
+            if container.pull_policy != "Always" and (local := await self._local(name)):
+                return _pulled(local, number, name)
+            if container.pull_policy == "Never":
+                raise PullFailure(
+                    "ErrImageNeverPull",
+                    f'Container image "{name}" is not present with pull policy of Never',
+                )
+            return _pulled(await self._pull(normalize(name), credentials), number, normalize(name))
+
+    async def _local(self, reference: str) -> Image | None:
+        try:
+            return await self._podman.image(reference)
+        except NotFound:
+            return None
+
+    async def _pull(self, reference: str, credentials: Sequence[RegistryCredential]) -> Image:
+        try:
+            async with self._slots:
+                await self._podman.pull(reference, credential_for(reference, credentials))
+            return await self._podman.image(reference)
+        except (PodmanError, NotFound) as error:
+            raise PullFailure("ErrImagePull", str(error)) from error
+
+
+def _pulled(image: Image, number: int, reference: str) -> PulledImage:
+    digests = image.repo_digests or ()
+    image_id = digests[0] if digests else f"sha256:{image.id}"
+    return PulledImage(number, reference, image_id, image.user)

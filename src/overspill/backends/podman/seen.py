@@ -1,0 +1,132 @@
+"""What is known of one pod, as plain values: the input of every decision about it.
+
+In: from `inspect.py` (Podman's answers) and the pod's folder. Out: to
+`plan.py` and `observe.py`. Invariant: everything here is brought back by a
+listing and the folder, but for `signalled`, `images`, `troubles` and
+`failures`, whose loss costs one repeated attempt. Times are seconds since 1970.
+"""
+
+from collections.abc import Iterable
+from typing import Literal
+
+from msgspec import Struct
+
+__all__ = ["Deletion", "Eviction", "PulledImage", "Run", "Sandbox", "Seen", "Trouble", "latest_runs"]
+
+
+class Run(Struct, frozen=True):
+    """One container of Podman: one run of one of the pod's containers.
+
+    Attributes:
+        number: counts the runs of that container from 0.
+        backoff: seconds that were waited before it.
+        failure: why it could not be started, if so: it then counts as ended with code 128.
+        stop_signal: what the image wants to be asked to stop with.
+    """
+
+    id: str
+    container: str
+    number: int
+    state: Literal["created", "running", "exited"]
+    backoff: float = 0.0
+    exit_code: int = 0
+    oom_killed: bool = False
+    created_at: float = 0.0
+    started_at: float = 0.0
+    finished_at: float = 0.0
+    stop_signal: int = 15
+    image: str = ""
+    image_id: str = ""
+    address: str = ""
+    failure: str = ""
+
+
+class Sandbox(Struct, frozen=True):
+    """The pod in Podman with its infra container, which holds the namespaces.
+
+    Attributes:
+        infra: id of the infra container; empty when the making of the pod was cut short.
+    """
+
+    id: str
+    infra: str = ""
+    running: bool = False
+    ips: tuple[str, ...] = ()
+
+
+class PulledImage(Struct, frozen=True):
+    """An image at hand for the run `number` of a container.
+
+    Attributes:
+        reference: what Podman finds it by.
+        image_id: what the pod's status says: repository@digest where that is known.
+        user: whom the image runs as.
+    """
+
+    number: int
+    reference: str
+    image_id: str
+    user: str = ""
+
+
+class Trouble(Struct, frozen=True):
+    """Something that failed at `at` and is tried again `delay` seconds later; None for never."""
+
+    reason: str
+    message: str
+    at: float
+    delay: float | None
+
+
+class Deletion(Struct, frozen=True):
+    """The pod's end was asked for at `at`; SIGKILL follows `grace` seconds later."""
+
+    at: float
+    grace: float
+
+
+class Eviction(Struct, frozen=True):
+    """The backend gave the pod up at `at`."""
+
+    at: float
+    reason: str
+    message: str
+
+
+class Seen(Struct, frozen=True, kw_only=True):
+    """One pod.
+
+    Attributes:
+        taken_at: when the backend took it on.
+        runs: at most a few per container.
+        images: by container.
+        troubles: by container; "" for the sandbox.
+        signalled: the signal last sent to a run, by its id.
+    """
+
+    taken_at: float
+    sandbox: Sandbox | None = None
+    runs: tuple[Run, ...] = ()
+    images: dict[str, PulledImage] = {}
+    troubles: dict[str, Trouble] = {}
+    signalled: dict[str, int] = {}
+    deletion: Deletion | None = None
+    eviction: Eviction | None = None
+
+    def runs_of(self, container: str) -> list[Run]:
+        """The runs of one container, newest first."""
+        return sorted((run for run in self.runs if run.container == container), key=_number, reverse=True)
+
+    @property
+    def live(self) -> list[Run]:
+        """The runs that have a process."""
+        return [run for run in self.runs if run.state == "running"]
+
+
+def latest_runs(runs: Iterable[Run]) -> dict[str, Run]:
+    """The newest run of each container."""
+    return {run.container: run for run in sorted(runs, key=_number)}
+
+
+def _number(run: Run) -> int:
+    return run.number

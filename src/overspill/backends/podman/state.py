@@ -1,0 +1,122 @@
+"""What the supervisor remembers of its pod between two looks.
+
+In: Podman's answers about single containers, notices of what changed. Out: a
+`Seen`. Invariant: only containers that were noticed, or whose state may still
+change after a break, are inspected anew; an ended one never changes again.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from contextlib import suppress
+
+from msgspec import structs
+
+from overspill.backends.podman.api import ContainerInspect, Podman
+from overspill.backends.podman.folder import Folder
+from overspill.backends.podman.inspect import run_of, sandbox_of
+from overspill.backends.podman.seen import Deletion, Eviction, PulledImage, Run, Sandbox, Seen, Trouble
+from overspill.backends.podman.tags import pod_name
+from overspill.errors import NotFound
+from overspill.model.work import Container, Identity, WorkSpec
+
+__all__ = ["PodState", "all_containers"]
+
+SIGKILLED = 137
+
+
+class PodState:
+    """One pod's. Attributes are as in `Seen`."""
+
+    def __init__(
+        self, identity: Identity, folder: Folder, *, work: WorkSpec | None, taken_at: float, oom_is_told: bool
+    ) -> None:
+        self.identity = identity
+        self.folder = folder
+        self.work = work
+        self.taken_at = taken_at
+        self.sandbox: Sandbox | None = None
+        self.runs: dict[str, Run] = {}
+        self.images: dict[str, PulledImage] = {}
+        self.troubles: dict[str, Trouble] = {}
+        self.signalled: dict[str, int] = {}
+        self.deletion: Deletion | None = folder.deletion()
+        self.eviction: Eviction | None = folder.eviction()
+        self.woken = asyncio.Event()
+        self._oom_is_told = oom_is_told
+        self._stale: set[str] = set()
+
+    @property
+    def seen(self) -> Seen:
+        """All that is known of the pod."""
+        return Seen(
+            taken_at=self.taken_at,
+            sandbox=self.sandbox,
+            runs=tuple(self.runs.values()),
+            images=dict(self.images),
+            troubles=dict(self.troubles),
+            signalled=dict(self.signalled),
+            deletion=self.deletion,
+            eviction=self.eviction,
+        )
+
+    def notice(self, containers: Iterable[str] = ()) -> None:
+        """Something happened to the pod, or to these of its containers."""
+        self._stale.update(containers)
+        self.woken.set()
+
+    def doubt(self) -> None:
+        """Something may have been missed: whatever may have changed is to be looked at next time."""
+        ended = {run.id for run in self.runs.values() if run.state == "exited"}
+        infra = {self.sandbox.infra} if self.sandbox and self.sandbox.infra else set()
+        self._stale |= (self.runs.keys() | infra) - ended
+
+    async def look(self, podman: Podman) -> None:
+        """Inspect what was noticed."""
+        while self._stale:
+            container = next(iter(self._stale))
+            await self._inspect(podman, container)
+            self._stale.discard(container)
+
+    async def find_sandbox(self, podman: Podman) -> None:
+        """Look for the pod by its name, instead of by what is remembered of it."""
+        try:
+            pod = await podman.pod(pod_name(self.identity))
+        except NotFound:
+            self.sandbox = None
+            return
+        self.sandbox = Sandbox(pod.id, pod.infra_id)
+        if pod.infra_id:
+            with suppress(NotFound):
+                self.sandbox = sandbox_of(pod.id, await podman.inspect(pod.infra_id))
+
+    async def _inspect(self, podman: Podman, container: str) -> None:
+        try:
+            self._note(await podman.inspect(container))
+        except NotFound:
+            self.runs.pop(container, None)
+            if self.sandbox and self.sandbox.infra == container:
+                await self.find_sandbox(podman)
+
+    def _note(self, found: ContainerInspect) -> None:
+        if self.sandbox and self.sandbox.infra == found.id:
+            self.sandbox = sandbox_of(self.sandbox.id, found)
+            return
+        run = run_of(found)
+        if run and not self.runs.get(run.id, run).failure:
+            self.runs[run.id] = self._with_oom(run)
+
+    def _with_oom(self, run: Run) -> Run:
+        """Version 1 cgroups do not tell Podman reliably of the out-of-memory killer.
+
+        There, the SIGKILL of a container with a memory limit that nobody here
+        sent is taken for its work.
+        """
+        if self._oom_is_told or run.exit_code != SIGKILLED or run.id in self.signalled or self.deletion:
+            return run
+        limited = any(c.name == run.container and c.resources.memory_limit for c in all_containers(self.work))
+        return structs.replace(run, oom_killed=True) if limited else run
+
+
+def all_containers(work: WorkSpec | None) -> tuple[Container, ...]:
+    """Init containers and app containers, in that order."""
+    return (*work.init_containers, *work.containers) if work else ()

@@ -1,0 +1,261 @@
+"""Taking the steps that `plan.py` decides: the only place where pods are changed in Podman.
+
+In: a `Step` and the `PodState`. Out: calls to Podman, and the state brought up
+to date with their outcome. Invariant: a step taken twice does no harm, since
+whatever it makes has a name of its own; a step that Podman refuses leaves a
+`Trouble` behind, which says when to try again.
+"""
+
+import asyncio
+from collections.abc import Awaitable
+from contextlib import suppress
+from typing import Protocol
+
+from msgspec import structs
+
+from overspill.backends.podman import bodies, plan, volumes
+from overspill.backends.podman.api import Podman
+from overspill.backends.podman.client import PodmanError
+from overspill.backends.podman.pull import Puller, PullFailure
+from overspill.backends.podman.seen import Run, Sandbox, Trouble
+from overspill.backends.podman.state import PodState
+from overspill.backends.podman.tags import keeper_name, pod_name, volume_name
+from overspill.errors import Conflict, NotFound, Rejected, Retry
+from overspill.model.observation import Sighting
+
+__all__ = ["Host", "Steps"]
+
+TROUBLE_BASE, TROUBLE_CAP = 1.0, 60.0  # seconds between attempts at what Podman refused
+# Podman's words for errors of the container's own command line; all others are not the pod's doing.
+COMMAND_ERRORS = ("OCI runtime attempted to invoke", "OCI permission denied", "OCI runtime error", "workdir ")
+SIGKILL = 9
+
+
+class Host(Protocol):
+    """What the pods of one node share."""
+
+    podman: Podman
+    puller: Puller
+    network: str
+    slots: asyncio.Semaphore
+
+    def clock(self) -> float:
+        """Seconds since 1970."""
+
+    def publish(self, sighting: Sighting) -> None:
+        """Tell the watchers."""
+
+
+class Steps:
+    """The steps of one pod."""
+
+    def __init__(self, host: Host, pod: PodState) -> None:
+        self._host = host
+        self._podman = host.podman
+        self._pod = pod
+        self._pulling: asyncio.Timeout | None = None
+
+    def interrupt(self) -> None:
+        """Give up a pull under way: the pod is to end."""
+        if self._pulling:
+            self._pulling.reschedule(asyncio.get_running_loop().time())
+
+    async def take(self, step: plan.Step) -> None:
+        """Take one step."""
+        match step:
+            case plan.Signal(runs, kill):
+                await self._signal(runs, kill=kill)
+            case plan.Pull():
+                await self._pull(step)
+            case plan.Wait():
+                return
+            case _:
+                async with self._host.slots:
+                    await self._make(step)
+
+    async def _make(self, step: plan.Step) -> None:
+        match step:
+            case plan.CreateSandbox():
+                await self._troubled("", "FailedCreatePodSandBox", self._create_sandbox())
+            case plan.StartSandbox():
+                await self._troubled("", "FailedCreatePodSandBox", self._start_sandbox())
+            case plan.CreateRun():
+                await self._troubled(step.container.name, "CreateContainerError", self._create_run(step))
+            case plan.StartRun(run):
+                await self._start_run(run)
+            case plan.StopSandbox():
+                await self._stop_sandbox()
+            case plan.RemoveSandbox():
+                await self._remove_sandbox()
+            case plan.Discard(runs):
+                await self._discard(runs)
+            case plan.RemoveEverything():
+                await self._remove_everything()
+
+    # --- sandbox ---
+
+    async def _create_sandbox(self) -> None:
+        work = self._pod.work
+        assert work
+        await asyncio.to_thread(volumes.prepare, self._pod.folder, work)
+        for name, volume in volumes.memory_volumes(work).items():
+            with suppress(Conflict):
+                await self._podman.create_volume(bodies.volume_body(work, name, volume))
+        with suppress(Conflict):
+            await self._podman.create_pod(bodies.pod_body(work, self._host.network))
+        await self._pod.find_sandbox(self._podman)
+
+    async def _start_sandbox(self) -> None:
+        work, sandbox = self._pod.work, self._pod.sandbox
+        assert work
+        assert sandbox
+        await self._podman.start(sandbox.infra)
+        await self._pod.find_sandbox(self._podman)
+        sandbox = self._pod.sandbox
+        if not sandbox or not sandbox.ips:
+            raise PodmanError(f"the pod has no address in network {self._host.network!r}")
+        self._pod.folder.hosts.write_text(volumes.hosts_file(work, sandbox.ips[0]))
+        if volumes.memory_volumes(work):
+            await self._start_keeper(sandbox)
+
+    async def _start_keeper(self, sandbox: Sandbox) -> None:
+        work = self._pod.work
+        assert work
+        infra = await self._podman.inspect(sandbox.infra)
+        with suppress(Conflict):
+            await self._podman.create_container(bodies.keeper_body(work, sandbox, infra.image))
+        await self._podman.start(keeper_name(work.identity))
+
+    async def _stop_sandbox(self) -> None:
+        sandbox, work = self._pod.sandbox, self._pod.work
+        if sandbox:
+            if work and volumes.memory_volumes(work):
+                await self._podman.stop(keeper_name(work.identity))
+            await self._podman.stop(sandbox.infra)
+            await self._pod.find_sandbox(self._podman)
+
+    async def _remove_sandbox(self) -> None:
+        await self._podman.remove_pod(pod_name(self._pod.identity))
+        await self._pod.find_sandbox(self._podman)
+
+    async def _remove_everything(self) -> None:
+        pod, identity = self._pod, self._pod.identity
+        await self._podman.remove_pod(pod_name(identity))
+        if await self._podman.pod_exists(pod_name(identity)):
+            raise Retry(f"Podman still has {pod_name(identity)} after its removal")
+        if pod.work:
+            for name in volumes.memory_volumes(pod.work):
+                await self._podman.remove_volume(volume_name(identity, name))
+        await asyncio.to_thread(pod.folder.remove)
+
+    # --- containers ---
+
+    async def _pull(self, step: plan.Pull) -> None:
+        pod, name = self._pod, step.container.name
+        credentials = pod.work.registry_credentials if pod.work else ()
+        try:
+            async with asyncio.timeout(None) as self._pulling:
+                pod.images[name] = await self._host.puller.have(step.container, step.number, credentials)
+        except TimeoutError:
+            return  # interrupted: the plan has other things to do now
+        except PullFailure as failure:
+            before = pod.troubles.get(name)
+            delay = None if failure.final else plan.next_delay(before.delay if before else None)
+            pod.troubles[name] = Trouble(failure.reason, str(failure), self._host.clock(), delay)
+        else:
+            pod.troubles.pop(name, None)
+        finally:
+            self._pulling = None
+
+    async def _create_run(self, step: plan.CreateRun) -> None:
+        pod, name = self._pod, step.container.name
+        assert pod.work
+        assert pod.sandbox
+        work = pod.work.with_address(pod.sandbox.ips[0])
+        container = next(c for c in (*work.init_containers, *work.containers) if c.name == name)
+        body = bodies.container_body(
+            work,
+            structs.replace(step, container=container),
+            sandbox=pod.sandbox,
+            folder=pod.folder,
+            image=pod.images[name],
+        )
+        try:
+            made = await self._podman.create_container(body)
+        except (Conflict, PodmanError) as error:
+            if "already in use" not in str(error):
+                raise
+            made = await self._taken_name(body["name"], error)
+        pod.notice([made])
+        await pod.look(self._podman)
+
+    async def _taken_name(self, name: str, error: Exception) -> str:
+        """The container that an earlier, cut-short attempt has made under this name."""
+        try:
+            return (await self._podman.inspect(name)).id
+        except NotFound:
+            # Podman was killed between its two stores: the name is taken, but by no container it knows.
+            await self._podman.remove_container(name)
+            raise Retry(f"{name} was made by half: {error}") from error
+
+    async def _start_run(self, run: Run) -> None:
+        pod = self._pod
+        try:
+            await self._podman.start(run.id)
+        except NotFound:
+            pod.runs.pop(run.id, None)
+            return
+        except PodmanError as error:
+            if any(words in f"{error.cause} {error}" for words in COMMAND_ERRORS):
+                pod.runs[run.id] = structs.replace(
+                    run, state="exited", exit_code=128, finished_at=self._host.clock(), failure=str(error)
+                )
+            else:
+                await self._start_anew(run, error)
+            return
+        pod.troubles.pop(run.container, None)
+        pod.notice([run.id])
+        await pod.look(self._podman)
+
+    async def _start_anew(self, run: Run, error: PodmanError) -> None:
+        """Not the command's fault: the same run is made anew later on."""
+        await self._podman.remove_container(run.id)
+        self._pod.runs.pop(run.id, None)
+        self._note_trouble(run.container, "RunContainerError", error)
+
+    async def _signal(self, runs: tuple[Run, ...], *, kill: bool) -> None:
+        outcomes = await asyncio.gather(
+            *(self._signal_one(run, SIGKILL if kill else run.stop_signal) for run in runs),
+            return_exceptions=True,
+        )
+        for outcome in outcomes:
+            if outcome is not None:
+                raise outcome
+
+    async def _signal_one(self, run: Run, signal: int) -> None:
+        await self._podman.kill(run.id, signal)
+        self._pod.signalled[run.id] = signal
+
+    async def _discard(self, runs: tuple[Run, ...]) -> None:
+        for run in runs:
+            await self._podman.remove_container(run.id)
+            self._pod.runs.pop(run.id, None)
+            self._pod.folder.log(run.container, run.number).unlink(missing_ok=True)
+
+    # --- trouble ---
+
+    async def _troubled(self, key: str, reason: str, attempt: Awaitable[None]) -> None:
+        try:
+            await attempt
+        except (NotFound, Rejected) as error:
+            self._note_trouble(key, reason, error)
+            # Whatever was taken to be there may not be: the next attempt looks for it anew.
+            self._pod.images.pop(key, None)
+            await self._pod.find_sandbox(self._podman)
+        else:
+            self._pod.troubles.pop(key, None)
+
+    def _note_trouble(self, key: str, reason: str, error: Exception) -> None:
+        before = self._pod.troubles.get(key)
+        delay = min(TROUBLE_CAP, 2 * before.delay) if before and before.delay else TROUBLE_BASE
+        self._pod.troubles[key] = Trouble(reason, str(error), self._host.clock(), delay)

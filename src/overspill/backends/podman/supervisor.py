@@ -1,0 +1,100 @@
+"""The life of one pod: look, ask `plan.py` for the next step, take it, look again.
+
+In: wakes (Podman's events, a create, a delete, a due time). Out: `Sighting`s to
+the host's watchers. Invariant: one task per pod takes all of its steps, one
+after the other; the task decides nothing that `plan.py` could. A step that was
+lost half-way (Podman or the agent killed) is taken again and finds its traces.
+"""
+
+import asyncio
+from contextlib import suppress
+
+import structlog
+
+from overspill.backends.podman import plan
+from overspill.backends.podman.observe import observe
+from overspill.backends.podman.seen import Deletion, Eviction
+from overspill.backends.podman.state import PodState
+from overspill.backends.podman.steps import Host, Steps
+from overspill.errors import OverspillError
+from overspill.model.observation import Gone, Observation
+
+__all__ = ["Supervisor"]
+
+log = structlog.get_logger(__name__)
+
+# Seconds before a failed step is taken again, unless something happens earlier, such as Podman's return.
+PAUSE = 5.0
+
+
+class Supervisor:
+    """One pod's."""
+
+    def __init__(self, host: Host, pod: PodState) -> None:
+        self.pod = pod
+        self._host = host
+        self._steps = Steps(host, pod)
+        self._published: Observation | None = None
+
+    def observation(self) -> Observation:
+        """The pod as it stands now."""
+        return observe(self.pod.identity, self.pod.work, self.pod.seen, self._host.clock())
+
+    def delete(self, grace: float) -> None:
+        """End the pod; asked again, only a sooner end counts."""
+        asked = Deletion(self._host.clock(), grace)
+        before = self.pod.deletion
+        if before and before.at + before.grace <= asked.at + asked.grace:
+            return
+        self.pod.folder.write_deletion(asked)
+        self.pod.deletion = asked
+        self._steps.interrupt()
+        self.pod.notice()
+
+    def evict(self, reason: str, message: str) -> None:
+        """Give the pod up, unless it is at its end already."""
+        pod = self.pod
+        if pod.work is None or pod.deletion or pod.eviction or plan.completed(pod.work, pod.seen):
+            return
+        pod.eviction = Eviction(self._host.clock(), reason, message)
+        pod.folder.write_eviction(pod.eviction)
+        self._steps.interrupt()
+        pod.notice()
+
+    async def run(self) -> None:
+        """Supervise until nothing of the pod is left."""
+        while True:
+            self.pod.woken.clear()
+            try:
+                if await self._turn():
+                    return
+            except (OverspillError, OSError) as error:
+                log.warning("pod step failed", pod=self.pod.identity.name, error=str(error))
+                self.pod.doubt()
+                await self._sleep(PAUSE)
+
+    async def _turn(self) -> bool:
+        """One look and one step; True when the pod is gone."""
+        await self.pod.look(self._host.podman)
+        now = self._host.clock()
+        step = plan.next_step(self.pod.work, self.pod.seen, now)
+        self._publish()
+        if isinstance(step, plan.Wait):
+            await self._sleep(None if step.until is None else step.until - now)
+            return False
+        await self._steps.take(step)
+        if not isinstance(step, plan.RemoveEverything):
+            return False
+        self._host.publish(Gone(self.pod.identity, self._published))
+        return True
+
+    def _publish(self) -> None:
+        observation = self.observation()
+        if observation != self._published:
+            self._published = observation
+            self._host.publish(observation)
+
+    async def _sleep(self, seconds: float | None) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.pod.woken.wait()
