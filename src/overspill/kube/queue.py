@@ -1,0 +1,138 @@
+"""A queue of keys: each at most once in it, and in one worker's hands at a time.
+
+In: keys. Out: calls of `reconcile`. Invariant: a key added while it is worked on is worked on once
+more afterwards; a key that fails backs off alone.
+"""
+
+import asyncio
+import heapq
+import random
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Generic, TypeVar
+
+import structlog
+
+__all__ = ["Queue"]
+
+log = structlog.get_logger(__name__)
+K = TypeVar("K", bound=Hashable)
+
+
+class Queue(Generic[K]):
+    """Work items by key, run by a bounded number of workers.
+
+    Attributes:
+        adds: keys added so far. retries: runs that ended with an error.
+    """
+
+    def __init__(
+        self,
+        reconcile: Callable[[K], Awaitable[float | None]],
+        *,
+        workers: int = 16,
+        base: float = 0.5,
+        cap: float = 300.0,
+    ) -> None:
+        """`reconcile` returns the seconds after which the key is due again, or None."""
+        self._reconcile = reconcile
+        self._workers = workers
+        self._base, self._cap = base, cap
+        self._ready: asyncio.Queue[K] = asyncio.Queue()
+        self._waiting: set[K] = set()  # in _ready
+        self._running: set[K] = set()
+        self._again: set[K] = set()  # added while running
+        self._due: dict[K, float] = {}  # the earliest time asked for; the heap may hold stale ones
+        self._timers: list[tuple[float, int, K]] = []
+        self._failures: dict[K, int] = {}
+        self._timer_set = asyncio.Event()
+        self._count = 0
+        self.adds = 0
+        self.retries = 0
+
+    @property
+    def depth(self) -> int:
+        """Keys that are due and wait for a worker."""
+        return self._ready.qsize()
+
+    def add(self, key: K, *, after: float = 0.0) -> None:
+        """Have a key worked on, at once or in `after` seconds; the earliest of several wins."""
+        self.adds += 1
+        if after > 0:
+            self._add_later(key, after)
+        elif key in self._running:
+            self._again.add(key)
+        elif key not in self._waiting:
+            self._waiting.add(key)
+            self._ready.put_nowait(key)
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._run_timers(), name="queue timers")
+            for number in range(self._workers):
+                tasks.create_task(self._work(), name=f"queue worker {number}")
+
+    async def _work(self) -> None:
+        while True:
+            key = await self._ready.get()
+            self._waiting.discard(key)
+            self._running.add(key)
+            try:
+                await self._run_one(key)
+            finally:
+                self._running.discard(key)
+            if key in self._again:
+                self._again.discard(key)
+                self.add(key)
+
+    async def _run_one(self, key: K) -> None:
+        try:
+            after = await self._reconcile(key)
+        except Exception as error:  # noqa: BLE001 - whatever went wrong, this key backs off and the others go on
+            self.retries += 1
+            self._add_later(key, self._back_off(key, error))
+        else:
+            self._failures.pop(key, None)
+            if after is not None:
+                self._add_later(key, max(after, 0.001))
+
+    def _back_off(self, key: K, error: Exception) -> float:
+        failures = self._failures[key] = self._failures.get(key, 0) + 1
+        delay: float = min(self._base * 2.0 ** min(failures - 1, 20), self._cap) * random.uniform(0.75, 1.25)  # noqa: S311 - jitter
+        log.warning(
+            "reconcile failed",
+            key=key,
+            error=str(error),
+            kind=type(error).__name__,
+            failures=failures,
+            retry_in=round(delay, 1),
+        )
+        return delay
+
+    def _add_later(self, key: K, after: float) -> None:
+        due = asyncio.get_running_loop().time() + after
+        known = self._due.get(key)
+        if known is not None and known <= due:
+            return
+        self._due[key] = due
+        self._count += 1
+        heapq.heappush(self._timers, (due, self._count, key))
+        if self._timers[0][0] == due:
+            self._timer_set.set()
+
+    async def _run_timers(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            self._timer_set.clear()
+            now = loop.time()
+            while self._timers and self._timers[0][0] <= now:
+                due, _, key = heapq.heappop(self._timers)
+                if self._due.get(key) == due:
+                    del self._due[key]
+                    self.add(key)
+            pause = self._timers[0][0] - loop.time() if self._timers else None
+            try:
+                async with asyncio.timeout(pause):
+                    await self._timer_set.wait()
+            except TimeoutError:
+                continue
