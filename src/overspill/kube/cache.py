@@ -75,12 +75,12 @@ class Cache(Generic[T]):
         uid = self._uids.get((namespace, name))
         return None if uid is None else self._objects.get(Key(namespace, name, uid))
 
-    def keys(self) -> list[Key]:
-        """A snapshot of the keys."""
-        return list(self._objects)
+    def __iter__(self) -> Iterator[Key]:
+        return iter(list(self._objects))
 
-    def __iter__(self) -> Iterator[T]:
-        return iter(list(self._objects.values()))
+    def values(self) -> list[T]:
+        """A snapshot of the objects."""
+        return list(self._objects.values())
 
     def __len__(self) -> int:
         return len(self._objects)

@@ -1,0 +1,144 @@
+"""The queue's promises, under a fake clock."""
+
+import asyncio
+import contextlib
+import functools
+import itertools
+
+import looptime
+
+from overspill.kube.queue import Queue
+
+
+def fast(test):
+    """Run a test on a loop whose clock jumps over waiting."""
+
+    @functools.wraps(test)
+    def run():
+        with asyncio.Runner(
+            loop_factory=lambda: looptime.patch_event_loop(asyncio.new_event_loop())
+        ) as runner:
+            runner.run(test())
+
+    return run
+
+
+@contextlib.asynccontextmanager
+async def running(queue):
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(queue.run())
+        yield
+        task.cancel()
+
+
+def now():
+    return asyncio.get_running_loop().time()
+
+
+@fast
+async def test_ten_adds_are_one_run():
+    runs = []
+
+    async def reconcile(key):
+        runs.append(key)
+
+    queue = Queue(reconcile)
+    for _ in range(10):
+        queue.add("a")
+    async with running(queue):
+        await asyncio.sleep(1)
+    assert runs == ["a"]
+
+
+@fast
+async def test_one_worker_per_key_and_once_more_if_added_meanwhile():
+    active, overlaps, runs = set(), [], []
+
+    async def reconcile(key):
+        if key in active:
+            overlaps.append(key)
+        active.add(key)
+        runs.append(key)
+        await asyncio.sleep(1)
+        active.discard(key)
+
+    queue = Queue(reconcile, workers=4)
+    queue.add("a")
+    async with running(queue):
+        await asyncio.sleep(0.5)
+        queue.add("a")
+        queue.add("a")
+        await asyncio.sleep(5)
+    assert runs == ["a", "a"]
+    assert not overlaps
+
+
+@fast
+async def test_keys_run_in_parallel_up_to_the_workers():
+    done = {}
+
+    async def reconcile(key):
+        await asyncio.sleep(1)
+        done[key] = now()
+
+    queue = Queue(reconcile, workers=2)
+    start = now()
+    for key in "abcd":
+        queue.add(key)
+    async with running(queue):
+        await asyncio.sleep(10)
+    assert [round(at - start) for at in done.values()] == [1, 1, 2, 2]
+
+
+@fast
+async def test_failing_key_backs_off_alone():
+    tries, good = [], []
+
+    async def reconcile(key):
+        if key == "bad":
+            tries.append(now())
+            raise ValueError("no")
+        good.append(key)
+
+    queue = Queue(reconcile, workers=1, base=1.0, cap=8.0)
+    queue.add("bad")
+    async with running(queue):
+        for _ in range(10):
+            queue.add("good")
+            await asyncio.sleep(6)
+    assert len(good) == 10
+    gaps = [later - earlier for earlier, later in itertools.pairwise(tries)]
+    assert all(later > earlier for earlier, later in itertools.pairwise(gaps[:3]))
+    assert max(gaps) <= 8 * 1.25 + 0.1
+    assert queue.retries == len(tries)
+
+
+@fast
+async def test_requeue_after_and_the_earliest_time_wins():
+    runs = []
+
+    async def reconcile(key):
+        runs.append(round(now() - start))
+        return 30.0 if len(runs) == 1 else None
+
+    queue = Queue(reconcile)
+    start = now()
+    queue.add("a")
+    async with running(queue):
+        await asyncio.sleep(1)
+        queue.add("a", after=9)
+        queue.add("a", after=20)
+        await asyncio.sleep(100)
+    assert runs == [0, 10]
+
+
+@fast
+async def test_depth_counts_what_waits_for_a_worker():
+    async def reconcile(key):
+        pass
+
+    queue = Queue(reconcile)
+    queue.add("a")
+    queue.add("b")
+    queue.add("c", after=5)
+    assert queue.depth == 2
