@@ -1,0 +1,121 @@
+"""The watch against every nasty stream on record: the cache ends up as the server is."""
+
+import asyncio
+import contextlib
+
+import pytest
+from aiohttp import web
+from nasty_streams import RECORDINGS, Listed, Refused
+
+from overspill.errors import Misconfigured
+from overspill.kube import watch as watch_module
+from overspill.kube.cache import Cache
+from overspill.kube.client import Client
+from overspill.kube.config import Config, StaticToken
+from overspill.kube.resources import PODS
+from overspill.kube.watch import Watch
+from overspill.model.pods import Pod
+
+
+class Player:
+    """An apiserver that plays a recording; afterwards its watches stay open and silent."""
+
+    def __init__(self, replies):
+        self.replies = list(replies)
+        self.asked = []
+        self.played = asyncio.Event()
+
+    async def handle(self, request):
+        if "watch" in request.query:
+            self.asked.append(request.query.get("resourceVersion", ""))
+        if not self.replies:
+            self.played.set()
+            return await self._stream(request, [], "hang")
+        reply = self.replies.pop(0)
+        if isinstance(reply, Refused):
+            return web.json_response(reply.body, status=reply.code, headers=reply.headers)
+        if isinstance(reply, Listed):
+            meta = {"resourceVersion": str(reply.version), "continue": reply.next}
+            return web.json_response({"metadata": meta, "items": reply.items})
+        return await self._stream(request, reply.pieces, reply.end)
+
+    async def _stream(self, request, pieces, end):
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for piece in pieces:
+            await response.write(piece)
+        if end == "hang":
+            with contextlib.suppress(ConnectionError):
+                while True:
+                    await asyncio.sleep(3600)
+        if end == "cut":
+            request.transport.abort()
+        return response
+
+
+@pytest.fixture
+async def serve():
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start(handler):
+            app = web.Application()
+            app.router.add_route("*", "/{path:.*}", handler)
+            runner = web.AppRunner(app, shutdown_timeout=0.1)
+            await runner.setup()
+            stack.push_async_callback(runner.cleanup)
+            site = web.TCPSite(runner, "127.0.0.1", 0)
+            await site.start()
+            port = site._server.sockets[0].getsockname()[1]
+            config = Config(
+                server=f"http://127.0.0.1:{port}",
+                tls=None,
+                tokens=StaticToken(""),
+                namespace="default",
+                origin="test",
+            )
+            return await stack.enter_async_context(Client(config))
+
+        yield start
+
+
+@pytest.mark.parametrize(("replies", "holds", "asked", "relists"), RECORDINGS.values(), ids=RECORDINGS.keys())
+async def test_recording(serve, monkeypatch, replies, holds, asked, relists):
+    monkeypatch.setattr(watch_module, "IDLE_LIMIT", 0.3)  # half-open connections are given up sooner
+    player = Player(replies)
+    client = await serve(player.handle)
+    cache = Cache()
+    watch = Watch(client, PODS, kind=Pod, keep=Pod.kept, tick=0)
+
+    async def follow():
+        async for batch in watch.batches():
+            cache.apply(batch)
+
+    task = asyncio.ensure_future(follow())
+    async with asyncio.timeout(10):
+        await player.played.wait()
+    task.cancel()
+    assert {pod.metadata.name: pod.metadata.resource_version for pod in cache.values()} == holds
+    assert player.asked == asked
+    assert watch.relists == relists
+    assert cache.synced.is_set()
+
+
+async def test_watch_tells_its_age(serve, monkeypatch):
+    client = await serve(Player([]).handle)
+    watch = Watch(client, PODS, kind=Pod)
+    clock = watch_module.time.monotonic()
+    monkeypatch.setattr(watch_module.time, "monotonic", lambda: clock + 77)
+    assert watch.age == pytest.approx(77, abs=1)
+
+
+async def test_forbidden_ends_the_watch_and_names_verb_and_resource(serve):
+    body = {
+        "kind": "Status",
+        "code": 403,
+        "reason": "Forbidden",
+        "message": 'User "x" cannot watch resource "pods"',
+    }
+    client = await serve(Player([Refused(403, body)]).handle)
+    with pytest.raises(Misconfigured, match=r'cannot watch resource "pods".*RBAC'):
+        async for _ in Watch(client, PODS, kind=Pod).batches():
+            pass
