@@ -157,7 +157,6 @@ class Container(Struct, frozen=True):
         command: replaces the image's entrypoint; empty keeps it.
         args: replaces the image's command; empty keeps it.
         pull_policy: when to pull the image.
-        sidecar: an init container that runs on beside the others (its own restartPolicy is `Always`).
     """
 
     name: str
@@ -180,7 +179,6 @@ class Container(Struct, frozen=True):
     pre_stop: Handler | None = None
     termination_message_path: str = "/dev/termination-log"
     termination_message_policy: Literal["File", "FallbackToLogsOnError"] = "File"
-    sidecar: bool = False
 
 
 class EmptyDir(Struct, frozen=True, tag="emptyDir"):

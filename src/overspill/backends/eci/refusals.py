@@ -1,0 +1,166 @@
+"""What of a pod ECI cannot do, found before anything is created.
+
+In: a work spec. Out: every field that cannot be honoured, with the reason. Pure.
+Invariant: what passes here is translated whole; limits are ECI's published ones.
+Fields that a work spec has no place for were refused already (`Capabilities.pod_fields`).
+"""
+
+import re
+from collections.abc import Callable, Iterator
+
+from overspill.backends.eci.annotations import PREFIX, Refusal, parse
+from overspill.backends.eci.network import SYSCTLS_OF_GROUP, SYSCTLS_OF_HOST
+from overspill.backends.eci.specs import asked_size, largest, round_up
+from overspill.backends.eci.volumes import encoded_size
+from overspill.model.work import (
+    POD_IP,
+    POD_IPS,
+    Container,
+    Files,
+    FlexVolume,
+    Handler,
+    HttpGetAction,
+    TcpSocketAction,
+    WorkSpec,
+)
+
+__all__ = ["refusals"]
+
+MOST_CONTAINERS = 20
+MOST_VOLUMES = 20
+MOST_FILES = 16
+LARGEST_FILE = 32 * 1024
+LARGEST_FILES = 60 * 1024
+MOST_CREDENTIALS = 11
+RESERVED_PORTS = frozenset({111, 10250, 10255})
+CAPABILITIES = frozenset({"NET_ADMIN"})
+DRIVERS = frozenset({"alicloud/disk", "alicloud/nas", "alicloud/oss"})
+VARIABLE = re.compile(r"[A-Za-z0-9_]{1,128}")
+
+
+def refusals(work: WorkSpec) -> list[Refusal]:
+    """All that stands against running the pod on ECI; empty when nothing does."""
+    found = [*_of_pod(work), *_of_volumes(work), *parse(work.annotations).refusals]
+    for kind, containers in (("containers", work.containers), ("initContainers", work.init_containers)):
+        for index, container in enumerate(containers):
+            for check in _CHECKS if kind == "containers" else (*_CHECKS, _of_init):
+                found += [
+                    Refusal(f"spec.{kind}[{index}].{refusal.field}", refusal.why)
+                    for refusal in check(container, work)
+                ]
+    return found
+
+
+def _of_pod(work: WorkSpec) -> Iterator[Refusal]:
+    count = len(work.containers) + len(work.init_containers)
+    if count > MOST_CONTAINERS:
+        yield Refusal(
+            "spec.containers", f"ECI runs at most {MOST_CONTAINERS} containers in a pod, not {count}"
+        )
+    if len(work.volumes) > MOST_VOLUMES:
+        yield Refusal("spec.volumes", f"ECI takes at most {MOST_VOLUMES} volumes, not {len(work.volumes)}")
+    if len(work.registry_credentials) > MOST_CREDENTIALS:
+        yield Refusal("spec.imagePullSecrets", f"ECI takes at most {MOST_CREDENTIALS} registry logins")
+    for name, _ in work.sysctls:
+        if name not in SYSCTLS_OF_GROUP and not name.startswith(SYSCTLS_OF_HOST):
+            yield Refusal("spec.securityContext.sysctls", f"ECI cannot set {name}")
+    asked = asked_size(work)
+    typed = PREFIX + "eci-use-specs" in work.annotations
+    if asked and not typed and round_up(asked) is None:
+        top = largest()
+        why = f"together they ask for {asked.cpu:g} vCPU and {asked.memory:g} GiB; ECI's largest is {top}"
+        yield Refusal("spec.containers[].resources", why)
+    if any(c.resources.gpus for c in work.containers) and not typed:
+        why = f"a GPU needs an instance type: name one by the annotation {PREFIX}eci-use-specs"
+        yield Refusal("spec.containers[].resources.limits[nvidia.com/gpu]", why)
+
+
+def _of_volumes(work: WorkSpec) -> Iterator[Refusal]:
+    total = 0
+    for name, volume in work.volumes.items():
+        field = f"spec.volumes[{name}]"
+        if isinstance(volume, FlexVolume) and volume.driver not in DRIVERS:
+            yield Refusal(f"{field}.flexVolume.driver", f"ECI has {', '.join(sorted(DRIVERS))} only")
+        if not isinstance(volume, Files):
+            continue
+        if len(volume.files) > MOST_FILES:
+            yield Refusal(field, f"ECI takes {MOST_FILES} files in a volume, not {len(volume.files)}")
+        for file in volume.files:
+            total += encoded_size(file)
+            if encoded_size(file) > LARGEST_FILE:
+                why = f"{len(file.data)} bytes are more than the {LARGEST_FILE // 1024} KiB in base64 of ECI"
+                yield Refusal(f"{field}[{file.path}]", why)
+    if total > LARGEST_FILES:
+        why = f"the files of a pod are {total} bytes in base64; ECI takes {LARGEST_FILES}"
+        yield Refusal("spec.volumes", why)
+
+
+def _of_address(container: Container, _: WorkSpec) -> Iterator[Refusal]:
+    """ECI puts the pod's address into whole values of variables, and nowhere else."""
+    for var in container.env:
+        if "\x00" in var.value and var.value not in (POD_IP, POD_IPS):
+            yield Refusal(f"env[{var.name}]", "the pod's address can only be the whole value of a variable")
+    for field, texts in (("command", container.command), ("args", container.args)):
+        if any("\x00" in text for text in texts):
+            yield Refusal(field, "the pod's address is not known when the command is given to ECI")
+
+
+def _of_env(container: Container, _: WorkSpec) -> Iterator[Refusal]:
+    for var in container.env:
+        if not VARIABLE.fullmatch(var.name):
+            yield Refusal(f"env[{var.name}]", "ECI takes letters, digits and '_' in the name of a variable")
+
+
+def _of_ports(container: Container, _: WorkSpec) -> Iterator[Refusal]:
+    for index, port in enumerate(container.ports):
+        if port.host_port:
+            yield Refusal(f"ports[{index}].hostPort", "there is no host whose port could be used")
+        if port.protocol == "SCTP":
+            yield Refusal(f"ports[{index}].protocol", "ECI has TCP and UDP only")
+        if port.container_port in RESERVED_PORTS:
+            yield Refusal(f"ports[{index}].containerPort", f"ECI keeps {port.container_port} for itself")
+
+
+def _of_security(container: Container, _: WorkSpec) -> Iterator[Refusal]:
+    more = sorted(set(container.security.add_capabilities) - CAPABILITIES)
+    if more:
+        yield Refusal("securityContext.capabilities.add", f"ECI grants NET_ADMIN only, not {', '.join(more)}")
+
+
+def _of_handlers(container: Container, _: WorkSpec) -> Iterator[Refusal]:
+    for name, probe in (("livenessProbe", container.liveness), ("readinessProbe", container.readiness)):
+        if probe is not None:
+            yield from _of_probe(name, probe.handler)
+
+
+def _of_probe(name: str, handler: Handler) -> Iterator[Refusal]:
+    if isinstance(handler, HttpGetAction) and handler.headers:
+        yield Refusal(f"{name}.httpGet.httpHeaders", "ECI's probes send no headers of their own")
+    if isinstance(handler, HttpGetAction) and handler.host:
+        yield Refusal(f"{name}.httpGet.host", "ECI's probes ask the pod itself only")
+    if isinstance(handler, TcpSocketAction) and handler.host:
+        yield Refusal(f"{name}.tcpSocket.host", "ECI's probes ask the pod itself only")
+
+
+def _of_init(container: Container, _: WorkSpec) -> Iterator[Refusal]:
+    security = container.security
+    for field, there in (
+        ("stdin", container.stdin or container.stdin_once),
+        ("tty", container.tty),
+        ("securityContext.runAsGroup", security.run_as_group is not None),
+        ("securityContext.runAsNonRoot", security.run_as_non_root),
+        ("livenessProbe", container.liveness),
+        ("readinessProbe", container.readiness),
+        ("lifecycle", container.post_start or container.pre_stop),
+    ):
+        if there:
+            yield Refusal(field, "ECI has this for containers, but not for init containers")
+
+
+_CHECKS: tuple[Callable[[Container, WorkSpec], Iterator[Refusal]], ...] = (
+    _of_address,
+    _of_env,
+    _of_ports,
+    _of_security,
+    _of_handlers,
+)
