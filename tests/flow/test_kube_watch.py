@@ -45,9 +45,7 @@ class Player:
         for piece in pieces:
             await response.write(piece)
         if end == "hang":
-            with contextlib.suppress(ConnectionError):
-                while True:
-                    await asyncio.sleep(3600)
+            await asyncio.Event().wait()
         if end == "cut":
             request.transport.abort()
         return response
