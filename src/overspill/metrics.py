@@ -1,0 +1,128 @@
+"""Every Prometheus series of overspill, declared once.
+
+In: what the parts count and time. Out: `exposition()`, the text of /metrics. Invariant: no name of a
+pod stands in a label; what is timed is timed once per pod or call, not per event; what can be looked
+up when somebody asks (`observe_pods`, `WATCH_AGE.labels(…).set_function`) costs nothing until then.
+Names that client-go's programs use too mean the same here.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from types import TracebackType
+from typing import Self
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+__all__ = [
+    "BACKEND_REQUEST_SECONDS",
+    "CONTENT_TYPE",
+    "POD_START_SECONDS",
+    "QUEUE_ADDS",
+    "QUEUE_DEPTH",
+    "QUEUE_RETRIES",
+    "REGISTRY",
+    "REST_REQUESTS",
+    "WATCH_AGE",
+    "WATCH_RELISTS",
+    "BackendCall",
+    "exposition",
+    "observe_pods",
+]
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+REGISTRY = CollectorRegistry(auto_describe=True)
+
+POD_START_SECONDS = Histogram(
+    "overspill_pod_start_seconds",
+    "From a pod's creation to the first time it was seen running, as the agent sees both.",
+    ["backend"],
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300),
+    registry=REGISTRY,
+)
+BACKEND_REQUEST_SECONDS = Histogram(
+    "overspill_backend_request_seconds",
+    "Calls of the backend; `code` is OK or the kind of error.",
+    ["backend", "op", "code"],
+    buckets=(0.0001, 0.001, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30),
+    registry=REGISTRY,
+)
+WATCH_AGE = Gauge(
+    "overspill_watch_last_event_age_seconds",
+    "Seconds since anything was heard from a watch.",
+    ["resource"],
+    registry=REGISTRY,
+)
+WATCH_RELISTS = Counter(
+    "overspill_watch_relists",
+    "How often a watch had to begin anew with a list, the first time not counted.",
+    ["resource"],
+    registry=REGISTRY,
+)
+QUEUE_DEPTH = Gauge("workqueue_depth", "Keys that wait in a work queue.", ["name"], registry=REGISTRY)
+QUEUE_ADDS = Counter("workqueue_adds", "Keys added to a work queue.", ["name"], registry=REGISTRY)
+QUEUE_RETRIES = Counter(
+    "workqueue_retries", "Keys put back into a work queue after a failure.", ["name"], registry=REGISTRY
+)
+REST_REQUESTS = Counter(
+    "rest_client_requests",
+    "Requests to the apiserver; `code` is the HTTP status, or <error> without one.",
+    ["code", "method", "host"],
+    registry=REGISTRY,
+)
+
+GCCollector(REGISTRY)
+PlatformCollector(REGISTRY)
+ProcessCollector(registry=REGISTRY)
+
+
+def exposition() -> bytes:
+    """All series as text, in `CONTENT_TYPE`."""
+    return generate_latest(REGISTRY)
+
+
+class BackendCall:
+    """Times one call of a backend: `with BackendCall("podman", "create"): …`."""
+
+    __slots__ = ("_backend", "_began", "_op")
+
+    def __init__(self, backend: str, op: str) -> None:
+        self._backend = backend
+        self._op = op
+        self._began = 0.0
+
+    def __enter__(self) -> Self:
+        self._began = time.perf_counter()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        code = kind.__name__ if kind else "OK"
+        took = time.perf_counter() - self._began
+        BACKEND_REQUEST_SECONDS.labels(self._backend, self._op, code).observe(took)
+
+
+class _Pods(Collector):
+    """Counts pods by phase when somebody asks."""
+
+    def __init__(self, count: Callable[[], Mapping[str, int]]) -> None:
+        self._count = count
+
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily("overspill_pods", "Pods of this node by phase.", labels=["phase"])
+        for phase, number in self._count().items():
+            family.add_metric([phase], number)
+        yield family
+
+
+def observe_pods(count: Callable[[], Mapping[str, int]]) -> Callable[[], None]:
+    """Show `overspill_pods{phase}` from what `count` says at each scrape; call the result to stop that."""
+    pods = _Pods(count)
+    REGISTRY.register(pods)
+    return lambda: REGISTRY.unregister(pods)
