@@ -150,7 +150,10 @@ class Agent:
             events=self._events,
             sources=Sources(client),
             admission=Admission(
-                labels=metadata["labels"], allocatable=profile.capacity, capabilities=backend.capabilities
+                node_name=profile.name,
+                labels=metadata["labels"],
+                allocatable=profile.capacity,
+                capabilities=backend.capabilities,
             ),
             node=facts,
             workers=settings.workers,

@@ -324,6 +324,12 @@ class HostAliasEntry(Struct, frozen=True, rename="camel"):
     hostnames: tuple[str, ...] = ()
 
 
+class PodOs(Struct, frozen=True):
+    """The operating system a pod is made for; "" for any."""
+
+    name: str = ""
+
+
 class PodSpec(Struct, frozen=True, rename="camel"):
     """The fields of a PodSpec that a virtual node acts on."""
 
@@ -346,3 +352,5 @@ class PodSpec(Struct, frozen=True, rename="camel"):
     node_selector: dict[str, str] = {}
     affinity: Raw = Raw(b"{}")
     tolerations: Raw = Raw(b"[]")
+    overhead: dict[str, str | int] = {}
+    os: PodOs = PodOs()

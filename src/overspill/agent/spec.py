@@ -1,0 +1,105 @@
+"""From a Pod to a WorkSpec: every reference resolved, every default filled in.
+
+In: a Pod, `Sources`. Out: `Resolved`, for `Backend.create`. Invariant: `resolve` is all I/O and no
+decision, `build` all decision and no I/O; what is missing is raised at once and whole, as `Missing`.
+"""
+
+from msgspec import Struct
+
+from overspill.agent.containers import container
+from overspill.agent.credentials import registry_credentials
+from overspill.agent.dns import dns, domain, host_aliases, hostname
+from overspill.agent.references import Found, references
+from overspill.agent.scope import Missing, NodeFacts, Scope
+from overspill.agent.sources import Sources
+from overspill.agent.volumes import volumes
+from overspill.model.pods import Pod, PodSpec
+from overspill.model.work import Files, Identity, Volume, WorkSpec
+
+__all__ = ["Missing", "NodeFacts", "Resolved", "Warned", "build", "resolve", "resolve_volumes"]
+
+
+class Warned(Struct, frozen=True):
+    """Something that the user should know and that does not stop the pod: reason and message of an Event."""
+
+    reason: str
+    message: str
+
+
+class Resolved(Struct, frozen=True):
+    """A pod ready for a backend."""
+
+    work: WorkSpec
+    warnings: tuple[Warned, ...] = ()
+
+
+async def resolve(pod: Pod, sources: Sources, node: NodeFacts, *, attempt: int = 0) -> Resolved:
+    """Fetch what the pod refers to, and resolve it.
+
+    Raises:
+        Missing: something that the pod cannot start without is not there (yet).
+        Unsupported: a value cannot be honoured.
+        Retry: the apiserver did not answer.
+        Misconfigured: the agent may not read what the pod refers to.
+    """
+    spec = pod.decoded_spec()
+    found = await sources.find(pod.metadata, references(spec))
+    return build(pod, spec, found, node, attempt=attempt)
+
+
+async def resolve_volumes(pod: Pod, sources: Sources, node: NodeFacts) -> dict[str, Volume]:
+    """The pod's volumes of files with their content as of now; raises what `resolve` raises."""
+    spec = pod.decoded_spec()
+    found = await sources.find(pod.metadata, references(spec))
+    scope = Scope(pod, spec, found, node)
+    made = volumes(scope)
+    if scope.problems:
+        raise Missing(scope.problems)
+    return {name: volume for name, volume in made.items() if isinstance(volume, Files)}
+
+
+def build(pod: Pod, spec: PodSpec, found: Found, node: NodeFacts, *, attempt: int = 0) -> Resolved:
+    """Resolve a pod with what was found for it.
+
+    Raises:
+        Missing: something that the pod cannot start without was not found.
+        Unsupported: a value cannot be honoured.
+    """
+    scope = Scope(pod, spec, found, node)
+    made_volumes = volumes(scope)
+    init_containers = tuple([container(one, scope) for one in spec.init_containers])
+    containers = tuple([container(one, scope) for one in spec.containers])
+    if scope.problems:
+        raise Missing(scope.problems)
+    meta = pod.metadata
+    resolv_conf, left_out = dns(spec, meta.namespace, node)
+    logins, unusable = registry_credentials(scope)
+    work = WorkSpec(
+        identity=Identity(node.cluster, node.name, meta.namespace, meta.name, meta.uid, attempt),
+        containers=containers,
+        init_containers=init_containers,
+        volumes=made_volumes,
+        restart_policy=spec.restart_policy,
+        termination_grace_period_seconds=spec.termination_grace_period_seconds,
+        active_deadline_seconds=spec.active_deadline_seconds,
+        hostname=hostname(spec, meta.name),
+        domain=domain(spec, meta.namespace, node.cluster_domain),
+        dns=resolv_conf,
+        host_aliases=host_aliases(spec),
+        registry_credentials=logins,
+        annotations=scope.annotations,
+    )
+    return Resolved(work, tuple(_warnings(unusable, left_out)))
+
+
+def _warnings(unusable: list[str], left_out: list[str]) -> list[Warned]:
+    warnings = [Warned("DNSConfigForming", message) for message in left_out]
+    if unusable:
+        names = ", ".join(unusable)
+        warnings.append(
+            Warned(
+                "FailedToRetrieveImagePullSecret",
+                f"Unable to retrieve some image pull secrets ({names}); attempting to pull the image may not succeed.",
+            )
+        )
+    return warnings

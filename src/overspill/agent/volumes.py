@@ -1,0 +1,170 @@
+"""A pod's volumes, each as scratch space or as files with their content.
+
+In: a pod's volumes and what was found for them. Out: `model.work.Volume`s by name. Pure. Invariant: no
+file's path leads out of its volume, and none stands where another needs a folder.
+Sources: https://kubernetes.io/docs/concepts/storage/volumes/ and …/projected-volumes/.
+"""
+
+import posixpath
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from msgspec import structs
+
+from overspill.agent.downward import field_text, resource_text
+from overspill.agent.references import TokenWish
+from overspill.agent.scope import Problem, Scope, Unresolved
+from overspill.errors import Unsupported
+from overspill.model import pods
+from overspill.model.quantity import whole
+from overspill.model.work import EmptyDir, File, Files, Volume
+
+__all__ = ["volumes"]
+
+
+def volumes(scope: Scope) -> dict[str, Volume]:
+    """Every volume of the pod; what cannot be resolved is left out and noted in the scope.
+
+    Raises:
+        Unsupported: a volume is of a kind or medium that is not honoured.
+    """
+    made: dict[str, Volume] = {}
+    for index, volume in enumerate(scope.spec.volumes):
+        try:
+            made[volume.name] = _volume(volume, f"spec.volumes[{index}]", scope)
+        except Unresolved as error:
+            scope.problems.append(Problem("volume", volume.name, str(error)))
+    return made
+
+
+def _volume(volume: pods.Volume, where: str, scope: Scope) -> Volume:
+    if volume.empty_dir is not None:
+        return _empty_dir(volume.empty_dir, f"{where}.emptyDir.medium")
+    if volume.projected is not None:
+        return _projected(volume.projected, scope)
+    if volume.config_map is not None:
+        return Files(_checked(_of_config_map(volume.config_map, volume.config_map.default_mode, scope)))
+    if volume.secret is not None:
+        return Files(_checked(_of_secret(volume.secret, volume.secret.default_mode, scope)))
+    if volume.downward_api is not None:
+        return Files(_checked(_of_pod(volume.downward_api, volume.downward_api.default_mode, scope)))
+    raise Unsupported(f"{where}: volumes of this kind are not honoured", fields=(where,))
+
+
+def _empty_dir(source: pods.EmptyDirSource, where: str) -> EmptyDir:
+    if source.medium not in {"", "Memory"}:
+        raise Unsupported(f"{where}: there is no medium {source.medium!r}", fields=(where,))
+    limit = None if source.size_limit is None else whole(source.size_limit)
+    return EmptyDir("Memory" if source.medium else "", limit)
+
+
+def _projected(source: pods.ProjectedSource, scope: Scope) -> Files:
+    files: list[File] = []
+    ages: list[float] = []
+    complaints: list[str] = []
+    for one in source.sources:
+        try:
+            files += _of_projection(one, source.default_mode, scope, ages)
+        except Unresolved as error:
+            complaints.append(str(error))
+    if complaints:
+        raise Unresolved(complaints[0] if len(complaints) == 1 else f"[{', '.join(complaints)}]")
+    return Files(_checked(files), min(ages, default=None))
+
+
+def _of_projection(source: pods.Projection, mode: int, scope: Scope, ages: list[float]) -> Iterable[File]:
+    """The files of one source; the age at which they are due for renewal goes into `ages`."""
+    if source.service_account_token is not None:
+        return _of_token(source.service_account_token, mode, scope, ages)
+    if source.config_map is not None:
+        return _of_config_map(source.config_map, mode, scope)
+    if source.secret is not None:
+        return _of_secret(source.secret, mode, scope)
+    if source.downward_api is not None:
+        return _of_pod(source.downward_api, mode, scope)
+    return ()
+
+
+def _of_token(source: pods.TokenProjection, mode: int, scope: Scope, ages: list[float]) -> Sequence[File]:
+    if scope.found.tokens is None:
+        return ()  # not asked for yet: something else is missing, and is told
+    token = scope.found.tokens[TokenWish.of(scope.spec, source)]
+    if token is None:
+        name = scope.spec.service_account_name
+        raise Unresolved(f'failed to fetch token: serviceaccounts "{name}" not found')
+    if token.renew_after is not None:
+        ages.append(token.renew_after)
+    return (File(source.path, token.text, mode),)
+
+
+def _of_config_map(source: pods.ConfigMapSource, mode: int, scope: Scope) -> Sequence[File]:
+    found = scope.config_map(source.name, optional=source.optional)
+    data = {**{key: text.encode() for key, text in found.data.items()}, **found.binary_data}
+    complaint = None if source.optional else "configmap references non-existent config key"
+    return _chosen(data, source.items, mode, complaint)
+
+
+def _of_secret(source: pods.SecretSource, mode: int, scope: Scope) -> Sequence[File]:
+    found = scope.secret(source.secret_name or source.name, optional=source.optional)
+    complaint = None if source.optional else "references non-existent secret key"
+    return _chosen(found.data, source.items, mode, complaint)
+
+
+def _chosen(
+    data: Mapping[str, bytes], items: Sequence[pods.KeyToPath], mode: int, complaint: str | None
+) -> Sequence[File]:
+    """All keys, or those that `items` names; a key that is not there is left out if nobody complains."""
+    if not items:
+        return [File(key, content, mode) for key, content in data.items()]
+    missing = [item.key for item in items if item.key not in data]
+    if missing and complaint:
+        raise Unresolved(f"{complaint}: {missing[0]}")
+    return [
+        File(item.path, data[item.key], mode if item.mode is None else item.mode)
+        for item in items
+        if item.key in data
+    ]
+
+
+def _of_pod(source: pods.DownwardSource, mode: int, scope: Scope) -> Sequence[File]:
+    return [
+        File(item.path, _downward_text(item, scope).encode(), mode if item.mode is None else item.mode)
+        for item in source.items
+    ]
+
+
+def _downward_text(item: pods.DownwardItem, scope: Scope) -> str:
+    if item.field_ref is not None:
+        return field_text(item.field_ref.field_path, scope)
+    if item.resource_field_ref is not None:
+        return resource_text(item.resource_field_ref, scope)
+    return ""
+
+
+def _checked(files: Iterable[File]) -> tuple[File, ...]:
+    """Files with clean paths, the later of two of the same path.
+
+    Raises:
+        Unresolved: a path leads out of the volume, or through another file.
+    """
+    by_path: dict[str, File] = {}
+    for file in files:
+        path = _inside(file.path)
+        by_path[path] = file if path == file.path else structs.replace(file, path=path)
+    for path in by_path:
+        for folder in _folders(path):
+            if folder in by_path:
+                raise Unresolved(f"path {path!r} needs a folder where {folder!r} is a file")
+    return tuple(by_path.values())
+
+
+def _inside(path: str) -> str:
+    parts = path.split("/")
+    if not path or path.startswith(("/", "..")) or ".." in parts:
+        raise Unresolved(f"path {path!r} must be relative and must not hold or begin with '..'")
+    return posixpath.normpath(path) if len(parts) > 1 else path
+
+
+def _folders(path: str) -> Iterator[str]:
+    while "/" in path:
+        path = path.rpartition("/")[0]
+        yield path
