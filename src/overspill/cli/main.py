@@ -1,0 +1,107 @@
+"""The `overspill` command: global flags, exit codes, and where each command lives.
+
+In: argv. Out: exit code 0 ok, 1 failure, 2 usage, 3 not found or not ready, 130 interrupted. Data goes to
+stdout, talk and errors to stderr. Invariant: a command's module is imported when that command runs, so that
+`overspill kubectl` does not pay for the agent.
+"""
+
+import importlib
+import sys
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+import overspill
+from overspill.errors import NotFound, OverspillError
+
+__all__ = ["COMMANDS", "main"]
+
+# Command: where its function is, and its line in `overspill --help`. A new command is one more row.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "up": ("overspill.cli.cluster:up", "Start a local cluster, or repair it."),
+    "down": ("overspill.cli.cluster:down", "Take a local cluster down; nothing is left."),
+    "status": ("overspill.cli.cluster:status", "Show a local cluster: nodes, processes, endpoint."),
+    "kubeconfig": ("overspill.cli.cluster:kubeconfig", "Print a local cluster's kubeconfig."),
+    "kubectl": ("overspill.cli.cluster:kubectl", "Run kubectl against a local cluster."),
+    "agent": ("overspill.cli.agent:agent", "Be one virtual node."),
+}
+# kubectl's own flags are not ours to read.
+PASSED_THROUGH = {
+    "kubectl": {"ignore_unknown_options": True, "allow_interspersed_args": False, "help_option_names": []}
+}
+
+
+class LazyGroup(TyperGroup):
+    """Finds a command's function when it is asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the signature is click's
+        """Names in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command, or only its line of help while the whole list is shown."""
+        if cmd_name not in COMMANDS:
+            return None
+        target, text = COMMANDS[cmd_name]
+        return _command(cmd_name, _listed if "listing" in ctx.meta else _load(target), text)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Help of the whole program, for which no command need be loaded."""
+        ctx.meta["listing"] = True
+        super().format_help(ctx, formatter)
+
+
+def _listed() -> None:
+    """Stands for a command whose module is not needed."""
+
+
+def _load(target: str) -> Any:
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _command(name: str, function: Any, text: str) -> Any:
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app.command(name, short_help=text, context_settings=PASSED_THROUGH.get(name))(function)
+    return typer.main.get_command(app)
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"overspill {overspill.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Show the version."
+    ),
+) -> None:
+    """Keep N pods on your own Kubernetes nodes; run the rest on virtual nodes."""
+
+
+def main() -> None:
+    """Run a command and leave with its exit code."""
+    try:
+        app()
+    except OverspillError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(3 if isinstance(error, NotFound) else 1)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
