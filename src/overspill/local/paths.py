@@ -14,7 +14,7 @@ from overspill.errors import Misconfigured
 
 __all__ = ["Paths", "cache_root", "cluster_paths", "repository", "state_root", "write_file"]
 
-# Longer socket paths cannot be bound (sockaddr_un); the longest of ours is "podman.sock".
+# Longer socket paths cannot be bound (sockaddr_un); the longest of ours is "podman/podman.sock".
 SOCKET_PATH_LIMIT = 107
 
 
@@ -95,8 +95,8 @@ class Paths(Struct, frozen=True):
 
     @property
     def podman_socket(self) -> Path:
-        """The REST socket of the cloud."""
-        return self.root / "podman.sock"
+        """The REST socket of the cloud, alone in a folder that the agents mount: a new socket is a new inode."""
+        return self.root / "podman" / "podman.sock"
 
     @property
     def pods(self) -> Path:

@@ -1,0 +1,68 @@
+"""What an agent may do at the apiserver, verb by verb, and why.
+
+In: nothing. Out: a table. Invariant: it is what the code calls, no more and no less; tests compare
+it with the calls in the source and with the roles in `deploy/base/rbac.yaml`.
+"""
+
+from msgspec import Struct
+
+from overspill.kube import resources
+from overspill.kube.resources import Resource
+
+__all__ = ["PERMISSIONS", "Permission"]
+
+
+class Permission(Struct, frozen=True):
+    """Verbs on one resource, in every namespace or in one.
+
+    Attributes:
+        subresource: such as `status`, or "".
+        namespace: where alone it is needed; "" for everywhere and for resources without namespace.
+        names: the objects that alone are needed; none for all.
+        why: what stops working without it.
+    """
+
+    resource: Resource
+    verbs: tuple[str, ...]
+    why: str
+    subresource: str = ""
+    namespace: str = ""
+    names: tuple[str, ...] = ()
+
+
+PERMISSIONS = (
+    Permission(
+        resources.NAMESPACES,
+        ("get",),
+        "the cluster's identity, by which a backend tells its pods from those of another cluster",
+        names=("kube-system",),
+    ),
+    Permission(
+        resources.NODES,
+        ("create", "get", "list", "patch", "watch"),
+        "register the node, or adopt it; repair its labels and taint when somebody changes them",
+    ),
+    Permission(resources.NODES, ("patch",), "tell the node's conditions and capacity", subresource="status"),
+    Permission(
+        resources.LEASES,
+        ("create", "get", "update"),
+        "the node's heartbeat, and the proof that no other agent is this node",
+        namespace="kube-node-lease",
+    ),
+    Permission(
+        resources.PODS, ("delete", "list", "watch"), "follow the node's pods; end those that have ended"
+    ),
+    Permission(resources.PODS, ("patch",), "tell the pods' status", subresource="status"),
+    Permission(resources.CONFIGMAPS, ("get",), "environment and volumes of pods; only what a pod names"),
+    Permission(resources.SECRETS, ("get",), "environment, volumes and pull secrets; only what a pod names"),
+    Permission(
+        resources.SERVICES, ("get", "list"), "service variables of pods; the address of the cluster's DNS"
+    ),
+    Permission(
+        resources.SERVICEACCOUNTS,
+        ("create",),
+        "tokens bound to a pod, for its projected volume",
+        subresource="token",
+    ),
+    Permission(resources.EVENTS, ("create", "patch"), "tell users what happened, and how often"),
+)
