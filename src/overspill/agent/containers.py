@@ -4,17 +4,25 @@ In: a container as the API has it. Out: a container as a backend gets it. Pure. 
 that `model/fields.py` lets a backend honour is handed on here.
 """
 
-from overspill.agent.env import environment
-from overspill.agent.scope import Scope
+from overspill.agent.env import Environment, environment
+from overspill.agent.handlers import hook, probe
+from overspill.agent.scope import Problem, Scope
+from overspill.errors import Unsupported
 from overspill.model import pods
 from overspill.model.quantity import parse_quantity, whole
 from overspill.model.work import Container, Mount, Port, Resources, SecurityContext
 
 __all__ = ["container"]
 
+GPU = "nvidia.com/gpu"
+
 
 def container(declared: pods.Container, scope: Scope) -> Container:
-    """A container with its environment, command line, mounts and security settled."""
+    """A container with its environment, command line, mounts and security settled.
+
+    Raises:
+        Unsupported: a value cannot be honoured.
+    """
     made = environment(declared, scope)
     return Container(
         name=declared.name,
@@ -23,9 +31,7 @@ def container(declared: pods.Container, scope: Scope) -> Container:
         args=made.expanded(declared.args),
         working_dir=declared.working_dir,
         env=made.variables(),
-        mounts=tuple(
-            [Mount(mount.name, mount.mount_path, mount.read_only) for mount in declared.volume_mounts]
-        ),
+        mounts=tuple([_mount(mount, declared, made, scope) for mount in declared.volume_mounts]),
         ports=tuple([Port(p.container_port, p.protocol, p.name, p.host_port) for p in declared.ports]),
         resources=_resources(declared.resources),
         security=_security(declared.security_context, scope.spec.security_context),
@@ -33,16 +39,40 @@ def container(declared: pods.Container, scope: Scope) -> Container:
         stdin=declared.stdin,
         stdin_once=declared.stdin_once,
         tty=declared.tty,
+        liveness=probe(declared.liveness_probe, declared, "livenessProbe"),
+        readiness=probe(declared.readiness_probe, declared, "readinessProbe"),
+        post_start=hook(declared.lifecycle.post_start, declared, "lifecycle.postStart"),
+        pre_stop=hook(declared.lifecycle.pre_stop, declared, "lifecycle.preStop"),
+        termination_message_path=declared.termination_message_path,
+        termination_message_policy=declared.termination_message_policy,
     )
+
+
+def _mount(mount: pods.VolumeMount, declared: pods.Container, made: Environment, scope: Scope) -> Mount:
+    sub_path = mount.sub_path
+    if mount.sub_path_expr:
+        sub_path = made.expanded_whole(mount.sub_path_expr) or ""
+        if not sub_path:
+            message = f"missing value for {mount.sub_path_expr!r}"
+            scope.problems.append(Problem("environment", declared.name, message))
+        elif "\0" in sub_path:
+            field = "volumeMounts.subPathExpr"
+            raise Unsupported(
+                f"{field} of container {declared.name}: the pod's address is not known when volumes are mounted",
+                fields=(field,),
+            )
+    return Mount(mount.name, mount.mount_path, mount.read_only, sub_path, mount.mount_propagation)
 
 
 def _resources(declared: pods.ResourceRequirements) -> Resources:
     requests, limits = declared.requests, declared.limits
     return Resources(
         cpu_request=_cores(requests.get("cpu")),
-        memory_request=_bytes(requests.get("memory")),
+        memory_request=_count(requests.get("memory")),
         cpu_limit=_cores(limits.get("cpu")),
-        memory_limit=_bytes(limits.get("memory")),
+        memory_limit=_count(limits.get("memory")),
+        ephemeral_storage_request=_count(requests.get("ephemeral-storage")),
+        gpus=whole(limits.get(GPU, 0)),
     )
 
 
@@ -50,13 +80,17 @@ def _cores(quantity: str | int | None) -> float | None:
     return None if quantity is None else float(parse_quantity(str(quantity)))
 
 
-def _bytes(quantity: str | int | None) -> int | None:
+def _count(quantity: str | int | None) -> int | None:
     return None if quantity is None else whole(quantity)
 
 
 def _security(own: pods.SecurityContext, of_pod: pods.SecurityContext) -> SecurityContext:
     """A container's settings go before the pod's, field by field."""
+    non_root = of_pod.run_as_non_root if own.run_as_non_root is None else own.run_as_non_root
     return SecurityContext(
         run_as_user=of_pod.run_as_user if own.run_as_user is None else own.run_as_user,
         run_as_group=of_pod.run_as_group if own.run_as_group is None else own.run_as_group,
+        run_as_non_root=bool(non_root),
+        read_only_root_filesystem=own.read_only_root_filesystem,
+        add_capabilities=own.capabilities.add,
     )

@@ -9,7 +9,8 @@ import re
 from collections.abc import Mapping
 
 from overspill.agent.scope import Scope, Unresolved
-from overspill.model.pods import Container, ResourceFieldSelector
+from overspill.model.pods import Container
+from overspill.model.podvolumes import ResourceFieldSelector
 from overspill.model.quantity import milli, whole
 from overspill.model.work import POD_IP, POD_IPS
 

@@ -45,6 +45,19 @@ class Environment:
         """Texts with the values put in that they refer to."""
         return tuple([expand(text, self.lookup) for text in texts])
 
+    def expanded_whole(self, text: str) -> str | None:
+        """A text with its values put in, None if one of them is not known."""
+        unknown: list[str] = []
+
+        def known(name: str) -> str | None:
+            value = self.lookup(name)
+            if value is None:
+                unknown.append(name)
+            return value
+
+        made = expand(text, known)
+        return None if unknown else made
+
 
 def environment(container: Container, scope: Scope) -> Environment:
     """A container's environment; what cannot be resolved is left out and noted in the scope."""

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from msgspec import Struct, field
 
-from overspill.model.pods import Container, PodSpec, Projection, TokenProjection, Volume
+from overspill.model.pods import Container, PodSpec
+from overspill.model.podvolumes import Projection, TokenProjection, Volume
 from overspill.model.work import EnvVar
 
 __all__ = [

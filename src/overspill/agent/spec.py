@@ -88,6 +88,8 @@ def build(pod: Pod, spec: PodSpec, found: Found, node: NodeFacts, *, attempt: in
         host_aliases=host_aliases(spec),
         registry_credentials=logins,
         annotations=scope.annotations,
+        share_process_namespace=spec.share_process_namespace,
+        sysctls=tuple((sysctl.name, sysctl.value) for sysctl in spec.security_context.sysctls),
     )
     return Resolved(work, tuple(_warnings(unusable, left_out)))
 

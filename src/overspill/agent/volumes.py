@@ -14,9 +14,9 @@ from overspill.agent.downward import field_text, resource_text
 from overspill.agent.references import TokenWish
 from overspill.agent.scope import Problem, Scope, Unresolved
 from overspill.errors import Unsupported
-from overspill.model import pods
+from overspill.model import podvolumes
 from overspill.model.quantity import whole
-from overspill.model.work import EmptyDir, File, Files, Volume
+from overspill.model.work import EmptyDir, File, Files, FlexVolume, Nfs, Volume
 
 __all__ = ["volumes"]
 
@@ -36,7 +36,7 @@ def volumes(scope: Scope) -> dict[str, Volume]:
     return made
 
 
-def _volume(volume: pods.Volume, where: str, scope: Scope) -> Volume:
+def _volume(volume: podvolumes.Volume, where: str, scope: Scope) -> Volume:
     if volume.empty_dir is not None:
         return _empty_dir(volume.empty_dir, f"{where}.emptyDir.medium")
     if volume.projected is not None:
@@ -47,17 +47,26 @@ def _volume(volume: pods.Volume, where: str, scope: Scope) -> Volume:
         return Files(_checked(_of_secret(volume.secret, volume.secret.default_mode, scope)))
     if volume.downward_api is not None:
         return Files(_checked(_of_pod(volume.downward_api, volume.downward_api.default_mode, scope)))
+    return _remote(volume, where)
+
+
+def _remote(volume: podvolumes.Volume, where: str) -> Volume:
+    if volume.nfs is not None:
+        return Nfs(volume.nfs.server, volume.nfs.path, volume.nfs.read_only)
+    if volume.flex_volume is not None:
+        flex = volume.flex_volume
+        return FlexVolume(flex.driver, flex.fs_type, flex.read_only, flex.options)
     raise Unsupported(f"{where}: volumes of this kind are not honoured", fields=(where,))
 
 
-def _empty_dir(source: pods.EmptyDirSource, where: str) -> EmptyDir:
+def _empty_dir(source: podvolumes.EmptyDirSource, where: str) -> EmptyDir:
     if source.medium not in {"", "Memory"}:
         raise Unsupported(f"{where}: there is no medium {source.medium!r}", fields=(where,))
     limit = None if source.size_limit is None else whole(source.size_limit)
     return EmptyDir("Memory" if source.medium else "", limit)
 
 
-def _projected(source: pods.ProjectedSource, scope: Scope) -> Files:
+def _projected(source: podvolumes.ProjectedSource, scope: Scope) -> Files:
     files: list[File] = []
     ages: list[float] = []
     complaints: list[str] = []
@@ -71,7 +80,9 @@ def _projected(source: pods.ProjectedSource, scope: Scope) -> Files:
     return Files(_checked(files), min(ages, default=None))
 
 
-def _of_projection(source: pods.Projection, mode: int, scope: Scope, ages: list[float]) -> Iterable[File]:
+def _of_projection(
+    source: podvolumes.Projection, mode: int, scope: Scope, ages: list[float]
+) -> Iterable[File]:
     """The files of one source; the age at which they are due for renewal goes into `ages`."""
     if source.service_account_token is not None:
         return _of_token(source.service_account_token, mode, scope, ages)
@@ -84,7 +95,9 @@ def _of_projection(source: pods.Projection, mode: int, scope: Scope, ages: list[
     return ()
 
 
-def _of_token(source: pods.TokenProjection, mode: int, scope: Scope, ages: list[float]) -> Sequence[File]:
+def _of_token(
+    source: podvolumes.TokenProjection, mode: int, scope: Scope, ages: list[float]
+) -> Sequence[File]:
     if scope.found.tokens is None:
         return ()  # not asked for yet: something else is missing, and is told
     token = scope.found.tokens[TokenWish.of(scope.spec, source)]
@@ -96,21 +109,21 @@ def _of_token(source: pods.TokenProjection, mode: int, scope: Scope, ages: list[
     return (File(source.path, token.text, mode),)
 
 
-def _of_config_map(source: pods.ConfigMapSource, mode: int, scope: Scope) -> Sequence[File]:
+def _of_config_map(source: podvolumes.ConfigMapSource, mode: int, scope: Scope) -> Sequence[File]:
     found = scope.config_map(source.name, optional=source.optional)
     data = {**{key: text.encode() for key, text in found.data.items()}, **found.binary_data}
     complaint = None if source.optional else "configmap references non-existent config key"
     return _chosen(data, source.items, mode, complaint)
 
 
-def _of_secret(source: pods.SecretSource, mode: int, scope: Scope) -> Sequence[File]:
+def _of_secret(source: podvolumes.SecretSource, mode: int, scope: Scope) -> Sequence[File]:
     found = scope.secret(source.secret_name or source.name, optional=source.optional)
     complaint = None if source.optional else "references non-existent secret key"
     return _chosen(found.data, source.items, mode, complaint)
 
 
 def _chosen(
-    data: Mapping[str, bytes], items: Sequence[pods.KeyToPath], mode: int, complaint: str | None
+    data: Mapping[str, bytes], items: Sequence[podvolumes.KeyToPath], mode: int, complaint: str | None
 ) -> Sequence[File]:
     """All keys, or those that `items` names; a key that is not there is left out if nobody complains."""
     if not items:
@@ -125,14 +138,14 @@ def _chosen(
     ]
 
 
-def _of_pod(source: pods.DownwardSource, mode: int, scope: Scope) -> Sequence[File]:
+def _of_pod(source: podvolumes.DownwardSource, mode: int, scope: Scope) -> Sequence[File]:
     return [
         File(item.path, _downward_text(item, scope).encode(), mode if item.mode is None else item.mode)
         for item in source.items
     ]
 
 
-def _downward_text(item: pods.DownwardItem, scope: Scope) -> str:
+def _downward_text(item: podvolumes.DownwardItem, scope: Scope) -> str:
     if item.field_ref is not None:
         return field_text(item.field_ref.field_path, scope)
     if item.resource_field_ref is not None:

@@ -5,7 +5,8 @@ would act on. Invariant: a field that this file has never heard of is reported, 
 asks for is dropped in silence, not even a field of a later Kubernetes.
 
 Paths are written below `spec`: `containers[].ports[].name`, where `[]` is any item of a list and a
-trailing `.*` takes everything below. To honour a new field, add its path to the group that acts on it:
+trailing `.*` takes everything below; a name that has dots itself stands in brackets, as in
+`resources.limits[nvidia.com/gpu]`. To honour a new field, add its path to the group that acts on it:
 
 - `SCHEDULING`: has had its effect before a pod comes to its node, or is no concern of nodes.
 - `AGENT`: resolved by `agent/`, or part of what every backend does by contract.
@@ -13,6 +14,7 @@ trailing `.*` takes everything below. To honour a new field, add its path to the
 - `DEFAULTS`: refused, but for the value that means "not asked for", which the API server often fills in.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
@@ -77,6 +79,7 @@ AGENT = (
         "resources.requests.cpu",
         "resources.requests.ephemeral-storage",
         "resources.requests.memory",
+        "resources.requests[nvidia.com/gpu]",
         "volumeMounts[].mountPath",
         "volumeMounts[].name",
         "volumeMounts[].readOnly",
@@ -121,24 +124,66 @@ AGENT = (
     "volumes[].secret.secretName",
 )
 
+# A probe's own terminationGracePeriodSeconds, grpc and the hook `sleep` are handed to nobody yet.
+_HANDLER = (
+    "exec.command",
+    "httpGet.host",
+    "httpGet.httpHeaders.*",
+    "httpGet.path",
+    "httpGet.port",
+    "httpGet.scheme",
+    "tcpSocket.host",
+    "tcpSocket.port",
+)
+_PROBE = (
+    *_HANDLER,
+    "failureThreshold",
+    "initialDelaySeconds",
+    "periodSeconds",
+    "successThreshold",
+    "timeoutSeconds",
+)
 BACKEND = frozenset(
     (
         "activeDeadlineSeconds",
         "dnsConfig.*",
         "hostAliases.*",
         "securityContext.runAsGroup",
+        "securityContext.runAsNonRoot",
         "securityContext.runAsUser",
+        "securityContext.sysctls.*",
+        "shareProcessNamespace",
         "volumes[].emptyDir.medium",
         "volumes[].emptyDir.sizeLimit",
+        "volumes[].flexVolume.driver",
+        "volumes[].flexVolume.fsType",
+        "volumes[].flexVolume.options.*",
+        "volumes[].flexVolume.readOnly",
+        "volumes[].nfs.path",
+        "volumes[].nfs.readOnly",
+        "volumes[].nfs.server",
         *_of_containers(
+            *(f"lifecycle.postStart.{path}" for path in _HANDLER),
+            *(f"lifecycle.preStop.{path}" for path in _HANDLER),
+            *(f"livenessProbe.{path}" for path in _PROBE),
             "ports[].hostPort",
+            *(f"readinessProbe.{path}" for path in _PROBE),
             "resources.limits.cpu",
             "resources.limits.memory",
+            "resources.limits[nvidia.com/gpu]",
+            "securityContext.capabilities.add",
+            "securityContext.readOnlyRootFilesystem",
             "securityContext.runAsGroup",
+            "securityContext.runAsNonRoot",
             "securityContext.runAsUser",
             "stdin",
             "stdinOnce",
+            "terminationMessagePath",
+            "terminationMessagePolicy",
             "tty",
+            "volumeMounts[].mountPropagation",
+            "volumeMounts[].subPath",
+            "volumeMounts[].subPathExpr",
         ),
     )
 )
@@ -169,10 +214,14 @@ DEFAULTS: dict[str, Any] = {
 def unsupported_fields(spec: Mapping[str, Any], pod_fields: frozenset[str]) -> list[str]:
     """Paths in a pod's spec that neither the agent nor a backend honouring `pod_fields` acts on.
 
-    They are written as kubectl's users know them: `spec.containers[0].livenessProbe`. Empty values
-    (`{}`, `[]`, `""`, null) ask for nothing.
+    They are written as kubectl's users know them, and no deeper than it takes: where nothing of a probe
+    is honoured, `spec.containers[0].livenessProbe`. Empty values (`{}`, `[]`, `""`, null) ask for nothing.
     """
     return ["spec" + path for path in _offending(spec, _compiled(pod_fields).fields)]
+
+
+# A name in a path; one that has dots itself stands in brackets.
+NAME = re.compile(r"(?<=\[)[^\]]+(?=\])|[^.\[\]]+")
 
 
 class _Rule(Struct):
@@ -194,8 +243,6 @@ class _Rule(Struct):
 @lru_cache(maxsize=8)
 def _compiled(pod_fields: frozenset[str]) -> _Rule:
     root = _Rule()
-    for path in BACKEND:  # known, if not honoured: then reported in full, down to `limits.cpu`
-        _descend(root, path.removesuffix(".*"))
     honoured = (path for path in BACKEND if any(_covers(listed, path) for listed in pod_fields))
     for path in chain(SCHEDULING, AGENT, honoured):
         rule = _descend(root, path.removesuffix(".*"))
@@ -213,7 +260,7 @@ def _covers(listed: str, path: str) -> bool:
 
 
 def _descend(rule: _Rule, path: str) -> _Rule:
-    for name in path.replace("[]", "").split("."):
+    for name in NAME.findall(path):
         rule = rule.fields.setdefault(name, _Rule())
     return rule
 

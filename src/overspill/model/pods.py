@@ -12,21 +12,19 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Raw, Struct
 
+from overspill.model.podvolumes import ObjectFieldSelector, ResourceFieldSelector, Volume
+
 __all__ = [
     "ConfigMapKeySelector",
     "Container",
-    "DownwardItem",
     "EnvFromSource",
     "EnvVar",
     "EnvVarSource",
-    "KeyToPath",
     "Meta",
     "OwnerReference",
     "Pod",
     "PodHeadStatus",
     "PodSpec",
-    "Projection",
-    "Volume",
     "VolumeMount",
 ]
 
@@ -111,35 +109,12 @@ class Pod(Struct, gc=False):
 # --- the spec, as far as it is honoured; `model/fields.py` names what is not ---
 
 
-class KeyToPath(Struct, frozen=True, rename="camel"):
-    """One key of a ConfigMap or Secret as a file."""
-
-    key: str
-    path: str
-    mode: int | None = None
-
-
 class ConfigMapKeySelector(Struct, frozen=True, rename="camel"):
     """A key of a ConfigMap or Secret."""
 
     key: str
     name: str = ""
     optional: bool = False
-
-
-class ObjectFieldSelector(Struct, frozen=True, rename="camel"):
-    """A field of the pod itself."""
-
-    field_path: str
-    api_version: str = "v1"
-
-
-class ResourceFieldSelector(Struct, frozen=True, rename="camel"):
-    """A container's limit or request."""
-
-    resource: str
-    container_name: str = ""
-    divisor: str | int = "0"
 
 
 class EnvVarSource(Struct, frozen=True, rename="camel"):
@@ -180,6 +155,9 @@ class VolumeMount(Struct, frozen=True, rename="camel"):
     name: str
     mount_path: str
     read_only: bool = False
+    sub_path: str = ""
+    sub_path_expr: str = ""
+    mount_propagation: Literal["None", "HostToContainer", "Bidirectional"] = "None"
 
 
 class ContainerPort(Struct, frozen=True, rename="camel"):
@@ -198,11 +176,83 @@ class ResourceRequirements(Struct, frozen=True, rename="camel"):
     limits: dict[str, str | int] = {}
 
 
+class Capabilities(Struct, frozen=True):
+    """Linux capabilities beside the usual ones."""
+
+    add: tuple[str, ...] = ()
+
+
+class Sysctl(Struct, frozen=True):
+    """A kernel parameter."""
+
+    name: str
+    value: str
+
+
 class SecurityContext(Struct, frozen=True, rename="camel"):
-    """Of a pod or a container, as far as it is honoured."""
+    """Of a pod (with sysctls) or a container, as far as it is honoured."""
 
     run_as_user: int | None = None
     run_as_group: int | None = None
+    run_as_non_root: bool | None = None
+    read_only_root_filesystem: bool = False
+    capabilities: Capabilities = Capabilities()
+    sysctls: tuple[Sysctl, ...] = ()
+
+
+class ExecAction(Struct, frozen=True):
+    """Run a command in the container."""
+
+    command: tuple[str, ...] = ()
+
+
+class HttpHeader(Struct, frozen=True):
+    """One header of a request."""
+
+    name: str
+    value: str
+
+
+class HttpGetAction(Struct, frozen=True, rename="camel"):
+    """GET a path; the port may be a declared port's name."""
+
+    port: int | str
+    path: str = "/"
+    scheme: Literal["HTTP", "HTTPS"] = "HTTP"
+    host: str = ""
+    http_headers: tuple[HttpHeader, ...] = ()
+
+
+class TcpSocketAction(Struct, frozen=True):
+    """Open a connection; the port may be a declared port's name."""
+
+    port: int | str
+    host: str = ""
+
+
+class Handler(Struct, frozen=True, rename="camel"):
+    """What a hook does; one of these is set, or one that is not honoured."""
+
+    exec: ExecAction | None = None
+    http_get: HttpGetAction | None = None
+    tcp_socket: TcpSocketAction | None = None
+
+
+class Probe(Handler, frozen=True, rename="camel"):
+    """What a probe does, and when."""
+
+    initial_delay_seconds: int = 0
+    period_seconds: int = 10
+    timeout_seconds: int = 1
+    success_threshold: int = 1
+    failure_threshold: int = 3
+
+
+class Lifecycle(Struct, frozen=True, rename="camel"):
+    """A container's hooks."""
+
+    post_start: Handler | None = None
+    pre_stop: Handler | None = None
 
 
 class Container(Struct, frozen=True, rename="camel"):
@@ -223,83 +273,11 @@ class Container(Struct, frozen=True, rename="camel"):
     stdin: bool = False
     stdin_once: bool = False
     tty: bool = False
-
-
-class EmptyDirSource(Struct, frozen=True, rename="camel"):
-    """Scratch space."""
-
-    medium: str = ""
-    size_limit: str | int | None = None
-
-
-class ConfigMapSource(Struct, frozen=True, rename="camel"):
-    """A ConfigMap's keys as files."""
-
-    name: str = ""
-    items: tuple[KeyToPath, ...] = ()
-    default_mode: int = 0o644
-    optional: bool = False
-
-
-class SecretSource(Struct, frozen=True, rename="camel"):
-    """A Secret's keys as files; as a volume it says `secretName`, in a projection `name`."""
-
-    secret_name: str = ""
-    name: str = ""
-    items: tuple[KeyToPath, ...] = ()
-    default_mode: int = 0o644
-    optional: bool = False
-
-
-class DownwardItem(Struct, frozen=True, rename="camel"):
-    """A field of the pod as a file."""
-
-    path: str
-    field_ref: ObjectFieldSelector | None = None
-    resource_field_ref: ResourceFieldSelector | None = None
-    mode: int | None = None
-
-
-class DownwardSource(Struct, frozen=True, rename="camel"):
-    """Fields of the pod as files."""
-
-    items: tuple[DownwardItem, ...] = ()
-    default_mode: int = 0o644
-
-
-class TokenProjection(Struct, frozen=True, rename="camel"):
-    """A service-account token as a file."""
-
-    path: str
-    audience: str = ""
-    expiration_seconds: int = 3600
-
-
-class Projection(Struct, frozen=True, rename="camel"):
-    """One source of a projected volume."""
-
-    config_map: ConfigMapSource | None = None
-    secret: SecretSource | None = None
-    downward_api: DownwardSource | None = msgspec.field(name="downwardAPI", default=None)
-    service_account_token: TokenProjection | None = None
-
-
-class ProjectedSource(Struct, frozen=True, rename="camel"):
-    """Several sources in one directory."""
-
-    sources: tuple[Projection, ...] = ()
-    default_mode: int = 0o644
-
-
-class Volume(Struct, frozen=True, rename="camel"):
-    """A volume; one of its sources is set, or one that is not honoured."""
-
-    name: str
-    empty_dir: EmptyDirSource | None = None
-    config_map: ConfigMapSource | None = None
-    secret: SecretSource | None = None
-    downward_api: DownwardSource | None = msgspec.field(name="downwardAPI", default=None)
-    projected: ProjectedSource | None = None
+    liveness_probe: Probe | None = None
+    readiness_probe: Probe | None = None
+    lifecycle: Lifecycle = Lifecycle()
+    termination_message_path: str = "/dev/termination-log"
+    termination_message_policy: Literal["File", "FallbackToLogsOnError"] = "File"
 
 
 class DnsOption(Struct, frozen=True, rename="camel"):
@@ -349,6 +327,7 @@ class PodSpec(Struct, frozen=True, rename="camel"):
     host_aliases: tuple[HostAliasEntry, ...] = ()
     image_pull_secrets: tuple[ObjectRef, ...] = ()
     security_context: SecurityContext = SecurityContext()
+    share_process_namespace: bool = False
     node_selector: dict[str, str] = {}
     affinity: Raw = Raw(b"{}")
     tolerations: Raw = Raw(b"[]")
