@@ -9,7 +9,7 @@ from overspill.model.node import (
     NodeObject,
     NodeProfile,
     NodeSpec,
-    Taint,
+    NodeTaint,
     new_node,
     repair_patch,
     status_patch,
@@ -24,8 +24,8 @@ PROFILE = NodeProfile(
     labels={"team": "a"},
     taint="podman",
 )
-OURS = Taint("virtual-kubelet.io/provider", "NoSchedule", "podman")
-THEIRS = Taint("node.kubernetes.io/not-ready", "NoExecute", time_added="2026-11-23T20:00:00Z")
+OURS = NodeTaint("virtual-kubelet.io/provider", "NoSchedule", "podman")
+THEIRS = NodeTaint("node.kubernetes.io/not-ready", "NoExecute", time_added="2026-11-23T20:00:00Z")
 
 
 def healthy(**changes) -> NodeObject:
@@ -60,7 +60,7 @@ REPAIRS = {
         {"metadata": {"resourceVersion": "7"}, "spec": {"taints": [THEIRS, OURS]}},
     ),
     "taint edited": (
-        healthy(spec={"taints": (Taint(OURS.key, "NoExecute", "other"),)}),
+        healthy(spec={"taints": (NodeTaint(OURS.key, "NoExecute", "other"),)}),
         {"metadata": {"resourceVersion": "7"}, "spec": {"taints": [OURS]}},
     ),
     "no providerID": (

@@ -35,12 +35,14 @@ class VirtualNode:
         profile: NodeProfile,
         *,
         check: Callable[[], Awaitable[str]],
+        changed: Callable[[NodeObject], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`check` returns "" when the node can run pods, else why not."""
+        """`check` returns "" when the node can run pods, else why not; `changed` is told what others did to it."""
         self._client = client
         self._profile = profile
         self._check = check
+        self._changed = changed
         self._clock = clock
         self._health = Health(ready=False, since=clock(), started=clock(), message="agent is starting")
 
@@ -84,6 +86,7 @@ class VirtualNode:
                     await self.register()
                     await self._write_status(self._health)
                 else:
+                    self._changed(change.object)
                     await self._repair(change.object)
 
     async def _create_or_get(self) -> NodeObject:

@@ -7,6 +7,7 @@ remembers of a pod can be lost at any moment without harm.
 
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import structlog
@@ -25,6 +26,7 @@ from overspill.kube.queue import Queue
 from overspill.kube.resources import PODS
 from overspill.kube.watch import Batch
 from overspill.kube.write import StatusWriter
+from overspill.metrics import POD_START_SECONDS, BackendCall
 from overspill.model.observation import Gone, Observation, Sighting
 from overspill.model.pods import Pod
 from overspill.model.podstatus import (
@@ -68,7 +70,7 @@ class Pods:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.cache: Cache[Pod] = Cache()
-        self.queue = Queue(self.reconcile, workers=workers)
+        self.queue = Queue(self.reconcile, name="pods", workers=workers)
         self._client = client
         self._backend = backend
         self._writer = writer
@@ -77,6 +79,7 @@ class Pods:
         self._admission = admission
         self._node = node
         self._clock = clock
+        self._started = POD_START_SECONDS.labels(backend.name)
         self._seen: dict[str, Observation] = {}
         self._memory: dict[str, Memory] = {}
 
@@ -88,6 +91,8 @@ class Pods:
             pod = self.cache.get(key)
             if pod is None or not self._writer.is_echo(key, pod.metadata.resource_version):
                 self.queue.add(key)
+            if pod is not None and pod.ended:
+                self._admission.release(key.uid)
         if batch.replace:
             for seen in self._seen.values():  # orphans: the backend runs what the apiserver does not know
                 self.queue.add(_key(seen.identity))
@@ -125,6 +130,10 @@ class Pods:
         else:
             self._report(key, pod, seen)
 
+    def phases(self) -> Counter[str]:
+        """How many of the backend's pods are in each phase."""
+        return Counter(phase_of(seen) for seen in self._seen.values())
+
     # --- what is done ---
 
     async def reconcile(self, key: Key) -> float | None:
@@ -145,7 +154,8 @@ class Pods:
                 )
             case Forget():
                 self._forget(key)
-            case Nothing() if pod is not None and seen is not None:
+            case Nothing() if pod is not None and seen is not None and not pod.ended:
+                self._admission.adopt(pod)
                 self._report(key, pod, seen)
                 return await self._keep_fresh(key, pod, memory)
         return None
@@ -159,7 +169,8 @@ class Pods:
             resolved = await resolve(pod, self._sources, self._node, attempt=attempt)
             for warning in resolved.warnings:
                 self._events.warning(_reference(key), warning.reason, warning.message)
-            await self._backend.create(resolved.work)
+            with BackendCall(self._backend.name, "create"):
+                await self._backend.create(resolved.work)
         except Missing as missing:
             return self._wait_for(key, pod, memory, missing)
         except (Unsupported, Rejected) as error:
@@ -174,7 +185,8 @@ class Pods:
         seen = self._seen[key.uid]
         self._events.normal(_reference(key), "Killing", f"Stopping the pod's containers within {grace} s")
         try:
-            await self._backend.delete(seen.identity, grace_seconds=grace)
+            with BackendCall(self._backend.name, "delete"):
+                await self._backend.delete(seen.identity, grace_seconds=grace)
         except NotFound:
             # Only `Gone` or a list may say that it is gone; both come by themselves.
             log.info("pod to delete is unknown to the backend", pod=f"{key.namespace}/{key.name}")
@@ -215,12 +227,16 @@ class Pods:
         self._events.warning(_reference(key), missing.event, str(missing))
         self._writer.put(key, encode(self._waiting(key, pod, memory, missing.reason, str(missing))))
         memory.waits += 1
-        return min(MISSING_FIRST * 2 ** (memory.waits - 1), MISSING_CAP) * random.uniform(0.8, 1.2)  # noqa: S311 - spreads load
+        return min(MISSING_FIRST * 2.0 ** (memory.waits - 1), MISSING_CAP) * random.uniform(0.8, 1.2)  # noqa: S311 - spreads load
 
     def _report(self, key: Key, pod: Pod, seen: Observation) -> None:
         """Hand the status to the writer; a pod on its way out gets its last words in `_finalize`."""
-        if pod.metadata.deletion_timestamp is None and not pod.ended:
-            self._writer.put(key, encode(to_pod_status(seen, host_ip=self._node.ip)))
+        if pod.metadata.deletion_timestamp is not None or pod.ended:
+            return
+        status = to_pod_status(seen, host_ip=self._node.ip)
+        self._writer.put(key, encode(status))
+        if status.phase == "Running" and pod.status.phase != "Running":
+            self._started.observe(max(self._clock() - seconds(pod.metadata.creation_timestamp), 0.0))
 
     def _tell_changes(self, key: Key, before: Observation | None, seen: Observation) -> None:
         for told in changes(before, seen):

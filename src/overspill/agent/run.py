@@ -29,7 +29,8 @@ from overspill.kube.lease import NodeLease
 from overspill.kube.resources import NAMESPACES, PODS, SERVICES
 from overspill.kube.watch import Watch
 from overspill.kube.write import StatusWriter
-from overspill.model.node import NodeProfile, new_node
+from overspill.metrics import observe_pods
+from overspill.model.node import NodeObject, NodeProfile, new_node
 from overspill.model.pods import Meta, Pod
 from overspill.serve import health
 from overspill.settings import AgentSettings
@@ -138,26 +139,27 @@ class Agent:
         self._lease = lease
         self._events = Events(client, instance=profile.name)
         self._writer = StatusWriter(client, workers=settings.status_writers)
-        self._node = VirtualNode(client, profile, check=self._trouble)
+        self._node = VirtualNode(client, profile, check=self._trouble, changed=self._node_changed)
         self._watch = Watch(
             client, PODS, kind=Pod, keep=Pod.kept, field_selector=f"spec.nodeName={profile.name}"
         )
-        metadata = new_node(profile)["metadata"]
+        self._admission = Admission(
+            node_name=profile.name,
+            labels=new_node(profile)["metadata"]["labels"],
+            allocatable=profile.capacity,
+            capabilities=backend.capabilities,
+        )
         self._pods = Pods(
             client=client,
             backend=backend,
             writer=self._writer,
             events=self._events,
             sources=Sources(client),
-            admission=Admission(
-                node_name=profile.name,
-                labels=metadata["labels"],
-                allocatable=profile.capacity,
-                capabilities=backend.capabilities,
-            ),
+            admission=self._admission,
             node=facts,
             workers=settings.workers,
         )
+        observe_pods(self._pods.phases)
         self._backend_listed = asyncio.Event()
         self._backend_trouble = ""
 
@@ -212,6 +214,9 @@ class Agent:
         else:
             self._backend_trouble = ""
         return self._backend_trouble or self._watch_trouble() or ""
+
+    def _node_changed(self, node: NodeObject) -> None:
+        self._admission.node_changed(node.metadata.labels, node.spec.taints)
 
     def _watch_trouble(self) -> str | None:
         if not self._pods.cache.synced.is_set():

@@ -12,8 +12,8 @@ from typing import Annotated, Any, get_origin
 
 import typer
 
-from overspill import logs
 from overspill.agent.run import run_agent
+from overspill.logs import configure
 from overspill.settings import AgentSettings, SettingInfo, load_agent_settings, setting_infos
 
 __all__ = ["agent"]
@@ -37,7 +37,7 @@ def _flag(info: SettingInfo) -> inspect.Parameter:
 
 def _run(config: str | None = None, **flags: Any) -> None:
     settings = load_agent_settings(config, flags=flags)
-    logs.configure(settings.log_level, settings.log_format)
+    configure(settings.log_level, settings.log_format)
     with contextlib.suppress(asyncio.CancelledError):
         _loop_run(_until_signalled(settings))
 

@@ -16,7 +16,7 @@ import stamina
 from msgspec import Struct
 from yarl import URL
 
-from overspill import __version__
+from overspill import __version__, metrics
 from overspill.errors import Retry, Throttled
 from overspill.kube.config import Config
 from overspill.kube.replies import connection_errors, error_of
@@ -118,6 +118,7 @@ class Client:
             with connection_errors(self._config.server):
                 async with self._open().request(method, url, data=body, headers=headers) as reply:
                     content = await reply.read()
+            metrics.REST_REQUESTS.labels(reply.status, method, url.host).inc()
             if reply.status < 400:
                 return content
             if reply.status != 401 or renewed:

@@ -12,6 +12,8 @@ from typing import Generic, TypeVar
 
 import structlog
 
+from overspill import metrics
+
 __all__ = ["Queue"]
 
 log = structlog.get_logger(__name__)
@@ -19,21 +21,18 @@ K = TypeVar("K", bound=Hashable)
 
 
 class Queue(Generic[K]):
-    """Work items by key, run by a bounded number of workers.
-
-    Attributes:
-        adds: keys added so far. retries: runs that ended with an error.
-    """
+    """Work items by key, run by a bounded number of workers."""
 
     def __init__(
         self,
         reconcile: Callable[[K], Awaitable[float | None]],
         *,
+        name: str,
         workers: int = 16,
         base: float = 0.5,
         cap: float = 300.0,
     ) -> None:
-        """`reconcile` returns the seconds after which the key is due again, or None."""
+        """`reconcile` returns the seconds after which the key is due again, or None; `name` is for the metrics."""
         self._reconcile = reconcile
         self._workers = workers
         self._base, self._cap = base, cap
@@ -46,8 +45,9 @@ class Queue(Generic[K]):
         self._failures: dict[K, int] = {}
         self._timer_set = asyncio.Event()
         self._count = 0
-        self.adds = 0
-        self.retries = 0
+        self._adds = metrics.QUEUE_ADDS.labels(name)
+        self._retries = metrics.QUEUE_RETRIES.labels(name)
+        metrics.QUEUE_DEPTH.labels(name).set_function(self._ready.qsize)
 
     @property
     def depth(self) -> int:
@@ -56,7 +56,7 @@ class Queue(Generic[K]):
 
     def add(self, key: K, *, after: float = 0.0) -> None:
         """Have a key worked on, at once or in `after` seconds; the earliest of several wins."""
-        self.adds += 1
+        self._adds.inc()
         if after > 0:
             self._add_later(key, after)
         elif key in self._running:
@@ -89,7 +89,7 @@ class Queue(Generic[K]):
         try:
             after = await self._reconcile(key)
         except Exception as error:  # noqa: BLE001 - whatever went wrong, this key backs off and the others go on
-            self.retries += 1
+            self._retries.inc()
             self._add_later(key, self._back_off(key, error))
         else:
             self._failures.pop(key, None)

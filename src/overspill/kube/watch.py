@@ -17,6 +17,7 @@ import msgspec
 import structlog
 from msgspec import Raw, Struct
 
+from overspill import metrics
 from overspill.errors import Expired, Misconfigured, OverspillError, Rejected, Retry, Throttled
 from overspill.kube.client import Client, selectors
 from overspill.kube.replies import Status, status_error
@@ -74,11 +75,7 @@ marks = msgspec.json.Decoder(_Mark)
 
 
 class Watch(Generic[T]):
-    """One resource, optionally narrowed by selectors.
-
-    Attributes:
-        relists: how often the whole state had to be fetched again after the first time.
-    """
+    """One resource, optionally narrowed by selectors."""
 
     def __init__(
         self,
@@ -105,7 +102,7 @@ class Watch(Generic[T]):
         self._version = ""
         self._streams_lists = True
         self._heard = time.monotonic()
-        self.relists = -1
+        metrics.WATCH_AGE.labels(resource.plural).set_function(lambda: self.age)
 
     @property
     def age(self) -> float:
@@ -128,6 +125,7 @@ class Watch(Generic[T]):
             except Expired:
                 log.info("watch expired; listing again", resource=self._resource.plural)
                 self._version = ""
+                metrics.WATCH_RELISTS.labels(self._resource.plural).inc()
             except Misconfigured:
                 raise
             except OverspillError as error:
@@ -140,7 +138,6 @@ class Watch(Generic[T]):
     async def _once(self) -> AsyncIterator[Batch[T]]:
         """One stream, from the state that is known."""
         if not self._version:
-            self.relists += 1
             if not self._streams_lists:
                 yield await self._list()
         try:

@@ -39,7 +39,6 @@ class StatusWriter:
         self._slots: dict[Key, _Slot] = {}
         self._dirty: asyncio.Queue[Key] = asyncio.Queue()
         self._idle: dict[Key, asyncio.Event] = {}  # of those who wait in flush
-        self.writes = 0
 
     def put(self, key: Key, status: bytes) -> None:
         """Have a pod's status written: PodStatus as JSON, built the same way each time."""
@@ -100,7 +99,6 @@ class StatusWriter:
         else:
             slot.sent, slot.failures = status, 0
             slot.version = resource_version_of(reply)
-            self.writes += 1
         finally:
             slot.flying = False
         if pause:

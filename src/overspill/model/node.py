@@ -13,9 +13,10 @@ import msgspec
 from msgspec import Struct
 
 from overspill import __version__, names
+from overspill.model.affinity import Taint
 from overspill.model.podstatus import timestamp
 
-__all__ = ["Health", "NodeObject", "NodeProfile", "new_node", "repair_patch", "status_patch"]
+__all__ = ["Health", "NodeObject", "NodeProfile", "NodeTaint", "new_node", "repair_patch", "status_patch"]
 
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
@@ -54,12 +55,9 @@ class Health(Struct, frozen=True):
     message: str = ""
 
 
-class Taint(Struct, frozen=True, rename="camel", omit_defaults=True):
+class NodeTaint(Taint, frozen=True, rename="camel", omit_defaults=True):
     """A taint of an existing Node, kept whole when it is written back."""
 
-    key: str
-    effect: str
-    value: str = ""
     time_added: str | None = None
 
 
@@ -76,7 +74,7 @@ class NodeMeta(Struct, frozen=True, rename="camel"):
 class NodeSpec(Struct, frozen=True, rename="camel"):
     """What is read of a Node's spec."""
 
-    taints: tuple[Taint, ...] = ()
+    taints: tuple[NodeTaint, ...] = ()
     provider_id: str = msgspec.field(name="providerID", default="")
 
 
@@ -211,11 +209,11 @@ def _provider_id(profile: NodeProfile) -> str:
     return f"{profile.backend}://{profile.name}"
 
 
-def _owned_taints(profile: NodeProfile) -> list[Taint]:
-    return [Taint(names.PROVIDER_TAINT, "NoSchedule", profile.taint)] if profile.taint else []
+def _owned_taints(profile: NodeProfile) -> list[NodeTaint]:
+    return [NodeTaint(names.PROVIDER_TAINT, "NoSchedule", profile.taint)] if profile.taint else []
 
 
-def _repaired_taints(profile: NodeProfile, found: tuple[Taint, ...]) -> list[Taint]:
+def _repaired_taints(profile: NodeProfile, found: tuple[NodeTaint, ...]) -> list[NodeTaint]:
     others = [taint for taint in found if taint.key != names.PROVIDER_TAINT]
     mine = [taint for taint in found if taint.key == names.PROVIDER_TAINT]
     wanted = _owned_taints(profile)
