@@ -1,0 +1,105 @@
+"""Real clusters for tests, each started and taken down by the command that a user has."""
+
+import contextlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+import pytest
+
+from overspill.local.cluster import kubectl_path
+
+ROOT = pathlib.Path(__file__).parents[2]
+OVERSPILL = str(pathlib.Path(sys.executable).parent / "overspill")
+
+
+class Cluster:
+    """A local cluster, driven by `overspill` and kubectl as a user would."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def overspill(self, command, *args, stdin=None, timeout=120, check=True):
+        """Run a command on this cluster; returns the finished process."""
+        done = subprocess.run(
+            [OVERSPILL, command, "--name", self.name, *args],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        if check and done.returncode:
+            pytest.fail(f"overspill {command} {' '.join(args)} ended with {done.returncode}:\n{done.stderr}")
+        return done
+
+    def kubectl(self, *args, stdin=None, check=True, timeout=120):
+        """Run kubectl; returns its output, or raises AssertionError with what it said."""
+        program, environment = kubectl_path(self.name)  # what `overspill kubectl` does, without its start
+        done = subprocess.run(
+            [program, *args],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            env={**os.environ, **environment},
+        )
+        assert not check or done.returncode == 0, f"kubectl {' '.join(args)}: {done.stderr}"
+        return done.stdout
+
+    def get(self, *args):
+        """What `kubectl get -o json` prints, parsed; a list gives its items."""
+        found = json.loads(self.kubectl("get", *args, "-o", "json"))
+        return found.get("items", found)
+
+    def apply(self, *manifests):
+        """Apply objects."""
+        self.kubectl("apply", "-f", "-", stdin="\n---\n".join(map(json.dumps, manifests)))
+
+    def processes(self):
+        """Name -> pid of the cluster's living processes."""
+        done = self.overspill("status", "-o", "json", check=False)
+        return {each["name"]: each["pid"] for each in json.loads(done.stdout)["processes"] if each["alive"]}
+
+
+def until(check, *, seconds=60, what=""):
+    """Wait for `check` to return something true and return that; an AssertionError counts as not yet."""
+    deadline = time.monotonic() + seconds
+    while True:
+        last = None
+        try:
+            if last := check():
+                return last
+        except AssertionError as error:
+            last = error
+        if time.monotonic() > deadline:
+            pytest.fail(f"{what or check} not within {seconds} s; last seen: {last}")
+        time.sleep(0.1)  # between looks at a condition, not instead of one
+
+
+@contextlib.contextmanager
+def running(name, *flags):
+    """A cluster of this name, gone afterwards."""
+    cluster = Cluster(f"{name}-{os.getpid()}")
+    try:
+        cluster.overspill("up", *flags, timeout=1800)
+        yield cluster
+    finally:
+        cluster.overspill("down", timeout=180)
+
+
+@pytest.fixture(name="until", scope="session")
+def until_fixture():
+    """`until`, for tests that cannot import from here."""
+    return until
+
+
+@pytest.fixture(scope="session")
+def control_plane():
+    """A control plane with neither worker nor virtual nodes."""
+    with running("cp", "--workers", "0", "--virtual-nodes", "0", "--backend", "simulated") as cluster:
+        yield cluster
