@@ -1,0 +1,177 @@
+"""The `simulated` backend: the contract of `backends/base.py` on a `Cloud`.
+
+In: the agent's calls. Out: what `life` plays. Invariant: it does nothing by itself; whatever happens
+to pods happens in the cloud.
+
+Its pods live in this process and nowhere else. A restarted agent finds none of them, and the agent's
+plan does the rest: pods are started anew, those that must not run twice (restartPolicy `Never`) fail.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from overspill.backends.base import Capabilities, LogOptions, PodUsage, Process
+from overspill.backends.simulated.addresses import node_cidr
+from overspill.backends.simulated.cloud import Cloud
+from overspill.backends.simulated.options import load_options
+from overspill.backends.simulated.output import pod_logs
+from overspill.backends.simulated.streams import EchoProcess, ShellProcess, running_container
+from overspill.backends.simulated.usage import pod_usage
+from overspill.errors import NotFound, Unsupported
+from overspill.model.observation import Observation, Running, Sighting
+from overspill.model.work import Container, EmptyDir, Files, Identity, Volume, WorkSpec
+
+__all__ = ["SimulatedBackend"]
+
+# Fields that are for a process have nothing to act on here, and so nothing is lost by taking them.
+OF_CONTAINERS = (
+    "resources.limits.cpu",
+    "resources.limits.memory",
+    "securityContext.readOnlyRootFilesystem",
+    "securityContext.runAsGroup",
+    "securityContext.runAsNonRoot",
+    "securityContext.runAsUser",
+    "stdin",
+    "stdinOnce",
+    "tty",
+    "volumeMounts[].subPath",
+    "volumeMounts[].subPathExpr",
+)
+CAPABILITIES = Capabilities(
+    pod_fields=frozenset(
+        {
+            "activeDeadlineSeconds",
+            "dnsConfig.*",
+            "hostAliases.*",
+            "securityContext.runAsGroup",
+            "securityContext.runAsNonRoot",
+            "securityContext.runAsUser",
+            "volumes[].emptyDir.medium",
+            "volumes[].emptyDir.sizeLimit",
+            *(f"{kind}[].{field}" for kind in ("containers", "initContainers") for field in OF_CONTAINERS),
+        }
+    ),
+    verbs=frozenset({"logs", "exec", "attach", "port-forward", "metrics"}),
+)
+
+
+class SimulatedBackend:
+    """The pods of one virtual node. `cloud` is shared where two backends are to see the same pods."""
+
+    name = "simulated"
+    capabilities: Capabilities = CAPABILITIES
+
+    def __init__(
+        self, *, cluster: str, node: str, options: Mapping[str, Any], cloud: Cloud | None = None
+    ) -> None:
+        self._owner = (cluster, node)
+        if cloud is None:
+            loaded = load_options(options)
+            cloud = Cloud(loaded, cidr=loaded.cidr or node_cidr(node))
+        self._cloud = cloud
+
+    async def __aenter__(self) -> Self:
+        """Start the cloud's clock."""
+        self._cloud.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave the cloud as it is."""
+
+    async def create(self, work: WorkSpec) -> None:
+        """Take a pod on."""
+        self._cloud.reach()
+        if fields := _refused(work):
+            raise Unsupported(f"the simulated backend has no {', '.join(fields)}", fields=fields)
+        self._cloud.take(work)
+
+    async def delete(self, identity: Identity, *, grace_seconds: int) -> None:
+        """Ask for a pod's end."""
+        self._cloud.reach()
+        self._cloud.end(identity, grace=grace_seconds)
+
+    async def list(self) -> Sequence[Observation]:
+        """Every pod of this node."""
+        self._cloud.reach()
+        return [pod.observation() for pod in self._cloud.pods(self._owner)]
+
+    def watch(self) -> AsyncIterator[Sequence[Sighting]]:
+        """Batches of what changed."""
+        self._cloud.reach()
+        return self._cloud.subscribe(self._owner).batches()
+
+    async def refresh(self, identity: Identity, volumes: Mapping[str, Volume]) -> None:
+        """Replace the files of a pod's volumes."""
+        self._cloud.reach()
+        pod = self._cloud.find(identity)
+        pod.volumes = {**pod.volumes, **volumes}
+
+    async def logs(self, identity: Identity, container: str, options: LogOptions) -> AsyncIterator[bytes]:
+        """A container's output."""
+        self._cloud.reach()
+        pod = self._cloud.find(identity)
+        async for piece in pod_logs(pod, container, options, clock=self._cloud.now):
+            yield piece
+
+    async def exec(
+        self, identity: Identity, container: str, command: Sequence[str], *, stdin: bool, tty: bool
+    ) -> Process:
+        """Play a command; see `shell` for those that there are."""
+        self._cloud.reach()
+        pod = self._cloud.find(identity)
+        return ShellProcess(pod, running_container(pod, container), command, stdin=stdin, tty=tty)
+
+    async def attach(self, identity: Identity, container: str, *, stdin: bool, tty: bool) -> Process:  # noqa: ARG002 - echoing needs no terminal
+        """Attach to a main process, which writes what it reads."""
+        self._cloud.reach()
+        pod = self._cloud.find(identity)
+        return EchoProcess(pod, running_container(pod, container), stdin=stdin)
+
+    async def port_forward(self, identity: Identity, port: int) -> Process:
+        """Connect to a server that writes what it reads; one listens on each port that a container declares."""
+        self._cloud.reach()
+        pod = self._cloud.find(identity)
+        for container in pod.containers:
+            declared = any(declared.container_port == port for declared in container.spec.ports)
+            if declared and isinstance(container.state, Running):
+                return EchoProcess(pod, container, stdin=True)
+        raise NotFound(f'nothing listens on port {port} of pod "{identity.name}"')
+
+    async def usage(self) -> Sequence[PodUsage]:
+        """What the running containers use."""
+        self._cloud.reach()
+        now = self._cloud.now()
+        usages = (pod_usage(pod, now) for pod in self._cloud.pods(self._owner))
+        return [usage for usage in usages if usage]
+
+    async def health(self) -> None:
+        """Say whether there is an outage."""
+        self._cloud.reach()
+
+
+def _refused(work: WorkSpec) -> Sequence[str]:
+    """What a `WorkSpec` asks for that nothing here plays."""
+    fields = [
+        f"spec.volumes[{name}]"
+        for name, volume in work.volumes.items()
+        if not isinstance(volume, EmptyDir | Files)
+    ]
+    for kind, containers in (("containers", work.containers), ("initContainers", work.init_containers)):
+        for index, container in enumerate(containers):
+            fields += [f"spec.{kind}[{index}].{field}" for field in _unplayed(container)]
+    return fields
+
+
+def _unplayed(container: Container) -> Sequence[str]:
+    asked = (
+        ("livenessProbe", container.liveness),
+        ("readinessProbe", container.readiness),
+        ("lifecycle.postStart", container.post_start),
+        ("lifecycle.preStop", container.pre_stop),
+        ("resources.limits[nvidia.com/gpu]", container.resources.gpus),
+        ("ports[].hostPort", any(port.host_port for port in container.ports)),
+    )
+    return [field for field, wanted in asked if wanted]
