@@ -1,0 +1,137 @@
+"""How fast each kind of call may be made: token buckets that learn from throttling.
+
+In: who wants to call. Out: permission, in the order of asking, and an estimate of the wait.
+Invariant: over any time the calls let through are at most burst + rate x time x share, and
+after a throttling less: the rate is halved at once and grows back by steps (AIMD), for other
+programs may be using up the same account.
+Source: ECI's limits page (create and delete: burst 100, 20/s) and its quota page (the others, per minute).
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+
+from msgspec import Struct
+
+__all__ = ["DEFAULTS", "Bucket", "Budget", "Rates", "budget_of"]
+
+LOWEST = 0.05
+# Of a token: what sums of floats may be off by, and must not be waited for.
+ROUNDING = 1e-6
+REGROWTH_PER_SECOND = 0.02
+HALVED_AT_MOST_EVERY = 1.0
+
+
+class Budget(Struct, frozen=True):
+    """Calls per second that an account may make, and how many at once after a rest."""
+
+    rate: float
+    burst: float
+
+
+DEFAULTS: dict[str, Budget] = {
+    "create": Budget(20, 100),
+    "delete": Budget(20, 100),
+    "describe": Budget(2000 / 60, 60),
+    "status": Budget(10000 / 60, 200),
+    "events": Budget(10000 / 60, 200),
+    "logs": Budget(500 / 60, 50),
+    "exec": Budget(500 / 60, 50),
+    "metrics": Budget(500 / 60, 50),
+    "update": Budget(500 / 60, 50),
+    "other": Budget(1000 / 60, 50),
+}
+ACTIONS = {
+    "CreateContainerGroup": "create",
+    "DeleteContainerGroup": "delete",
+    "DescribeContainerGroups": "describe",
+    "DescribeContainerGroupStatus": "status",
+    "DescribeContainerGroupEvents": "events",
+    "DescribeContainerLog": "logs",
+    "ExecContainerCommand": "exec",
+    "DescribeMultiContainerGroupMetric": "metrics",
+    "UpdateContainerGroup": "update",
+}
+
+
+def budget_of(action: str) -> str:
+    """Which budget an action uses."""
+    return ACTIONS.get(action, "other")
+
+
+class Bucket:
+    """One budget's tokens. First come, first served."""
+
+    def __init__(
+        self, budget: Budget, *, share: Callable[[], float], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._budget = budget
+        self._share = share
+        self._clock = clock
+        self._tokens = budget.burst * share()
+        self._filled_at = clock()
+        self._factor = 1.0
+        self._halved_at = -HALVED_AT_MOST_EVERY
+        self._not_before = 0.0
+        self._turn = asyncio.Lock()
+        self.waiting = 0
+
+    @property
+    def rate(self) -> float:
+        """Calls per second that are let through now."""
+        return self._budget.rate * self._share() * self._factor
+
+    def eta(self, ahead: int) -> float:
+        """Seconds until a call gets through that has `ahead` others before it, as things stand."""
+        self._fill()
+        missing = ahead + 1 - self._tokens
+        by_tokens = missing / self.rate if missing > ROUNDING else 0.0
+        return max(by_tokens, self._not_before - self._clock(), 0.0)
+
+    async def take(self) -> None:
+        """Return when a call may be made."""
+        self.waiting += 1
+        try:
+            async with self._turn:
+                while (pause := self.eta(0)) > 0:  # noqa: ASYNC110 - tokens come with time, not with an event
+                    await asyncio.sleep(pause)
+                self._tokens -= 1
+        finally:
+            self.waiting -= 1
+
+    def throttled(self, retry_after: float = 0.0) -> None:
+        """ECI had too many calls: go slower, and not before `retry_after` seconds."""
+        self._fill()
+        now = self._clock()
+        self._tokens = min(self._tokens, 0.0)
+        self._not_before = max(self._not_before, now + retry_after)
+        if now - self._halved_at >= HALVED_AT_MOST_EVERY:
+            self._halved_at = now
+            self._factor = max(self._factor / 2, LOWEST)
+
+    def _fill(self) -> None:
+        now = self._clock()
+        elapsed, self._filled_at = now - self._filled_at, now
+        self._factor = min(self._factor + elapsed * REGROWTH_PER_SECOND, 1.0)
+        self._tokens = min(self._tokens + elapsed * self.rate, self._budget.burst * self._share())
+
+
+class Rates:
+    """The buckets of one account and region.
+
+    Attributes:
+        share: the part of the account's budget that this process may use, from above 0 to 1; whoever
+            knows how many processes there are sets it.
+    """
+
+    def __init__(
+        self, budgets: Mapping[str, Budget] = DEFAULTS, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.share: Callable[[], float] = lambda: 1.0
+        self._buckets = {
+            name: Bucket(budget, share=lambda: self.share(), clock=clock)  # noqa: PLW0108 - share may be replaced
+            for name, budget in {**DEFAULTS, **budgets}.items()
+        }
+
+    def __getitem__(self, name: str) -> Bucket:
+        return self._buckets[name]
