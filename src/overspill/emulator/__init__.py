@@ -1,0 +1,1 @@
+"""Alibaba Cloud ECI's OpenAPI, served over any of our backends."""

@@ -1,0 +1,54 @@
+"""Where a new container group can go, and as which specification: pure.
+
+In: a request, the network, the stock. Out: the vSwitches to try and the specification, or `Refused`.
+"""
+
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from overspill.emulator.network import Network, SecurityGroup, VSwitch
+from overspill.emulator.refusals import Refused
+from overspill.emulator.requests import CreateContainerGroup
+from overspill.emulator.specs import parse_spec, spec_name
+from overspill.emulator.stock import Stock, no_stock
+from overspill.emulator.validate import size
+
+__all__ = ["Choice", "choose"]
+
+
+class Choice(Struct, frozen=True):
+    """The specification, and the vSwitches in whose zones it is in stock."""
+
+    cpu: float
+    memory: float
+    vswitches: list[VSwitch]
+    security_group: SecurityGroup
+
+
+def choose(
+    request: CreateContainerGroup, *, network: Network, stock: Stock, meet: Callable[[VSwitch], str]
+) -> Choice:
+    """The first specification asked for that is in stock in a zone of a vSwitch asked for.
+
+    `meet` says which fault keeps a group out of a vSwitch, if any.
+
+    Raises:
+        Refused: none is, or all vSwitches are out of addresses.
+    """
+    candidates = network.candidates(
+        request.v_switch_id, zone=request.zone_id, strategy=request.schedule_strategy
+    )
+    security_group = network.security_group(request.security_group_id)
+    hindered = {vswitch.id: meet(vswitch) for vswitch in candidates}
+    with_addresses = [vswitch for vswitch in candidates if hindered[vswitch.id] != "no-addresses"]
+    if not with_addresses:
+        names = ", ".join(vswitch.id for vswitch in candidates)
+        raise Refused("InvalidVSwitchId.IpNotEnough", f"No address is left in the vSwitch {names}.")
+    specs = [parse_spec(text) for text in request.instance_type.split(",") if text] or [size(request)]
+    for cpu, memory in specs:
+        name = spec_name((cpu, memory))
+        stocked = [v for v in with_addresses if not hindered[v.id] and stock.has(v.zone, name)]
+        if stocked:
+            return Choice(cpu, memory, stocked, security_group)
+    raise no_stock(", ".join(v.zone for v in with_addresses), spec_name(specs[0]))
