@@ -159,7 +159,7 @@ RECORDINGS = {
         [Stream([event("ADDED", A1)], end="cut"), Stream([initial(A2, B3, version=9)])],
         {"a": "2", "b": "3"},
         ["", "", "9"],
-        1,
+        0,
     ),
     "server without WatchList": (
         [
@@ -170,7 +170,7 @@ RECORDINGS = {
         ],
         {"a": "2", "b": "3"},
         ["", "3", "2"],
-        1,
+        0,
     ),
     "throttled and broken servers are waited out": (
         [
@@ -180,7 +180,7 @@ RECORDINGS = {
         ],
         {"a": "1"},
         ["", "", "", "1"],
-        2,
+        0,
     ),
     "half-open connection": (
         [Stream([initial(A1, version=1)], end="hang"), Stream([event("ADDED", B3)])],

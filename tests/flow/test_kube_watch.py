@@ -11,7 +11,8 @@ from overspill.errors import Misconfigured
 from overspill.kube import watch as watch_module
 from overspill.kube.cache import Cache
 from overspill.kube.client import Client
-from overspill.kube.config import Config, StaticToken
+from overspill.kube.config import Config
+from overspill.kube.credentials import FileCredentials
 from overspill.kube.resources import PODS
 from overspill.kube.watch import Watch
 from overspill.metrics import REGISTRY
@@ -65,13 +66,7 @@ async def serve():
             site = web.TCPSite(runner, "127.0.0.1", 0)
             await site.start()
             port = site._server.sockets[0].getsockname()[1]
-            config = Config(
-                server=f"http://127.0.0.1:{port}",
-                tls=None,
-                tokens=StaticToken(""),
-                namespace="default",
-                origin="test",
-            )
+            config = Config(server=f"http://127.0.0.1:{port}", credentials=FileCredentials())
             return await stack.enter_async_context(Client(config))
 
         yield start
@@ -115,9 +110,11 @@ async def test_forbidden_ends_the_watch_and_names_verb_and_resource(serve):
         "kind": "Status",
         "code": 403,
         "reason": "Forbidden",
-        "message": 'User "x" cannot watch resource "pods"',
+        "message": 'pods is forbidden: User "x" cannot watch resource "pods" in API group "" at the cluster scope',
     }
     client = await serve(Player([Refused(403, body)]).handle)
-    with pytest.raises(Misconfigured, match=r'cannot watch resource "pods".*RBAC'):
+    with pytest.raises(
+        Misconfigured, match=r'cannot watch resource "pods".*grant verb "watch" on "pods".*RBAC'
+    ):
         async for _ in Watch(client, PODS, kind=Pod).batches():
             pass

@@ -1,14 +1,13 @@
 """What the apiserver last said, by key.
 
-In: batches of a watch. Out: keys that changed, snapshots. Invariant: the watch is the only writer;
-a pod made again under the same name is another key, because its uid is part of the key.
+In: batches of a watch. Out: keys that changed, objects. Invariant: the watch is the only writer; a
+pod made again under the same name is another key, because its uid is part of the key.
 """
 
 import asyncio
-from collections.abc import Iterator
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-from overspill.kube.watch import Batch
+from overspill.kube.frames import Batch
 
 __all__ = ["Cache", "Key"]
 
@@ -21,87 +20,99 @@ class Key(NamedTuple):
     uid: str
 
 
-class HasMeta(Protocol):
-    """ObjectMeta as far as a cache needs it."""
+class _Meta(Protocol):
+    @property
+    def namespace(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def uid(self) -> str: ...
+    @property
+    def resource_version(self) -> str: ...
 
-    name: str
-    namespace: str
-    uid: str
 
-
-class HasMetadata(Protocol):
+class Named(Protocol):
     """An API object."""
 
     @property
-    def metadata(self) -> HasMeta: ...
+    def metadata(self) -> _Meta:
+        """ObjectMeta."""
 
 
-T = TypeVar("T", bound=HasMetadata)
+T = TypeVar("T", bound=Named)
 
 
 class Cache(Generic[T]):
-    """Objects of one watch."""
+    """Objects of one watch.
+
+    Attributes:
+        synced: set as soon as the whole state was known once.
+    """
 
     def __init__(self) -> None:
         self.synced = asyncio.Event()
-        self._objects: dict[Key, T] = {}
-        self._uids: dict[tuple[str, str], str] = {}
+        self._objects: dict[tuple[str, str], T] = {}
 
     def apply(self, batch: Batch[T]) -> list[Key]:
-        """Take a batch in; returns the keys that changed, those deleted while away included."""
+        """Take a batch in; returns the keys that changed, each once, those deleted while away included.
+
+        An object in the version that is known already is no change: a list fetched again costs nothing.
+        """
         changed: dict[Key, None] = {}
         if batch.replace:
-            present = {_key(change.object) for change in batch.changes}
-            for key in [key for key in self._objects if key not in present]:
-                self._remove(key)
+            listed = {key_of(change.object) for change in batch.changes}
+            for key in [key for key in self.keys() if key not in listed]:
+                self._delete(key)
                 changed[key] = None
         for change in batch.changes:
-            key = _key(change.object)
+            key = key_of(change.object)
             if change.type == "DELETED":
-                self._remove(key)
+                self._delete(key)
+                changed[key] = None
             else:
-                changed |= dict.fromkeys(self._put(key, change.object))
-            changed[key] = None
+                changed.update(dict.fromkeys(self._put(key, change.object)))
         if batch.replace:
             self.synced.set()
         return list(changed)
 
     def get(self, key: Key) -> T | None:
         """The object of exactly this uid, if it is there."""
-        return self._objects.get(key)
+        found = self._objects.get((key.namespace, key.name))
+        return found if found is not None and found.metadata.uid == key.uid else None
 
     def find(self, namespace: str, name: str) -> T | None:
         """The object that has this name now."""
-        uid = self._uids.get((namespace, name))
-        return None if uid is None else self._objects.get(Key(namespace, name, uid))
+        return self._objects.get((namespace, name))
 
-    def __iter__(self) -> Iterator[Key]:
-        return iter(list(self._objects))
+    def keys(self) -> list[Key]:
+        """The keys of all objects."""
+        return [key_of(item) for item in self._objects.values()]
 
     def values(self) -> list[T]:
-        """A snapshot of the objects."""
+        """All objects."""
         return list(self._objects.values())
 
     def __len__(self) -> int:
         return len(self._objects)
 
     def _put(self, key: Key, item: T) -> list[Key]:
-        """Store; returns the key of another uid that it takes the name from (its deletion was missed)."""
+        """Store; returns the keys that changed: also that of the one whose name this is now."""
         name = (key.namespace, key.name)
-        older = self._uids.get(name)
-        replaced = [Key(*name, older)] if older is not None and older != key.uid else []
-        for old in replaced:
-            self._remove(old)
-        self._objects[key] = item
-        self._uids[name] = key.uid
-        return replaced
+        known = self._objects.get(name)
+        self._objects[name] = item
+        if known is None:
+            return [key]
+        if known.metadata.uid != key.uid:  # its deletion was missed
+            return [key_of(known), key]
+        same = known.metadata.resource_version == item.metadata.resource_version != ""
+        return [] if same else [key]
 
-    def _remove(self, key: Key) -> None:
-        self._objects.pop(key, None)
-        if self._uids.get((key.namespace, key.name)) == key.uid:
-            del self._uids[key.namespace, key.name]
+    def _delete(self, key: Key) -> None:
+        if self.get(key) is not None:
+            del self._objects[key.namespace, key.name]
 
 
-def _key(item: HasMetadata) -> Key:
+def key_of(item: Named) -> Key:
+    """The key of an object."""
     meta = item.metadata
     return Key(meta.namespace, meta.name, meta.uid)

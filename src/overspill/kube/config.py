@@ -1,132 +1,68 @@
 """How to reach an apiserver: kubeconfig or the pod's own account.
 
-In: files and environment. Out: `Config`. Invariant: TLS is always verified; credentials are read
-again when they age, and never shown.
-Source: https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/ and
-https://kubernetes.io/docs/reference/access-authn-authz/authentication/#client-go-credential-plugins.
+In: files and environment. Out: `Config`. Invariant: TLS is always verified, and whatever of a
+kubeconfig is not honoured is refused by name.
+Source: https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/.
 """
 
-import asyncio
 import base64
-import json
 import os
-import ssl
-import tempfile
-import time
-from collections.abc import Mapping
-from datetime import datetime
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
 from overspill.errors import Misconfigured
+from overspill.kube.credentials import Credentials, ExecCredentials, FileCredentials
 
-__all__ = ["Config", "TokenSource", "load_config"]
+__all__ = ["Config", "load_config"]
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-TOKEN_REREAD = 60.0
-EXEC_API = "client.authentication.k8s.io/v1"
-
-
-class TokenSource(Protocol):
-    """Where bearer tokens come from."""
-
-    async def token(self, *, renew: bool = False) -> str:
-        """A valid token, or "" for none; `renew` after the server refused the last one."""
-
-
-class NoToken:
-    """Authentication by client certificate alone."""
-
-    async def token(self, *, renew: bool = False) -> str:  # noqa: ARG002 - nothing to renew
-        """No token."""
-        return ""
-
-
-class StaticToken:
-    """A token from the kubeconfig."""
-
-    def __init__(self, token: str) -> None:
-        self._token = token
-
-    async def token(self, *, renew: bool = False) -> str:  # noqa: ARG002 - it is the only one
-        """The token."""
-        return self._token
-
-
-class FileToken:
-    """A token that somebody rotates in a file, as the kubelet does in a pod."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._token, self._read_at = "", float("-inf")
-
-    async def token(self, *, renew: bool = False) -> str:
-        """The file's content, read again every minute."""
-        if renew or time.monotonic() - self._read_at > TOKEN_REREAD:
-            try:
-                self._token = self._path.read_text(encoding="ascii").strip()
-            except OSError as error:
-                raise Misconfigured(f"token file {self._path} cannot be read: {error.strerror}") from error
-            self._read_at = time.monotonic()
-        return self._token
-
-
-class ExecToken:
-    """A token from a credential plugin."""
-
-    def __init__(self, spec: Mapping[str, Any]) -> None:
-        self._command = [str(spec["command"]), *map(str, spec.get("args") or [])]
-        self._env = {item["name"]: item["value"] for item in spec.get("env") or []}
-        self._hint = str(spec.get("installHint") or "")
-        self._api = str(spec.get("apiVersion") or EXEC_API)
-        self._token, self._expires = "", 0.0
-        self._lock = asyncio.Lock()
-
-    async def token(self, *, renew: bool = False) -> str:
-        """The plugin's token, asked for again when it has expired or was refused."""
-        async with self._lock:
-            if renew or not self._token or time.time() >= self._expires:
-                await self._ask()
-            return self._token
-
-    async def _ask(self) -> None:
-        info = {"apiVersion": self._api, "kind": "ExecCredential", "spec": {"interactive": False}}
-        env = os.environ | self._env | {"KUBERNETES_EXEC_INFO": json.dumps(info)}
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *self._command, env=env, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-            )
-        except OSError as error:
-            raise Misconfigured(
-                f"credential plugin {self._command[0]}: {error.strerror}. {self._hint}".strip()
-            ) from error
-        out, err = await process.communicate()
-        if process.returncode:
-            raise Misconfigured(
-                f"credential plugin {self._command[0]} ended with {process.returncode}: {err.decode(errors='replace').strip()[:500]}"
-            )
-        try:
-            status = json.loads(out)["status"]
-            self._token = status["token"]
-            expires = status.get("expirationTimestamp")
-            self._expires = datetime.fromisoformat(expires).timestamp() if expires else float("inf")
-        except (ValueError, KeyError, TypeError) as error:
-            raise Misconfigured(
-                f"credential plugin {self._command[0]} gave no token: {type(error).__name__}"
-            ) from error
+LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
+INSTEAD_OF_CLUSTER = {
+    "insecure-skip-tls-verify": "TLS is always verified: give certificate-authority",
+    "proxy-url": "proxies are not supported: give an address that is reachable directly",
+}
+INSTEAD_OF_USER = {
+    "auth-provider": "use exec, its successor",
+    "username": "use a certificate, a token or an exec plugin",
+    "password": "use a certificate, a token or an exec plugin",
+    "as": "impersonation is not supported",
+}
 
 
 class Config:
-    """One apiserver: where it is, how to trust it, who we are."""
+    """One apiserver: where it is, how to trust it, who we are.
+
+    Attributes:
+        server: URL without a trailing slash.
+        ca: certificates to trust, PEM; empty: the system's.
+        tls_server_name: the name expected in the certificate when it is not the server's host.
+        namespace: the context's.
+        origin: where all this was read, for messages.
+    """
 
     def __init__(
-        self, *, server: str, tls: ssl.SSLContext | None, tokens: TokenSource, namespace: str, origin: str
+        self,
+        *,
+        server: str,
+        credentials: Credentials,
+        ca: bytes = b"",
+        tls_server_name: str = "",
+        namespace: str = "default",
+        origin: str = "",
     ) -> None:
-        self.server = server.rstrip("/")
-        self.tls = tls
-        self.tokens = tokens
+        """All fields are checked.
+
+        Raises:
+            Misconfigured: the server's address is no URL, or would carry credentials in the clear.
+        """
+        self.server = _checked(server, origin)
+        self.credentials = credentials
+        self.ca = ca
+        self.tls_server_name = tls_server_name
         self.namespace = namespace
         self.origin = origin
 
@@ -134,7 +70,22 @@ class Config:
         return f"Config({self.server}, from {self.origin})"
 
 
-def load_config(path: str | None = None, context: str | None = None) -> Config:
+def _checked(server: str, origin: str) -> str:
+    url = urlsplit(server)
+    if url.scheme not in {"http", "https"} or not url.hostname:
+        raise Misconfigured(f"{origin}: server {server!r} is not a URL like https://host:6443")
+    if url.scheme == "http" and url.hostname not in LOOPBACK:
+        raise Misconfigured(f"{origin}: server {server} must be https; http is for this machine alone")
+    return server.rstrip("/")
+
+
+def load_config(
+    path: str | None = None,
+    context: str | None = None,
+    *,
+    environ: Mapping[str, str] = os.environ,
+    account: Path = ACCOUNT,
+) -> Config:
     """The configuration from `path`, else $KUBECONFIG, else the pod's own account, else ~/.kube/config.
 
     Raises:
@@ -142,140 +93,132 @@ def load_config(path: str | None = None, context: str | None = None) -> Config:
     """
     if path:
         return _from_kubeconfig([Path(path)], context)
-    listed = [Path(item) for item in os.environ.get("KUBECONFIG", "").split(os.pathsep) if item]
+    listed = [Path(item) for item in environ.get("KUBECONFIG", "").split(os.pathsep) if item]
     if listed:
         return _from_kubeconfig(listed, context)
-    if os.environ.get("KUBERNETES_SERVICE_HOST") and (ACCOUNT / "token").exists() and not context:
-        return _from_account()
-    home = Path.home() / ".kube" / "config"
+    if environ.get("KUBERNETES_SERVICE_HOST") and not context and (account / "token").exists():
+        return _from_account(environ, account)
+    home = Path(environ.get("HOME") or Path.home()) / ".kube" / "config"
     if home.exists():
         return _from_kubeconfig([home], context)
     raise Misconfigured(
-        "no way to the apiserver: give --kubeconfig, set KUBECONFIG, run in a pod with a service account,"
-        f" or write {home}"
+        "no way to the apiserver: KUBECONFIG is not set, this is no pod with a service account, and there is"
+        f" no {home}; give --kubeconfig"
     )
 
 
-def _from_account() -> Config:
-    host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ.get("KUBERNETES_SERVICE_PORT", "443")
-    address = f"[{host}]" if ":" in host else host
+def _from_account(environ: Mapping[str, str], account: Path) -> Config:
+    host, port = environ["KUBERNETES_SERVICE_HOST"], environ.get("KUBERNETES_SERVICE_PORT", "443")
+    origin = f"service account in {account}"
     return Config(
-        server=f"https://{address}:{port}",
-        tls=_trust(ACCOUNT / "ca.crt", "service account"),
-        tokens=FileToken(ACCOUNT / "token"),
-        namespace=(ACCOUNT / "namespace").read_text(encoding="utf-8").strip(),
-        origin="the pod's service account",
+        server=f"https://{f'[{host}]' if ':' in host else host}:{port}",
+        credentials=FileCredentials(token=account / "token"),
+        ca=_file(account / "ca.crt", origin),
+        namespace=_file(account / "namespace", origin).decode().strip(),
+        origin=origin,
     )
 
 
-def _trust(ca: Path, origin: str) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cafile=str(ca))
-    except (OSError, ssl.SSLError) as error:
-        raise Misconfigured(f"{origin}: CA file {ca} cannot be used: {error}") from error
-
-
-def _from_kubeconfig(paths: list[Path], wanted: str | None) -> Config:
-    merged = _merge(paths)
-    origin = ", ".join(map(str, paths))
+def _from_kubeconfig(paths: Sequence[Path], wanted: str | None) -> Config:
+    origin = f"kubeconfig {os.pathsep.join(map(str, paths))}"
+    merged = _merge(paths, origin)
     name = wanted or merged["current-context"]
     if not name:
         raise Misconfigured(f"{origin}: no current-context; choose one with --context")
-    context = _named(merged, "contexts", name, "context", origin)
-    cluster = _named(merged, "clusters", context.get("cluster", ""), "cluster", origin)
-    user = _named(merged, "users", context["user"], "user", origin) if context.get("user") else {}
-    if cluster.get("insecure-skip-tls-verify"):
-        raise Misconfigured(
-            f"{origin}: insecure-skip-tls-verify is set; give certificate-authority instead, TLS is always verified"
-        )
-    server = str(cluster.get("server") or "")
-    if not server.startswith(("https://", "http://")):
-        raise Misconfigured(f"{origin}: cluster {context.get('cluster')!r} has no server URL")
+    context = _named(merged, "context", name, origin)
+    cluster = _named(merged, "cluster", context.get("cluster", ""), origin)
+    user = _named(merged, "user", context["user"], origin) if context.get("user") else {"folder": Path()}
+    _refuse(cluster, INSTEAD_OF_CLUSTER, f"{origin}: cluster {context.get('cluster')}")
+    _refuse(user, INSTEAD_OF_USER, f"{origin}: user {context.get('user')}")
     return Config(
-        server=server,
-        tls=_tls(cluster, user, origin) if server.startswith("https://") else None,
-        tokens=_tokens(user, origin),
+        server=str(cluster.get("server") or ""),
+        credentials=_credentials(user, cluster, origin),
+        ca=_content(cluster, "certificate-authority", origin),
+        tls_server_name=str(cluster.get("tls-server-name") or ""),
         namespace=str(context.get("namespace") or "default"),
         origin=origin,
     )
 
 
-def _merge(paths: list[Path]) -> dict[str, Any]:
-    """Kubeconfigs as kubectl merges them: the first file that sets a thing wins."""
-    merged: dict[str, Any] = {"current-context": "", "clusters": {}, "contexts": {}, "users": {}}
+def _merge(paths: Sequence[Path], origin: str) -> dict[str, Any]:
+    """Kubeconfigs as kubectl merges them: the first file that sets a thing wins, missing files are skipped."""
+    merged: dict[str, Any] = {"current-context": "", "cluster": {}, "context": {}, "user": {}}
     found = [path for path in paths if path.exists()]
     if not found:
-        raise Misconfigured(f"kubeconfig {', '.join(map(str, paths))} does not exist")
+        raise Misconfigured(f"{origin}: no such file")
     for path in found:
         content = _read(path)
         merged["current-context"] = merged["current-context"] or content.get("current-context") or ""
-        for kind, item in (("clusters", "cluster"), ("contexts", "context"), ("users", "user")):
-            for entry in content.get(kind) or []:
-                merged[kind].setdefault(entry.get("name"), (entry.get(item) or {}) | {"_folder": path.parent})
+        for kind in ("cluster", "context", "user"):
+            for entry in content.get(f"{kind}s") or ():
+                merged[kind].setdefault(entry.get("name"), {**(entry.get(kind) or {}), "folder": path.parent})
     return merged
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise Misconfigured(f"kubeconfig {path} cannot be read: {type(error).__name__}") from error
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        # A YAML error quotes the line it stumbled on, which may hold a token: only its place is told.
+        mark = getattr(error, "problem_mark", None)
+        where = (
+            f"line {mark.line + 1} is not YAML" if mark else (getattr(error, "strerror", "") or "not YAML")
+        )
+        raise Misconfigured(f"kubeconfig {path} cannot be read: {where}") from None
     if not isinstance(content, dict):
         raise Misconfigured(f"kubeconfig {path} is empty or not a kubeconfig")
     return content
 
 
-def _named(merged: Mapping[str, Any], kind: str, name: str, word: str, origin: str) -> dict[str, Any]:
-    found = merged[kind].get(name)
+def _named(merged: Mapping[str, Any], kind: str, name: str, origin: str) -> dict[str, Any]:
+    found: dict[str, Any] | None = merged[kind].get(name)
     if found is None:
         known = ", ".join(sorted(map(str, merged[kind]))) or "none"
-        raise Misconfigured(f"{origin}: no {word} {name!r}; there is: {known}")
-    result: dict[str, Any] = found
-    return result
+        raise Misconfigured(f"{origin}: no {kind} {name!r}; there is: {known}")
+    return found
 
 
-def _data(entry: Mapping[str, Any], key: str, origin: str) -> bytes | None:
-    """The content of `key-data` (base64) or of the file that `key` names, relative to its kubeconfig."""
-    try:
-        if entry.get(f"{key}-data"):
-            return base64.b64decode(entry[f"{key}-data"], validate=True)
-        if entry.get(key):
-            return Path(entry["_folder"], entry[key]).read_bytes()
-    except (OSError, ValueError) as error:
-        raise Misconfigured(f"{origin}: {key} cannot be read: {error}") from error
-    return None
+def _refuse(entry: Mapping[str, Any], instead: Mapping[str, str], what: str) -> None:
+    for field, advice in instead.items():
+        if entry.get(field):
+            raise Misconfigured(f"{what}: {field} is set; {advice}")
 
 
-def _tls(cluster: Mapping[str, Any], user: Mapping[str, Any], origin: str) -> ssl.SSLContext:
-    ca = _data(cluster, "certificate-authority", origin)
-    certificate, key = _data(user, "client-certificate", origin), _data(user, "client-key", origin)
-    try:
-        context = ssl.create_default_context(cadata=ca.decode() if ca else None)
-        if certificate and key:
-            _present(context, certificate, key)
-    except (ssl.SSLError, ValueError) as error:
-        raise Misconfigured(f"{origin}: certificates cannot be used: {error}") from error
-    return context
-
-
-def _present(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
-    """Load a client certificate; Python's ssl takes files only, so it goes through a private one."""
-    with tempfile.NamedTemporaryFile(prefix="overspill-", suffix=".pem") as file:  # created with mode 0600
-        file.write(certificate + b"\n" + key)
-        file.flush()
-        context.load_cert_chain(file.name)
-
-
-def _tokens(user: Mapping[str, Any], origin: str) -> TokenSource:
+def _credentials(user: Mapping[str, Any], cluster: Mapping[str, Any], origin: str) -> Credentials:
     if user.get("exec"):
-        return ExecToken(user["exec"])
-    if user.get("tokenFile"):
-        return FileToken(user["_folder"] / user["tokenFile"])
-    if user.get("token"):
-        return StaticToken(str(user["token"]))
-    unsupported = sorted({"auth-provider", "username", "password"} & set(user))
-    if unsupported:
-        raise Misconfigured(
-            f"{origin}: user has {', '.join(unsupported)}; use a certificate, a token or an exec plugin"
+        ca = _content(cluster, "certificate-authority", origin)
+        known = {"server": cluster.get("server"), "tls-server-name": cluster.get("tls-server-name")}
+        known["certificate-authority-data"] = base64.b64encode(ca).decode()
+        about = {field: value for field, value in known.items() if value}
+        return ExecCredentials(user["exec"], folder=user["folder"], cluster=about)
+    token_file = user.get("tokenFile")
+    try:
+        return FileCredentials(
+            token=user["folder"] / token_file if token_file else str(user.get("token") or ""),
+            certificate=_source(user, "client-certificate", origin),
+            key=_source(user, "client-key", origin),
         )
-    return NoToken()
+    except Misconfigured as error:
+        raise Misconfigured(f"{origin}: {error}") from error
+
+
+def _source(entry: Mapping[str, Any], key: str, origin: str) -> bytes | Path:
+    """The content of `key-data`, else the file that `key` names, relative to its kubeconfig."""
+    if entry.get(f"{key}-data"):
+        try:
+            return base64.b64decode("".join(str(entry[f"{key}-data"]).split()), validate=True)
+        except ValueError as error:
+            raise Misconfigured(f"{origin}: {key}-data is not base64") from error
+    return entry["folder"] / entry[key] if entry.get(key) else b""
+
+
+def _content(entry: Mapping[str, Any], key: str, origin: str) -> bytes:
+    source = _source(entry, key, origin)
+    return _file(source, origin) if isinstance(source, Path) else source
+
+
+def _file(path: Path, origin: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Misconfigured(f"{origin}: {path} cannot be read: {error.strerror}") from error

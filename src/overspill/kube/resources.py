@@ -1,5 +1,7 @@
 """API resources and their paths."""
 
+from urllib.parse import quote
+
 from msgspec import Struct
 
 __all__ = [
@@ -12,12 +14,13 @@ __all__ = [
     "SECRETS",
     "SERVICEACCOUNTS",
     "SERVICES",
+    "STATEFULSETS",
     "Resource",
 ]
 
 
 class Resource(Struct, frozen=True):
-    """One kind of object as the API serves it."""
+    """One kind of object as the API serves it; `group` is empty for the core group."""
 
     group: str
     version: str
@@ -25,14 +28,14 @@ class Resource(Struct, frozen=True):
     namespaced: bool = True
 
     def path(self, *, namespace: str = "", name: str = "", subresource: str = "") -> str:
-        """The URL path of the collection, an object, or its subresource."""
-        root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
-        parts = [root]
-        if self.namespaced and namespace:
-            parts += ["namespaces", namespace]
-        parts.append(self.plural)
-        parts += [part for part in (name, subresource) if part]
-        return "/".join(parts)
+        """The URL path of the collection (of all namespaces without one), an object, or its subresource."""
+        path = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
+        if namespace and self.namespaced:
+            path = f"{path}/namespaces/{quote(namespace, safe='')}"
+        path = f"{path}/{self.plural}"
+        if name:
+            path = f"{path}/{quote(name, safe='')}"
+        return f"{path}/{subresource}" if subresource else path
 
 
 PODS = Resource("", "v1", "pods")
@@ -42,5 +45,6 @@ CONFIGMAPS = Resource("", "v1", "configmaps")
 SECRETS = Resource("", "v1", "secrets")
 SERVICES = Resource("", "v1", "services")
 SERVICEACCOUNTS = Resource("", "v1", "serviceaccounts")
+STATEFULSETS = Resource("apps", "v1", "statefulsets")
 LEASES = Resource("coordination.k8s.io", "v1", "leases")
 EVENTS = Resource("events.k8s.io", "v1", "events")

@@ -1,8 +1,8 @@
 """A list that keeps itself up to date.
 
 In: the apiserver's list and watch. Out: batches of changes. Invariant: between two batches with
-`replace` nothing is missed: whenever the stream ends, it goes on from the last resourceVersion it
-saw, and only an `Expired` one (410) is a reason to list again.
+`replace` nothing is missed: whenever the stream ends it goes on from the last resourceVersion, and
+only 410 is a reason to list again.
 Source: https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes.
 """
 
@@ -10,68 +10,31 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Generic, Literal, TypeVar
+from typing import Generic, TypeVar
 
-import aiohttp
-import msgspec
 import structlog
-from msgspec import Raw, Struct
 
 from overspill import metrics
 from overspill.errors import Expired, Misconfigured, OverspillError, Rejected, Retry, Throttled
 from overspill.kube.client import Client, selectors
-from overspill.kube.replies import Status, status_error
+from overspill.kube.frames import Batch, Change, Frames, Versioned
 from overspill.kube.resources import Resource
+from overspill.kube.transport import Stream
 
 __all__ = ["Batch", "Change", "Watch"]
 
 log = structlog.get_logger(__name__)
 
-# The apiserver sends a bookmark about once a minute, so silence of twice that is a dead connection.
-IDLE_LIMIT = 130.0
+# The apiserver sends a bookmark about each minute. Half a minute more than that without a byte is a
+# dead connection, and if it was not, the new one costs a single request.
+IDLE_LIMIT = 90.0
+# The server ends a watch after this many seconds, so that watches move to apiservers that came later.
 SERVER_TIMEOUT = (300, 600)
-READ_SIZE = 1 << 20
+PAUSE_FIRST, PAUSE_CAP = 0.05, 2.0
+# An apiserver that has just started refuses what RBAC allows until it has read the roles.
+FORBIDDEN_GRACE = 60.0
 
-
-T = TypeVar("T")
-
-
-class Change(Struct, Generic[T], gc=False):
-    """One change of one object."""
-
-    type: Literal["ADDED", "MODIFIED", "DELETED"]
-    object: T
-
-
-class Batch(Struct, Generic[T]):
-    """Changes that arrived together.
-
-    Attributes:
-        replace: the changes are the whole state; what is not among them does not exist.
-    """
-
-    replace: bool
-    changes: list[Change[T]]
-
-
-class _Frame(Struct, gc=False):
-    type: str
-    object: Raw
-
-
-class _MarkMeta(Struct, rename="camel"):
-    resource_version: str = ""
-    annotations: dict[str, str] = {}
-
-
-class _Mark(Struct):
-    metadata: _MarkMeta
-
-
-CHANGES = frozenset(("ADDED", "MODIFIED", "DELETED"))
-INITIAL_END = "k8s.io/initial-events-end"
-frames = msgspec.json.Decoder(_Frame)
-marks = msgspec.json.Decoder(_Mark)
+T = TypeVar("T", bound=Versioned)
 
 
 class Watch(Generic[T]):
@@ -91,155 +54,103 @@ class Watch(Generic[T]):
     ) -> None:
         """`keep` makes a decoded object fit to be kept; `tick` seconds pass between two reads."""
         self._client = client
-        self._resource = resource
-        self._decode = msgspec.json.Decoder(kind).decode
         self._kind = kind
-        self._keep = keep or (lambda item: item)
+        self._keep = keep
         self._path = resource.path(namespace=namespace)
-        self._namespace = namespace
-        self._fields, self._labels = field_selector, label_selector
+        self._selectors = selectors(field_selector, label_selector)
         self._tick = tick
-        self._version = ""
-        self._streams_lists = True
+        self._frames = Frames(kind, keep=keep, what=f"watch {self._path}")
+        self._streams_list = True
+        self._known = False
+        self._fruitless = 0  # connections in a row that brought nothing
         self._heard = time.monotonic()
+        self._relists = metrics.WATCH_RELISTS.labels(resource.plural)
         metrics.WATCH_AGE.labels(resource.plural).set_function(lambda: self.age)
 
     @property
     def age(self) -> float:
-        """Seconds since the apiserver was last heard."""
+        """Seconds since the apiserver was last heard: an event, a bookmark, a connection made."""
         return time.monotonic() - self._heard
 
     async def batches(self) -> AsyncIterator[Batch[T]]:
         """Batches for ever; trouble on the way is waited out here.
 
         Raises:
-            Misconfigured: this account may not list or watch the resource.
+            Misconfigured: this account may not list or watch the resource, or not any longer.
         """
-        failures = 0
         while True:
+            self._fruitless += 1
+            trouble: OverspillError | None = None
             try:
                 async for batch in self._once():
-                    failures = 0
+                    self._known = True
                     yield batch
-                failures = 0  # the stream ended in order, as it does under load: go on at once
-            except Expired:
-                log.info("watch expired; listing again", resource=self._resource.plural)
-                self._version = ""
-                metrics.WATCH_RELISTS.labels(self._resource.plural).inc()
-            except Misconfigured:
-                raise
             except OverspillError as error:
-                failures += 1
-                log.warning(
-                    "watch interrupted", resource=self._resource.plural, error=str(error), failures=failures
-                )
-                await asyncio.sleep(_pause(error, failures))
+                trouble = error
+            await self._prepare_next(trouble)
 
     async def _once(self) -> AsyncIterator[Batch[T]]:
-        """One stream, from the state that is known."""
-        if not self._version:
-            if not self._streams_lists:
-                yield await self._list()
-        try:
-            async for batch in self._stream():
-                yield batch
-        except Rejected:
-            if self._version or not self._streams_lists:
-                raise
-            self._streams_lists = False  # a server without WatchList
-            log.info("server does not stream lists; listing in pages", resource=self._resource.plural)
+        """One connection, from the state that is known."""
+        if not self._frames.version and not self._streams_list:
+            yield await self._listed()
+        self._frames.restart()
+        async with self._client.stream(self._path, query=self._query()) as stream:
+            self._heard = time.monotonic()
+            while data := await self._read(stream):
+                for batch in self._frames.feed(data):
+                    yield batch
+                if self._frames.version:
+                    self._fruitless = 0
+                await asyncio.sleep(self._tick)  # what arrives meanwhile is one batch
 
-    async def _list(self) -> Batch[T]:
-        items, version = await self._client.list_at(
-            self._resource,
-            namespace=self._namespace,
-            field_selector=self._fields,
-            label_selector=self._labels,
-            kind=self._kind,
-        )
-        self._version = version
+    async def _listed(self) -> Batch[T]:
+        items, version = await self._client.list_at(self._path, query=self._selectors, kind=self._kind)
         self._heard = time.monotonic()
-        return Batch(replace=True, changes=[Change("ADDED", self._keep(item)) for item in items])
+        self._frames.version = version
+        keep = self._keep
+        return Batch(replace=True, changes=[Change("ADDED", keep(item) if keep else item) for item in items])
 
-    async def _stream(self) -> AsyncIterator[Batch[T]]:
-        initial: list[Change[T]] | None = None if self._version else []
+    def _query(self) -> dict[str, str]:
         query = {
             "watch": "true",
             "allowWatchBookmarks": "true",
-            "timeoutSeconds": str(random.randint(*SERVER_TIMEOUT)),  # noqa: S311 - so that watches do not end together
-            **selectors(self._fields, self._labels),
+            "timeoutSeconds": str(random.randint(*SERVER_TIMEOUT)),  # noqa: S311 - lets watches end at different times
+            **self._selectors,
         }
-        if self._version:
-            query["resourceVersion"] = self._version
-        else:
-            query |= {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan"}
+        if self._frames.version:
+            return query | {"resourceVersion": self._frames.version}
+        return query | {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan"}
+
+    async def _read(self, stream: Stream) -> bytes:
         try:
-            async with self._client.stream(self._path, query=query) as reader:
-                self._heard = time.monotonic()
-                async for lines in self._lines(reader):
-                    changes, listed = self._parse(lines)
-                    if initial is None:
-                        if changes:
-                            yield Batch(replace=False, changes=changes)
-                        continue
-                    initial += changes
-                    if listed:
-                        yield Batch(replace=True, changes=initial)
-                        initial = None
-        finally:
-            if initial is not None:
-                self._version = ""  # half a list is no state to go on from
+            async with asyncio.timeout(IDLE_LIMIT):
+                data = await stream.read()
+        except TimeoutError as error:
+            raise Retry(f"watch {self._path}: nothing heard for {IDLE_LIMIT:.0f} s") from error
+        self._heard = time.monotonic()
+        return data
 
-    async def _lines(self, reader: aiohttp.StreamReader) -> AsyncIterator[list[bytes]]:
-        """Whole lines, as many as have arrived since the last tick."""
-        rest = b""
-        while True:
-            try:
-                async with asyncio.timeout(IDLE_LIMIT):
-                    chunk = await reader.readany()
-            except TimeoutError as error:
-                raise Retry(f"watch {self._path}: nothing heard for {IDLE_LIMIT:.0f} s") from error
-            if not chunk:
-                return
-            self._heard = time.monotonic()
-            *lines, rest = (rest + chunk).split(b"\n")
-            if lines:
-                yield lines
-            if self._tick:
-                await asyncio.sleep(self._tick)
-
-    def _parse(self, lines: list[bytes]) -> tuple[list[Change[T]], bool]:
-        """The changes in these lines, and whether the initial list is complete."""
-        changes: list[Change[T]] = []
-        listed = False
-        for line in lines:
-            if not line.strip():
-                continue
-            try:
-                frame = frames.decode(line)
-                if frame.type in CHANGES:
-                    item = self._decode(frame.object)
-                    self._version = item.metadata.resource_version  # type: ignore[attr-defined]  # every kind has metadata
-                    changes.append(Change(frame.type, self._keep(item)))  # type: ignore[arg-type]  # one of CHANGES
-                elif frame.type == "BOOKMARK":
-                    mark = marks.decode(frame.object)
-                    self._version = mark.metadata.resource_version or self._version
-                    listed = listed or mark.metadata.annotations.get(INITIAL_END) == "true"
-                elif frame.type == "ERROR":
-                    raise status_error(
-                        msgspec.json.decode(frame.object, type=Status), what=f"watch {self._path}"
-                    )
-            except msgspec.DecodeError as error:
-                log.exception(
-                    "watch event cannot be read",
-                    resource=self._resource.plural,
-                    error=str(error),
-                    begins=line[:120],
-                )
-        return changes, listed
+    async def _prepare_next(self, trouble: OverspillError | None) -> None:
+        """Decide from where the next connection goes on, and when: at once, unless several in a row failed."""
+        if isinstance(trouble, Expired):
+            log.info("watch expired; listing again", watch=self._path, error=str(trouble))
+            self._frames.version = ""
+            self._relists.inc(self._known)
+        elif isinstance(trouble, Rejected) and self._streams_list and not self._frames.version:
+            log.info("server does not stream lists; listing in pages", watch=self._path, error=str(trouble))
+            self._streams_list = False
+        elif isinstance(trouble, Misconfigured) and not (self._known and self.age < FORBIDDEN_GRACE):
+            raise trouble
+        elif trouble is not None and self._fruitless.bit_count() < 2:  # 0, 1, 2, 4, 8, …
+            log.warning("watch interrupted", watch=self._path, error=str(trouble), failures=self._fruitless)
+        pause = _pause(self._fruitless)
+        if isinstance(trouble, Throttled):
+            pause = max(pause, trouble.retry_after)
+        await asyncio.sleep(pause)
 
 
-def _pause(error: OverspillError, failures: int) -> float:
-    if isinstance(error, Throttled) and error.retry_after:
-        return error.retry_after
-    return min(0.1 * 2.0 ** min(failures - 1, 8), 10.0) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+def _pause(fruitless: int) -> float:
+    """Seconds before the next connection: none after one that brought something, nor after the first that did not."""
+    if fruitless < 2:
+        return 0.0
+    return float(min(PAUSE_FIRST * 2.0 ** min(fruitless - 2, 16), PAUSE_CAP) * random.uniform(0.5, 1.0))  # noqa: S311 - jitter

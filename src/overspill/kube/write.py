@@ -1,73 +1,99 @@
 """The one writer of pod statuses.
 
-In: the status a pod should have. Out: one PATCH when it differs from what was last sent.
-Invariant: at most one PATCH per pod is in flight, and the newest status wins over those that
-waited behind it; a pod that is gone is forgotten.
+In: the status that a pod should have. Out: one PATCH when it differs from what was last sent.
+Invariant: at most one PATCH of a pod is in flight, and the newest status wins over those that waited
+behind it, also when a failed one is sent again; a pod that is gone is forgotten.
+Source: kubelet, pkg/util/pod/pod.go: a strategic merge with the uid as the only precondition.
 """
 
 import asyncio
+import hashlib
+import random
+from collections.abc import Callable
 
+import msgspec
 import structlog
 from msgspec import Struct
 
-from overspill.errors import Conflict, NotFound, OverspillError, Retry, Throttled
+from overspill.errors import Conflict, Misconfigured, NotFound, OverspillError, Rejected, Throttled
 from overspill.kube.cache import Key
-from overspill.kube.client import Client
-from overspill.kube.replies import resource_version_of
+from overspill.kube.client import METADATA_ONLY, STRATEGIC, Client
 from overspill.kube.resources import PODS
 
 __all__ = ["StatusWriter"]
 
 log = structlog.get_logger(__name__)
-PAUSE_FIRST, PAUSE_CAP = 0.2, 10.0
+PAUSE_FIRST, PAUSE_CAP = 0.1, 10.0
+# What only a person can mend is tried again at this pace, since an apiserver that starts refuses in the same way.
+FORBIDDEN_PAUSE = 10.0
 
 
-class _Slot(Struct, gc=False):
+class _Meta(Struct, rename="camel", gc=False):
+    resource_version: str = ""
+    generation: int = 0
+    deletion_timestamp: str | None = None
+
+
+class _Written(Struct, gc=False):
+    metadata: _Meta = msgspec.field(default_factory=_Meta)
+
+
+class _Slot(Struct):
     wanted: bytes | None = None  # not sent yet
-    sent: bytes = b""
-    version: str = ""  # resourceVersion our last PATCH made
+    sent: bytes = b""  # digest of the last one that arrived
+    echo: str = ""  # resourceVersion that our last PATCH made
+    generation: int = 0
     failures: int = 0
-    flying: bool = False
+    busy: bool = False  # in the queue, in flight, or waiting to be sent again
+    settled: asyncio.Event | None = None  # of those who wait in flush
+
+
+written = msgspec.json.Decoder(_Written)
 
 
 class StatusWriter:
     """Writes pod statuses with a bounded number of requests in flight."""
 
-    def __init__(self, client: Client, *, workers: int = 8) -> None:
+    def __init__(
+        self, client: Client, *, workers: int = 8, on_written: Callable[[Key, str], None] | None = None
+    ) -> None:
+        """`on_written` hears the pod's new resourceVersion after each PATCH."""
         self._client = client
         self._workers = workers
+        self._on_written = on_written
         self._slots: dict[Key, _Slot] = {}
-        self._dirty: asyncio.Queue[Key] = asyncio.Queue()
-        self._idle: dict[Key, asyncio.Event] = {}  # of those who wait in flush
+        self._dirty: asyncio.Queue[tuple[Key, _Slot]] = asyncio.Queue()
 
     def put(self, key: Key, status: bytes) -> None:
-        """Have a pod's status written: PodStatus as JSON, built the same way each time."""
+        """Have a pod's status written: PodStatus as JSON, encoded the same way each time."""
         slot = self._slots.get(key)
         if slot is None:
             slot = self._slots[key] = _Slot()
-        if slot.wanted is None:
-            if status == slot.sent:
+        if not slot.busy:
+            if _digest(status) == slot.sent:
                 return
-            if not slot.flying:
-                self._dirty.put_nowait(key)
+            slot.busy = True
+            self._dirty.put_nowait((key, slot))
         slot.wanted = status
 
     def forget(self, key: Key) -> None:
-        """Drop what is known of a pod, unsent status included."""
-        self._slots.pop(key, None)
-        self._settle(key)
+        """Drop what is known of a pod, an unsent status included."""
+        slot = self._slots.pop(key, None)
+        if slot is not None:
+            slot.wanted = None
+            _settle(slot)
 
     async def flush(self, key: Key) -> None:
-        """Return when nothing waits to be written for a pod."""
+        """Return when the newest status of a pod has been sent, or the pod is forgotten."""
         slot = self._slots.get(key)
-        while slot is not None and (slot.wanted is not None or slot.flying):
-            await self._idle.setdefault(key, asyncio.Event()).wait()
-            slot = self._slots.get(key)
+        if slot is not None and slot.busy:
+            slot.settled = slot.settled or asyncio.Event()
+            await slot.settled.wait()
 
     def is_echo(self, key: Key, resource_version: str) -> bool:
-        """Whether this version of a pod is our own PATCH coming back."""
+        """Whether this version of a pod is our own PATCH coming back, and holds nothing else that is new."""
         slot = self._slots.get(key)
-        return slot is not None and slot.version == resource_version
+        return slot is not None and slot.echo == resource_version != ""
 
     async def run(self) -> None:
         """Write until cancelled."""
@@ -77,44 +103,77 @@ class StatusWriter:
 
     async def _work(self) -> None:
         while True:
-            key = await self._dirty.get()
-            slot = self._slots.get(key)
-            if slot is not None and slot.wanted is not None:
-                await self._write(key, slot)
+            key, slot = await self._dirty.get()
+            status, slot.wanted = slot.wanted, None
+            pause = await self._write(key, slot, status) if status is not None else 0.0
+            if self._slots.get(key) is not slot:  # forgotten meanwhile
+                _settle(slot)
+            elif pause:
+                asyncio.get_running_loop().call_later(pause, self._dirty.put_nowait, (key, slot))
+            elif slot.wanted is not None and _digest(slot.wanted) != slot.sent:
+                self._dirty.put_nowait((key, slot))
+            else:
+                slot.busy, slot.wanted = False, None
+                _settle(slot)
 
-    async def _write(self, key: Key, slot: _Slot) -> None:
-        status, slot.wanted, slot.flying = slot.wanted or b"", None, True
+    async def _write(self, key: Key, slot: _Slot, status: bytes) -> float:
+        """Send one status; returns the seconds after which to try again, 0 for never."""
         body = b'{"metadata":{"uid":"%s"},"status":%s}' % (key.uid.encode(), status)
-        pause = 0.0
+        path = PODS.path(namespace=key.namespace, name=key.name, subresource="status")
         try:
-            reply = await self._client.patch(
-                PODS, key.name, body, namespace=key.namespace, subresource="status"
+            reply = await self._client.request(
+                "PATCH", path, body=body, content_type=STRATEGIC, accept=METADATA_ONLY, retry=False
             )
         except (NotFound, Conflict):
             self.forget(key)
-        except Retry as error:
-            pause = self._put_back(slot, status, error)
+        except Rejected as error:
+            log.error("pod status refused", pod=f"{key.namespace}/{key.name}", error=str(error))  # noqa: TRY400 - the message says it all
+            slot.sent = _digest(status)  # the same would be refused again
         except OverspillError as error:
-            log.exception("pod status refused", pod=f"{key.namespace}/{key.name}", error=str(error))
+            slot.wanted = slot.wanted or status
+            return self._pause(key, slot, error)
         else:
-            slot.sent, slot.failures = status, 0
-            slot.version = resource_version_of(reply)
-        finally:
-            slot.flying = False
-        if pause:
-            asyncio.get_running_loop().call_later(pause, self._dirty.put_nowait, key)
-        elif slot.wanted is not None:
-            self._dirty.put_nowait(key)
-        else:
-            self._settle(key)
+            self._note(key, slot, _digest(status), _meta_of(reply))
+        return 0.0
 
-    def _put_back(self, slot: _Slot, status: bytes, error: Retry) -> float:
-        slot.wanted = status if slot.wanted is None else slot.wanted
+    def _note(self, key: Key, slot: _Slot, sent: bytes, meta: _Meta) -> None:
+        # A PATCH that changes nothing answers with the version that somebody else's write made, whose
+        # event is still on its way. Hence no echo of a pod that may have changed beside its status.
+        unchanged = meta.generation in {0, 1, slot.generation} and meta.deletion_timestamp is None
+        slot.echo = meta.resource_version if unchanged else ""
+        slot.sent, slot.generation, slot.failures = sent, meta.generation, 0
+        if self._on_written is not None:
+            self._on_written(key, meta.resource_version)
+
+    def _pause(self, key: Key, slot: _Slot, error: OverspillError) -> float:
         slot.failures += 1
-        asked = error.retry_after if isinstance(error, Throttled) else 0.0
-        return asked or min(PAUSE_FIRST * 2.0 ** min(slot.failures, 8), PAUSE_CAP)
+        pause = min(PAUSE_FIRST * 2.0 ** min(slot.failures - 1, 16), PAUSE_CAP) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+        if isinstance(error, Throttled):
+            pause = max(pause, error.retry_after)
+        if isinstance(error, Misconfigured):
+            pause = FORBIDDEN_PAUSE
+        log.warning(
+            "pod status not written yet",
+            pod=f"{key.namespace}/{key.name}",
+            error=str(error),
+            failures=slot.failures,
+        )
+        return pause
 
-    def _settle(self, key: Key) -> None:
-        event = self._idle.pop(key, None)
-        if event is not None:
-            event.set()
+
+def _digest(status: bytes) -> bytes:
+    """Stands for a sent status: a node of 3,000 pods need not keep 3 MB to compare with."""
+    return hashlib.blake2b(status, digest_size=16).digest()
+
+
+def _meta_of(reply: bytes) -> _Meta:
+    try:
+        return written.decode(reply).metadata
+    except msgspec.DecodeError:  # it was written all the same; only its echo will not be known
+        return _Meta()
+
+
+def _settle(slot: _Slot) -> None:
+    if slot.settled is not None:
+        slot.settled.set()
+        slot.settled = None
