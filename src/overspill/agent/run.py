@@ -45,19 +45,19 @@ LEASE_AGE_LIMIT = 40.0
 BACKEND_RETRY = 1.0
 
 
-class _Named(Struct):
+class _Named(Struct, frozen=True):
     metadata: Meta
 
 
-class _ServiceSpec(Struct, rename="camel"):
+class _ServiceSpec(Struct, frozen=True, rename="camel"):
     cluster_ip: str = msgspec.field(name="clusterIP", default="")
 
 
-class _Service(Struct):
+class _Service(Struct, frozen=True):
     spec: _ServiceSpec = _ServiceSpec()
 
 
-class _Version(Struct, rename="camel"):
+class _Version(Struct, frozen=True, rename="camel"):
     git_version: str
 
 
