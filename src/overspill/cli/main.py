@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("overspill.cli.cluster:status", "Show a local cluster: nodes, processes, endpoint."),
     "kubeconfig": ("overspill.cli.cluster:kubeconfig", "Print a local cluster's kubeconfig."),
     "kubectl": ("overspill.cli.cluster:kubectl", "Run kubectl against a local cluster."),
+    "demo": ("overspill.cli.demo:demo", "Walk through everything on a fresh local cluster."),
     "agent": ("overspill.cli.agent:agent", "Be one virtual node."),
 }
 # kubectl's own flags are not ours to read.
