@@ -5,6 +5,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"go.etcd.io/etcd/server/v3/etcdmain"
+	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/component-base/cli"
 	_ "k8s.io/component-base/logs/json/register"
 	_ "k8s.io/component-base/metrics/prometheus/clientgo"
@@ -22,7 +24,6 @@ import (
 	kubeproxy "k8s.io/kubernetes/cmd/kube-proxy/app"
 	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
 	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
-	genericapiserver "k8s.io/apiserver/pkg/server"
 	metricsserver "sigs.k8s.io/metrics-server/cmd/metrics-server/app"
 )
 
@@ -43,7 +44,8 @@ var programs = map[string]func(){
 	"kube-scheduler": cobraProgram(func() *cobra.Command { return scheduler.NewSchedulerCommand() }),
 	"kubectl":        cobraProgram(func() *cobra.Command { return kubectl.NewDefaultKubectlCommand() }),
 	"kubelet": cobraProgram(func() *cobra.Command {
-		return kubelet.NewKubeletCommand(genericapiserver.SetupSignalContext())
+		// It takes the signals itself; to do so twice is a panic.
+		return kubelet.NewKubeletCommand(context.Background())
 	}),
 	"metrics-server": cobraProgram(func() *cobra.Command {
 		return metricsserver.NewMetricsServerCommand(genericapiserver.SetupSignalHandler())

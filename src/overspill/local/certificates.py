@@ -63,6 +63,13 @@ def _leaves(plan: Plan) -> list[Leaf]:
         Leaf(file="scheduler", name="system:kube-scheduler", kubeconfig=True),
         Leaf(file="kube-proxy", name="system:kube-proxy", kubeconfig=True),
         Leaf(file="coredns", name="system:coredns", kubeconfig=True),
+        # An agent outside the cluster has the name, and so the rights, of the agents inside.
+        Leaf(
+            file="agent",
+            name="system:serviceaccount:kube-system:virtual-node-eci",
+            groups=("system:serviceaccounts", "system:serviceaccounts:kube-system"),
+            kubeconfig=True,
+        ),
         Leaf(
             file="kubelet",
             name=f"system:node:{WORKER}",

@@ -4,24 +4,32 @@ In: `Options` or a name. Out: a running cluster, nothing at all, or a `Status`. 
 repeated and repairs what died; `down` clears whatever an `up` left, however it ended.
 """
 
+import asyncio
 import os
 import shutil
 import time
+from pathlib import Path
 
-import msgspec
 from msgspec import Struct
 
 from overspill.errors import NotFound
-from overspill.local import controlplane
+from overspill.local import cloud, controlplane, network, worker
+from overspill.local.agentimage import AGENT_IMAGE, agent_archive
 from overspill.local.builds import Programs, build_all
-from overspill.local.certificates import ensure_certificates
+from overspill.local.certificates import WORKER, ensure_certificates
+from overspill.local.cgroups import pids_in_cgroup, remove_cgroup
 from overspill.local.commands import all_of
+from overspill.local.images import BASE_IMAGES, PAUSE, base_archive
+from overspill.local.machine import ensure_machine, members, remove_machine
+from overspill.local.nodes import NodeStatus, nodes, wait_for_nodes
 from overspill.local.paths import Paths, cluster_paths
 from overspill.local.plan import Options, Plan, load_plan, lock, make_plan
-from overspill.local.processes import Processes, end, marked, with_descendants
+from overspill.local.processes import Processes, end, marked, started_at, with_descendants
+from overspill.local.render import render
 from overspill.local.talk import say
+from overspill.local.virtualnodes import kubectl, node_names, start_agent_pods, start_agents
 
-__all__ = ["NodeStatus", "ProcessStatus", "Status", "down", "kubectl_path", "status", "up"]
+__all__ = ["ProcessStatus", "Status", "down", "kubectl_path", "status", "up"]
 
 
 class ProcessStatus(Struct, frozen=True, rename="camel"):
@@ -31,13 +39,6 @@ class ProcessStatus(Struct, frozen=True, rename="camel"):
     pid: int
     alive: bool
     log: str
-
-
-class NodeStatus(Struct, frozen=True, rename="camel"):
-    """One node as the apiserver knows it."""
-
-    name: str
-    ready: bool
 
 
 class Status(Struct, frozen=True, rename="camel", kw_only=True):
@@ -53,6 +54,7 @@ class Status(Struct, frozen=True, rename="camel", kw_only=True):
     backend: str
     tuned: bool
     nodes: list[NodeStatus]
+    cloud: cloud.Cloud | None
     processes: list[ProcessStatus]
 
 
@@ -66,16 +68,79 @@ async def up(options: Options) -> Plan:
     with lock(options.name) as paths:
         plan = make_plan(options)
         built = await build_all()
-        await _start(paths, plan, built)
+        await _Start(paths, plan, built, scale=options.virtual_nodes is not None).run()
     say(f"cluster {plan.name} is ready after {time.monotonic() - began:.1f} s")
     return plan
 
 
-async def _start(paths: Paths, plan: Plan, built: Programs) -> None:
-    if ensure_certificates(paths, plan):
-        for name in controlplane.APISERVER_NAMES:
-            Processes(paths).stop(name)
-    await all_of(controlplane.start(paths, plan, built))
+class _Start:
+    """The order in which the parts of one cluster start: as much as can be at the same time."""
+
+    def __init__(self, paths: Paths, plan: Plan, built: Programs, *, scale: bool) -> None:
+        self._paths, self._plan, self._built, self._scale = paths, plan, built, scale
+        self._apiserver_ready = asyncio.Event()
+
+    async def run(self) -> None:
+        paths, plan = self._paths, self._plan
+        if ensure_certificates(paths, plan):
+            for name in controlplane.NAMES:
+                Processes(paths).stop(name)
+        if plan.machine:
+            await ensure_machine(paths, plan)
+        parts = [self._control_plane()]
+        if plan.workers:
+            parts.append(self._worker())
+        if plan.backend == "podman":
+            parts.append(self._cloud())
+        await all_of(*parts)
+        await self._virtual_nodes()
+
+    async def _control_plane(self) -> None:
+        paths, plan, built = self._paths, self._plan, self._built
+        await controlplane.start(paths, plan, built)
+        self._apiserver_ready.set()
+        await kubectl(paths, built, "apply", "-f", "-", stdin=_system_manifest(plan))
+        if plan.machine:
+            network.start_proxy(paths, built)
+            await network.start_dns(paths, plan, built)
+
+    async def _worker(self) -> None:
+        paths, plan, built = self._paths, self._plan, self._built
+        await worker.start_containerd(paths, plan, built, pause_image=PAUSE)
+        await self._ensure_worker_images(BASE_IMAGES, base_archive(built))
+        await self._apiserver_ready.wait()
+        worker.start_kubelet(paths, plan, built)
+        await all_of(self._agent_image(), wait_for_nodes(paths, plan, {WORKER}))
+
+    async def _agent_image(self) -> None:
+        archive = await agent_archive()
+        await self._ensure_worker_images({AGENT_IMAGE}, archive)
+
+    async def _ensure_worker_images(self, names: set[str], archive: Path) -> None:
+        if not await worker.has_images(self._paths, self._built, names):
+            await worker.import_images(self._paths, self._built, archive)
+
+    async def _cloud(self) -> None:
+        await cloud.start_cloud(self._paths, self._plan)
+        if not all([await cloud.has_image(self._paths, name) for name in BASE_IMAGES]):
+            await cloud.load_images(self._paths, base_archive(self._built))
+
+    async def _virtual_nodes(self) -> None:
+        paths, plan, built = self._paths, self._plan, self._built
+        if plan.workers:
+            count = await start_agent_pods(paths, plan, built, scale=self._scale)
+        else:
+            count = await start_agents(paths, plan, built)
+        await wait_for_nodes(paths, plan, set(node_names(count)))
+
+
+def _system_manifest(plan: Plan) -> bytes:
+    values = {
+        "dns_address": plan.dns_address,
+        "host_address": plan.host_address,
+        "dns_port": plan.ports["dns"],
+    }
+    return render("system.yaml", machine=plan.machine, **values).encode()
 
 
 async def down(name: str) -> bool:
@@ -83,14 +148,36 @@ async def down(name: str) -> bool:
     if not cluster_paths(name).root.exists():
         return False
     with lock(name) as paths:
-        _end_processes(paths)
+        plan = _known_plan(name)
+        if plan is not None and plan.machine:
+            await cloud.remove_containers(paths)
+        _end_processes(paths, plan)
+        if plan is not None and plan.machine:
+            await remove_machine(paths, plan)
+            remove_cgroup(plan.cgroup)
         shutil.rmtree(paths.root)
     return True
 
 
-def _end_processes(paths: Paths) -> None:
-    recorded = {process.pid for process in Processes(paths).all() if process.alive}
-    end(with_descendants(recorded | marked(paths.root)))
+def _known_plan(name: str) -> Plan | None:
+    """The plan, unless `up` ended before it wrote one: then there is nothing but a folder."""
+    try:
+        return load_plan(name)
+    except NotFound:
+        return None
+
+
+def _end_processes(paths: Paths, plan: Plan | None) -> None:
+    """End everything, also what is started while we look: until a look finds nothing."""
+    while True:
+        recorded = {process.pid for process in Processes(paths).all() if process.alive}
+        found = with_descendants(recorded | marked(paths.root) | members(paths))
+        if plan is not None and plan.workers:
+            found |= pids_in_cgroup(plan.cgroup)
+        living = {pid for pid in found if started_at(pid) is not None}
+        if not living:
+            return
+        end(living)
 
 
 async def status(name: str) -> Status:
@@ -106,10 +193,10 @@ async def status(name: str) -> Status:
         ProcessStatus(process.name, process.pid, process.alive, str(processes.log(process.name)))
         for process in processes.all()
     ]
-    nodes = await _nodes(paths, plan)
+    known_nodes = await nodes(paths, plan)
     return Status(
         name=plan.name,
-        ready=nodes is not None and all(process.alive for process in known),
+        ready=known_nodes is not None and all(process.alive for process in known),
         endpoint=plan.endpoint,
         kubeconfig=str(paths.kubeconfig),
         state_folder=str(paths.root),
@@ -117,48 +204,10 @@ async def status(name: str) -> Status:
         virtual_nodes=plan.virtual_nodes,
         backend=plan.backend,
         tuned=plan.tuned,
-        nodes=nodes or [],
+        nodes=known_nodes or [],
+        cloud=cloud.cloud_facts(paths) if plan.backend == "podman" else None,
         processes=known,
     )
-
-
-class _Condition(Struct, frozen=True):
-    type: str
-    status: str
-
-
-class _NodeConditions(Struct, frozen=True):
-    conditions: list[_Condition] = []
-
-
-class _Name(Struct, frozen=True):
-    name: str
-
-
-class _Node(Struct):
-    metadata: _Name
-    status: _NodeConditions = _NodeConditions()
-
-
-class _NodeList(Struct):
-    items: list[_Node]
-
-
-async def _nodes(paths: Paths, plan: Plan) -> list[NodeStatus] | None:
-    """Nodes, or None when the apiserver does not answer."""
-    answer = await controlplane.get(paths, plan, "/api/v1/nodes")
-    if answer is None:
-        return None
-    return [
-        NodeStatus(
-            node.metadata.name,
-            any(
-                condition.type == "Ready" and condition.status == "True"
-                for condition in node.status.conditions
-            ),
-        )
-        for node in msgspec.json.decode(answer, type=_NodeList).items
-    ]
 
 
 def kubectl_path(name: str) -> tuple[str, dict[str, str]]:

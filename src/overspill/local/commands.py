@@ -104,7 +104,7 @@ async def until(
     deadline = time.monotonic() + timeout
     while not await check():
         if time.monotonic() > deadline:
-            raise Retry(f"{what} not within {timeout:.0f} s{why()}")
+            raise Retry(f"waited {timeout:.0f} s in vain for {what}{why()}")
         await asyncio.sleep(POLL)
 
 

@@ -17,9 +17,9 @@ from overspill.local.paths import Paths, write_file
 from overspill.local.plan import Plan
 from overspill.local.processes import Processes, Program
 
-__all__ = ["APISERVER_NAMES", "get", "programs", "start", "wait_ready"]
+__all__ = ["NAMES", "get", "programs", "start", "wait_ready"]
 
-APISERVER_NAMES = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
+NAMES = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 READY_TIMEOUT = 90.0
 
 
@@ -30,7 +30,7 @@ async def start(paths: Paths, plan: Plan, built: Programs) -> None:
     (paths.root / "etcd").mkdir(exist_ok=True, mode=0o700)
     processes.ensure(etcd)
     await until(
-        lambda: _listening(processes, plan.ports["etcd"]), what="etcd did not listen", timeout=READY_TIMEOUT
+        lambda: _listening(processes, plan.ports["etcd"]), what="etcd to listen", timeout=READY_TIMEOUT
     )
     processes.ensure(apiserver)
     await wait_ready(paths, plan)
@@ -190,7 +190,7 @@ async def wait_ready(paths: Paths, plan: Plan) -> None:
 
     await until(
         ready,
-        what=f"kube-apiserver at {plan.endpoint} was not ready",
+        what=f"kube-apiserver at {plan.endpoint} to be ready",
         timeout=READY_TIMEOUT,
         why=lambda: f"; see {processes.log('kube-apiserver')}",
     )

@@ -100,7 +100,7 @@ class Paths(Struct, frozen=True):
 
     @property
     def pods(self) -> Path:
-        """Files of virtual nodes' pods: their volumes and logs."""
+        """Files of virtual nodes' pods; also /var/lib/overspill/podman of the machine."""
         return self.root / "pods"
 
     @property

@@ -1,107 +1,109 @@
-"""The virtual nodes of a local cluster: an overlay on `deploy/base`, to be applied with `kubectl apply -k`.
+"""The virtual nodes of a local cluster: a StatefulSet on the worker, or plain processes without one.
 
-In: an image, a number, a backend with its options, the host folders that backend needs. Out: a folder
-with a kustomization. Invariant: what a local cluster runs is the same manifest that a user applies;
-only what differs from machine to machine is patched in.
+In: a plan, `deploy/` of the checkout. Out: agents, each of which registers its node. The manifests are the
+ones that a user applies; the local overlay sets image and replicas only, since the machine has Podman's
+socket and the pods' folder where `deploy/podman` expects them.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+import re
+import sys
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import yaml
 from msgspec import Struct
 
-from overspill.local.paths import write_file
+from overspill.local.agentimage import AGENT_IMAGE
+from overspill.local.builds import Programs
+from overspill.local.cloud import cloud_facts
+from overspill.local.commands import run
+from overspill.local.controlplane import get
+from overspill.local.paths import Paths, repository, write_file
+from overspill.local.plan import Plan
+from overspill.local.processes import Processes, Program
 
-__all__ = ["Overlay", "write_overlay"]
+__all__ = ["AGENT_NAME", "kubectl", "node_names", "start_agent_pods", "start_agents"]
 
-NAMESPACE = "kube-system"
-STATEFULSET = "virtual-node-eci"
-HEALTH_ADDRESS = "0.0.0.0:10256"  # the pod's own address, known only inside
-Manifest = dict[str, Any]
+AGENT_NAME = "virtual-node-eci"
+STATEFUL_SET = f"/apis/apps/v1/namespaces/kube-system/statefulsets/{AGENT_NAME}"
+READY_TIMEOUT = 90.0
 
 
-class Overlay(Struct, frozen=True, kw_only=True):
-    """What is particular to one cluster.
+class _Spec(Struct, frozen=True):
+    replicas: int = 1
 
-    Attributes:
-        image: name and tag of the agent's image, as it is in the worker's store.
-        replicas: number of virtual nodes.
-        backend: the backend's name, and
-        options: its settings.
-        settings: further settings of the agents, by their key in a settings file.
-        host_folders: folders mounted into the agents under the same path; they must exist. With any,
-            the agents are root in their container.
+
+class _StatefulSet(Struct, frozen=True):
+    spec: _Spec
+
+
+def node_names(count: int) -> list[str]:
+    """The names of the first virtual nodes."""
+    return [f"{AGENT_NAME}-{index}" for index in range(count)]
+
+
+async def start_agent_pods(paths: Paths, plan: Plan, built: Programs, *, scale: bool) -> int:
+    """Apply the manifests; returns how many virtual nodes there will be.
+
+    A StatefulSet that somebody has scaled keeps its replicas, unless `scale` asks for the plan's number.
     """
-
-    image: str
-    replicas: int
-    backend: str
-    options: Mapping[str, Any] = {}
-    settings: Mapping[str, Any] = {}
-    host_folders: Sequence[Path] = ()
-
-
-def write_overlay(overlay: Overlay, *, folder: Path, deploy: Path) -> None:
-    """Write the overlay into `folder`; `deploy` is the repository's folder of manifests."""
-    base = os.path.relpath((deploy / "base").resolve(), folder.resolve())
-    _write(folder / "kustomization.yaml", _kustomization(overlay, base))
-    _write(folder / "agent.yaml", _settings(overlay))
-    _write(folder / "statefulset.yaml", _patch(overlay.host_folders))
+    found = await get(paths, plan, STATEFUL_SET)
+    count = plan.virtual_nodes
+    if found is not None and not scale:
+        count = msgspec.json.decode(found, type=_StatefulSet).spec.replicas
+    folder = paths.config / "deploy"
+    write_file(folder / "kustomization.yaml", _overlay(plan, folder, count=count))
+    await kubectl(paths, built, "apply", "-k", str(folder))
+    return count
 
 
-def _kustomization(overlay: Overlay, base: str) -> Manifest:
-    name, _, tag = overlay.image.rpartition(":")
-    settings = {"name": STATEFULSET, "namespace": NAMESPACE, "behavior": "replace", "files": ["agent.yaml"]}
-    return {
+def _overlay(plan: Plan, folder: Path, *, count: int) -> str:
+    base = repository() / "deploy" / ("podman" if plan.backend == "podman" else "base")
+    name, _, tag = AGENT_IMAGE.rpartition(":")
+    content = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
-        "resources": [base],
+        # Kustomize takes no absolute path.
+        "resources": [os.path.relpath(base, folder)],
         "images": [{"name": "overspill", "newName": name, "newTag": tag}],
-        "replicas": [{"name": STATEFULSET, "count": overlay.replicas}],
-        "configMapGenerator": [settings],
-        "patches": [{"path": "statefulset.yaml"}],
+        "replicas": [{"name": AGENT_NAME, "count": count}],
     }
+    return yaml.safe_dump(content, sort_keys=False)
 
 
-def _settings(overlay: Overlay) -> Manifest:
-    return {
-        "backend": overlay.backend,
-        "backendOptions": dict(overlay.options),
-        "healthAddress": HEALTH_ADDRESS,
-        **overlay.settings,
+async def start_agents(paths: Paths, plan: Plan, built: Programs) -> int:
+    """Have the agents running as processes of this machine; returns how many there are."""
+    deploy = repository() / "deploy"
+    await kubectl(paths, built, "apply", "-f", str(deploy / "base" / "rbac.yaml"))
+    await kubectl(paths, built, "apply", "-k", str(deploy / "injection"))
+    processes = Processes(paths)
+    wanted = node_names(plan.virtual_nodes)
+    for process in processes.all():
+        if re.fullmatch(rf"{AGENT_NAME}-\d+", process.name) and process.name not in wanted:
+            processes.stop(process.name, grace=10.0)
+    for name in wanted:
+        processes.ensure(Program(name=name, argv=agent_argv(paths, plan, name)))
+    return plan.virtual_nodes
+
+
+def agent_argv(paths: Paths, plan: Plan, node: str) -> tuple[str, ...]:
+    """The command line of one agent outside the cluster."""
+    flags = {
+        "node-name": node,
+        "node-ip": plan.host_address,
+        "kubeconfig": paths.pki / "agent.kubeconfig",
+        "backend": plan.backend,
+        "health-address": "127.0.0.1:0",
     }
+    options = msgspec.structs.asdict(cloud_facts(paths)) if plan.backend == "podman" else {}
+    return (
+        *(sys.executable, "-m", "overspill.cli.main", "agent"),
+        *(f"--{key}={value}" for key, value in flags.items()),
+        *(f"--backend-option={key}={value}" for key, value in options.items()),
+    )
 
 
-def _patch(folders: Sequence[Path]) -> Manifest:
-    spec = _with_host_folders(folders) if folders else {}
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "StatefulSet",
-        "metadata": {"name": STATEFULSET, "namespace": NAMESPACE},
-        "spec": {"template": {"spec": spec}},
-    }
-
-
-def _with_host_folders(folders: Sequence[Path]) -> Manifest:
-    """The same as `deploy/podman/statefulset.yaml`, which says why, with other folders."""
-    volumes = {f"host-{number}": str(path) for number, path in enumerate(folders)}
-    return {
-        "securityContext": {"runAsNonRoot": False, "runAsUser": 0, "runAsGroup": 0},
-        "containers": [
-            {
-                "name": "agent",
-                "securityContext": {"capabilities": {"add": ["DAC_OVERRIDE", "FOWNER"]}},
-                "volumeMounts": [{"name": name, "mountPath": path} for name, path in volumes.items()],
-            }
-        ],
-        "volumes": [
-            {"name": name, "hostPath": {"path": path, "type": "Directory"}} for name, path in volumes.items()
-        ],
-    }
-
-
-def _write(path: Path, manifest: Manifest) -> None:
-    write_file(path, yaml.safe_dump(manifest, sort_keys=False))
+async def kubectl(paths: Paths, built: Programs, *arguments: str, stdin: bytes = b"") -> bytes:
+    """Run kubectl as the administrator."""
+    return await run([built.path("kubectl"), f"--kubeconfig={paths.kubeconfig}", *arguments], stdin=stdin)

@@ -1,0 +1,89 @@
+"""The images of a local cluster, made on this machine: pause, busybox, web.
+
+In: the built `pause`, Debian's static busybox. Out: archives in the cache, named by their content.
+No container registry is asked for anything.
+"""
+
+import hashlib
+import subprocess
+import tempfile
+from pathlib import Path
+
+from overspill.errors import Misconfigured
+from overspill.local.archive import File, Image, layer_of, write_archive
+from overspill.local.builds import Programs
+from overspill.local.paths import cache_root
+
+__all__ = ["BASE_IMAGES", "BUSYBOX", "PAUSE", "PREFIX", "WEB", "base_archive"]
+
+PREFIX = "localhost/overspill"
+PAUSE = f"{PREFIX}/pause:1"
+BUSYBOX = f"{PREFIX}/busybox:1"
+WEB = (f"{PREFIX}/web:1", f"{PREFIX}/web:2")
+BASE_IMAGES = {PAUSE, BUSYBOX, *WEB}
+BUSYBOX_PATHS = ("/bin/busybox", "/usr/bin/busybox")
+
+# httpd in the background: a shell as process 1 takes SIGTERM, which httpd as process 1 would not.
+WEB_SCRIPT = """#!/bin/sh
+mkdir -p /tmp/www
+echo "hello from $(hostname), version {version}" > /tmp/www/index.html
+httpd -f -p "${{PORT:-80}}" -h /tmp/www &
+trap 'kill $!; exit 0' TERM INT
+wait $!
+"""
+
+
+def base_archive(built: Programs) -> Path:
+    """The archive of pause, busybox and both versions of web.
+
+    Raises:
+        Misconfigured: there is no static busybox on this machine.
+    """
+    busybox = _busybox()
+    pause = Path(built.path("pause"))
+    digest = hashlib.sha256()
+    for file in (busybox, pause, Path(__file__), Path(__file__).with_name("archive.py")):
+        digest.update(file.read_bytes())
+    target = cache_root() / "images" / f"base-{digest.hexdigest()[:16]}.tar"
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+            write_archive(target, _images(Path(folder), busybox, pause))
+    return target
+
+
+def _busybox() -> Path:
+    for path in map(Path, BUSYBOX_PATHS):
+        if path.exists() and b"/lib64/ld-linux" not in path.read_bytes()[:4096]:
+            return path
+    raise Misconfigured(
+        "no static busybox on this machine, of which the images are made: install busybox-static, "
+        "or run `make setup`"
+    )
+
+
+def _images(folder: Path, busybox: Path, pause: Path) -> list[Image]:
+    applets = subprocess.run([busybox, "--list"], check=True, capture_output=True, text=True).stdout.split()
+    tools = {f"bin/{applet}": File(link="busybox") for applet in applets}
+    tools["bin/busybox"] = File(busybox.read_bytes(), 0o755)
+    tools["etc/passwd"] = File(b"root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n")
+    tools["etc/group"] = File(b"root:x:0:\nnogroup:x:65534:\n")
+    layers = {
+        "busybox": tools,
+        "pause": {"pause": File(pause.read_bytes(), 0o755)},
+        **{
+            f"web{version}": {"bin/serve": File(WEB_SCRIPT.format(version=version).encode(), 0o755)}
+            for version in (1, 2)
+        },
+    }
+    files = {name: folder / f"{name}.tar" for name in layers}
+    for name, content in layers.items():
+        files[name].write_bytes(layer_of(content))
+    return [
+        Image(name=PAUSE, layers=[files["pause"]], command=(), entrypoint=("/pause",)),
+        Image(name=BUSYBOX, layers=[files["busybox"]], command=("sh",)),
+        *(
+            Image(name=name, layers=[files["busybox"], files[f"web{version}"]], command=("/bin/serve",))
+            for version, name in enumerate(WEB, start=1)
+        ),
+    ]
