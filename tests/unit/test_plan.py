@@ -73,6 +73,7 @@ CASES = {
     ),
     "deleted before it was ever started": (pod(deleting=0), None, Memory(), Finalize()),
     "deleted and gone": (pod(deleting=30, phase="Running"), None, Memory(asked_grace=30), Finalize()),
+    "removed, its event on the way": (pod(deleting=0), None, Memory(removed=True), Nothing()),
     "gone, but finalizers hold it": (pod(deleting=0, finalizers=("x/y",)), None, Memory(), Nothing()),
     "deleted gracefully with finalizers": (pod(deleting=30, finalizers=("x/y",)), None, Memory(), Finalize()),
     "force deleted": (None, seen(), Memory(), Delete(2)),

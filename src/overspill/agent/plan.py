@@ -28,6 +28,7 @@ class Memory(Struct):
         waits: how often it was put off in a row because something it refers to is missing.
         refresh_at: when its volumes are to be resolved again, seconds since 1970; None: not known.
         last: how it stood when the backend let it go.
+        removed: the apiserver was told to remove it; its DELETED event is on the way.
     """
 
     attempt: int = -1
@@ -37,6 +38,7 @@ class Memory(Struct):
     waits: int = 0
     refresh_at: float | None = None
     last: Observation | None = None
+    removed: bool = False
 
 
 class Nothing(Struct, frozen=True):
@@ -97,8 +99,8 @@ def _end(pod: Pod, seen: Observation | None, memory: Memory) -> Action:
     grace = pod.metadata.deletion_grace_period_seconds or 0
     if seen is not None:
         return _delete(seen, grace, memory)
-    if pod.metadata.finalizers and grace == 0:
-        return Nothing()  # the apiserver removes it once the finalizers are gone
+    if memory.removed or (pod.metadata.finalizers and grace == 0):
+        return Nothing()  # with finalizers the apiserver removes it once they are gone
     return Finalize()
 
 

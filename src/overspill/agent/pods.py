@@ -199,6 +199,7 @@ class Pods:
             await self._client.delete(PODS, key.name, namespace=key.namespace, uid=key.uid, grace_seconds=0)
         except (NotFound, Conflict):
             log.debug("pod was removed already", pod=f"{key.namespace}/{key.name}")
+        memory.removed = True
 
     async def _keep_fresh(self, key: Key, pod: Pod, memory: Memory) -> float | None:
         if memory.refresh_at is None:
