@@ -84,4 +84,4 @@ def test_cache_equals_the_server(steps):
         else:  # … and found by the list
             cache.apply(batch(*(("ADDED", item) for item in server.values()), replace=True))
     cache.apply(batch(*(("ADDED", item) for item in server.values()), replace=True))
-    assert {key.name: key.uid for key in cache.keys()} == {name: item.metadata.uid for name, item in server.items()}
+    assert {key.name: key.uid for key in cache} == {name: item.metadata.uid for name, item in server.items()}

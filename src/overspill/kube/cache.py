@@ -5,6 +5,7 @@ pod made again under the same name is another key, because its uid is part of th
 """
 
 import asyncio
+from collections.abc import Iterator
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from overspill.kube.frames import Batch
@@ -61,7 +62,7 @@ class Cache(Generic[T]):
         changed: dict[Key, None] = {}
         if batch.replace:
             listed = {key_of(change.object) for change in batch.changes}
-            for key in [key for key in self.keys() if key not in listed]:
+            for key in [key for key in self if key not in listed]:
                 self._delete(key)
                 changed[key] = None
         for change in batch.changes:
@@ -84,9 +85,8 @@ class Cache(Generic[T]):
         """The object that has this name now."""
         return self._objects.get((namespace, name))
 
-    def keys(self) -> list[Key]:
-        """The keys of all objects."""
-        return [key_of(item) for item in self._objects.values()]
+    def __iter__(self) -> Iterator[Key]:
+        return iter([key_of(item) for item in self._objects.values()])
 
     def values(self) -> list[T]:
         """All objects."""

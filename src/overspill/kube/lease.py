@@ -1,13 +1,15 @@
 """The node's heartbeat, and the proof that nobody else is this node.
 
-In: the apiserver's Lease. Out: a renewed Lease every 10 s. Invariant: while another live agent
-holds the Lease this one does not touch it; the holder that Kubernetes reads is the node's name,
-which process it is stands in an annotation of ours.
+In: the apiserver's Lease. Out: a renewed Lease every 10 s. Invariant: while another live agent holds
+the Lease this one does not touch it, and one that lost it stops. The holder that Kubernetes reads is
+the node's name; which process it is stands in an annotation of ours.
 Source: https://kubernetes.io/docs/reference/node/node-status/#heartbeats.
 """
 
 import asyncio
+import contextlib
 import os
+import random
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -18,8 +20,8 @@ import structlog
 from msgspec import Struct
 
 from overspill import names
-from overspill.errors import Misconfigured, NotFound, OverspillError
-from overspill.kube.client import Client
+from overspill.errors import Conflict, Misconfigured, NotFound, OverspillError, Retry
+from overspill.kube.client import MERGE, Client
 from overspill.kube.resources import LEASES
 
 __all__ = ["NodeLease"]
@@ -29,6 +31,15 @@ log = structlog.get_logger(__name__)
 NAMESPACE = "kube-node-lease"
 DURATION = 40
 RENEW_EVERY = 10.0
+# After a failure, so that several more fit in before the Lease runs out.
+TRY_AGAIN_AFTER = 2.0
+RENEW_TIMEOUT = 5.0
+RELEASE_TIMEOUT = 2.0
+ACQUIRE_TRIES = 5
+
+
+class Held(Misconfigured):
+    """Another live agent is this node."""
 
 
 class _Meta(Struct, rename="camel"):
@@ -37,7 +48,6 @@ class _Meta(Struct, rename="camel"):
 
 
 class _Spec(Struct, rename="camel"):
-    holder_identity: str = ""
     renew_time: str = ""
     lease_duration_seconds: int = DURATION
 
@@ -46,99 +56,159 @@ class _Lease(Struct):
     metadata: _Meta = msgspec.field(default_factory=_Meta)
     spec: _Spec = msgspec.field(default_factory=_Spec)
 
+    @property
+    def holder(self) -> str:
+        return self.metadata.annotations.get(names.HOLDER_ANNOTATION, "")
+
 
 class NodeLease:
-    """One node's Lease."""
+    """One node's Lease.
+
+    Attributes:
+        owner_uid: uid of the Node object, once it is known; the Lease is deleted with it.
+    """
 
     def __init__(
         self, client: Client, node: str, *, holder: str, clock: Callable[[], float] = time.time
     ) -> None:
+        """`holder` names this agent, as host/pid or by any word that a restarted one shares; `clock` tells Unix time."""
         self._client = client
         self._node = node
         self._holder = holder
         self._clock = clock
-        self._renewed = clock()
+        self._renewed = time.monotonic()
+        self._version = ""
+        self._written = ""  # the last renewTime sent, whether or not it arrived
         self.owner_uid = ""
 
     @property
     def age(self) -> float:
         """Seconds since it was last renewed."""
-        return self._clock() - self._renewed
+        return time.monotonic() - self._renewed
 
     async def acquire(self) -> None:
         """Take the Lease.
 
         Raises:
-            Misconfigured: another agent holds it and is alive.
+            Misconfigured: another agent holds it and is alive; the message names it.
+            Retry: the apiserver cannot be reached, or another agent is taking it at the same time.
         """
-        found = await self._found()
-        if found is not None:
-            self._check_holder(found)
-        await self._renew()
+        for _ in range(ACQUIRE_TRIES):
+            try:
+                await self._take()
+            except Conflict:
+                continue
+            return
+        raise Retry(f"lease {NAMESPACE}/{self._node} changes faster than it can be taken")
 
     async def run(self) -> None:
-        """Renew until cancelled."""
-        while True:
-            await asyncio.sleep(RENEW_EVERY)
-            try:
+        """Renew until cancelled, then let go of it, so that a successor need not wait.
+
+        Raises:
+            Misconfigured: another agent has taken it.
+        """
+        pause = RENEW_EVERY
+        try:
+            while True:
+                await asyncio.sleep(pause * random.uniform(1.0, 1.04))  # noqa: S311 - nodes started together drift apart
+                pause = RENEW_EVERY if await self._renewed_now() else TRY_AGAIN_AFTER
+        except asyncio.CancelledError:
+            await self._release()
+            raise
+
+    async def _renewed_now(self) -> bool:
+        try:
+            async with asyncio.timeout(RENEW_TIMEOUT):
                 await self._renew()
-            except Misconfigured:
-                raise
-            except OverspillError as error:
-                log.warning("lease not renewed", node=self._node, error=str(error), age=round(self.age))
+        except Held:
+            raise
+        except (OverspillError, TimeoutError) as error:
+            log.warning("lease not renewed", node=self._node, error=str(error), age=round(self.age))
+            return False
+        return True
 
     async def _renew(self) -> None:
-        found = await self._found()
-        if found is None:
-            await self._client.create(LEASES, self._body(""), namespace=NAMESPACE, kind=_Lease)
-        else:
-            self._check_holder(found)
-            body = self._body(found.metadata.resource_version)
-            await self._client.update(LEASES, self._node, body, namespace=NAMESPACE, kind=_Lease)
-        self._renewed = self._clock()
-
-    async def _found(self) -> _Lease | None:
+        """Write it without reading it first; a version that is not ours is looked into."""
         try:
-            return await self._client.get(LEASES, self._node, namespace=NAMESPACE, kind=_Lease)
-        except NotFound:
-            return None
+            await self._update(self._version)
+        except (Conflict, NotFound):
+            await self._take()
 
-    def _check_holder(self, found: _Lease) -> None:
-        holder = found.metadata.annotations.get(names.HOLDER_ANNOTATION, "")
+    async def _take(self) -> None:
+        try:
+            found = await self._client.get(LEASES, self._node, namespace=NAMESPACE, kind=_Lease)
+        except NotFound:
+            await self._create()
+            return
+        self._check(found)
+        await self._update(found.metadata.resource_version)
+
+    def _check(self, found: _Lease) -> None:
         age = self._clock() - _seconds(found.spec.renew_time)
-        if (
-            holder
-            and holder != self._holder
-            and age < found.spec.lease_duration_seconds
-            and _may_live(holder, self._holder)
-        ):
-            raise Misconfigured(
-                f"node {self._node} is served by another agent, {holder}, which renewed its lease {age:.0f} s ago:"
-                " stop that one, or give this one another --node-name"
+        if not found.holder or age >= found.spec.lease_duration_seconds:
+            return
+        if found.holder == self._holder:
+            # Ours from before a restart, or a write whose reply was lost. Any other means a twin.
+            if self._version and found.spec.renew_time != self._written:
+                raise Held(
+                    f"node {self._node} is served by two agents that both call themselves {self._holder}"
+                )
+        elif _may_live(found.holder, self._holder):
+            raise Held(
+                f"node {self._node} is served by another agent, {found.holder}, which renewed its lease"
+                f" {age:.0f} s ago: stop that one, or give this one another --node-name"
             )
 
-    def _body(self, resource_version: str) -> dict[str, Any]:
+    async def _create(self) -> None:
+        body = self._body(version="")
+        self._note(await self._client.create(LEASES, body, namespace=NAMESPACE, kind=_Lease))
+
+    async def _update(self, version: str) -> None:
+        body = self._body(version=version)
+        self._note(
+            await self._client.update(LEASES, self._node, body, namespace=NAMESPACE, kind=_Lease, retry=False)
+        )
+
+    def _note(self, written: _Lease) -> None:
+        self._version = written.metadata.resource_version
+        self._renewed = time.monotonic()
+
+    async def _release(self) -> None:
+        patch = {
+            "metadata": {
+                "annotations": {names.HOLDER_ANNOTATION: None},
+                "resourceVersion": self._version,  # not if it is somebody else's by now
+            }
+        }
+        with contextlib.suppress(OverspillError, TimeoutError):
+            async with asyncio.timeout(RELEASE_TIMEOUT):
+                await self._client.patch(
+                    LEASES, self._node, patch, namespace=NAMESPACE, content_type=MERGE, retry=False
+                )
+
+    def _body(self, *, version: str) -> dict[str, Any]:
+        now = datetime.fromtimestamp(self._clock(), UTC)
+        self._written = now.isoformat(timespec="microseconds").replace("+00:00", "Z")
         metadata: dict[str, Any] = {
             "name": self._node,
             "namespace": NAMESPACE,
             "annotations": {names.HOLDER_ANNOTATION: self._holder},
         }
-        if resource_version:
-            metadata["resourceVersion"] = resource_version
+        if version:
+            metadata["resourceVersion"] = version
         if self.owner_uid:
             metadata["ownerReferences"] = [
                 {"apiVersion": "v1", "kind": "Node", "name": self._node, "uid": self.owner_uid}
             ]
-        now = (
-            datetime.fromtimestamp(self._clock(), UTC)
-            .isoformat(timespec="microseconds")
-            .replace("+00:00", "Z")
-        )
         return {
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
             "metadata": metadata,
-            "spec": {"holderIdentity": self._node, "leaseDurationSeconds": DURATION, "renewTime": now},
+            "spec": {
+                "holderIdentity": self._node,
+                "leaseDurationSeconds": DURATION,
+                "renewTime": self._written,
+            },
         }
 
 
@@ -147,7 +217,7 @@ def _seconds(renew_time: str) -> float:
 
 
 def _may_live(holder: str, mine: str) -> bool:
-    """Whether a holder, written as host/pid, may still run; on our own host this can be looked up."""
+    """Whether a holder written as host/pid may still run; on our own host this can be looked up."""
     host, _, pid = holder.rpartition("/")
     if host != mine.rpartition("/")[0] or not pid.isdigit():
         return True
