@@ -179,7 +179,7 @@ class Cloud:
 
     def _remove(self, pod: PodLife) -> None:
         del self._pods[pod.identity.uid, pod.identity.attempt]
-        if pod.address:
+        if pod.address and not pod.has_given_address:
             self._addresses.give_back(pod.address)
         self._stock += self.limited and pod.stocked
 

@@ -168,6 +168,11 @@ class PodLife:
         self._find_due()
 
     @property
+    def has_given_address(self) -> bool:
+        """Whether its address came with it and is none of the pool's."""
+        return bool(self._script.ip)
+
+    @property
     def gone(self) -> bool:
         """Whether nothing is left of it."""
         return self.deleting and not any(isinstance(c.state, Running) for c in self.containers)
@@ -244,7 +249,7 @@ class PodLife:
             self._bring_up_at = at + self._draw(self._script.start_seconds.draw, "start")
             if self._bring_up_at > at:
                 return
-        self.address = room.take_address()
+        self.address = self._script.ip or room.take_address()
         if not self.address:
             self._message = "FailedCreatePodSandBox: no address is free"
             self._bring_up_at = at + ROOM_RETRY

@@ -10,6 +10,7 @@ Annotations, all below `simulated.overspill.dev/`:
 | `start-seconds` | from create to the first container's start |
 | `no-stock-seconds` | how long there is no room for it |
 | `lost-replies` | how many replies to its create are lost after it is done |
+| `ip` | its address, which the caller manages; not taken from the pool |
 | `stop-seconds` | from SIGTERM to a container's end |
 | `run-seconds` | how long a container runs by itself; `forever` until it is stopped |
 | `exit-code`, `exit-reason` | how it then ends; `137` and `OOMKilled`, for one |
@@ -23,6 +24,7 @@ init containers too. Times are seconds or distributions, as in `options.parse_de
 ends at once with code 0, unless told otherwise by name.
 """
 
+import ipaddress
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -64,6 +66,7 @@ class Script(Struct, frozen=True):
     start_seconds: Delay = NOW
     no_stock_seconds: float = 0.0
     lost_replies: int = 0
+    ip: str = ""
 
     def of(self, container: Container, *, init: bool) -> Behaviour:
         """What one container does."""
@@ -163,6 +166,10 @@ def _failures(text: str) -> float:
     return math.inf if text == "always" else int(text)
 
 
+def _address(text: str) -> str:
+    return str(ipaddress.ip_address(text))
+
+
 def _quantity(text: str) -> float:
     return float(parse_quantity(text))
 
@@ -171,6 +178,7 @@ POD_WORDS: dict[str, Callable[[str], Any]] = {
     "start-seconds": parse_delay,
     "no-stock-seconds": float,
     "lost-replies": int,
+    "ip": _address,
 }
 CONTAINER_WORDS: dict[str, Callable[[str], Any]] = {
     "stop-seconds": parse_delay,
