@@ -131,7 +131,8 @@ class Engine:
         self._uncertain.add(group.id)
         try:
             network = self._networks.get(group.vswitch, "")
-            await self.backend.create(work_spec(self._emulator, group, entry.request, network=network))
+            work = work_spec(self._emulator, group, entry.request, engine=self.backend.name, network=network)
+            await self.backend.create(work)
         except (Rejected, Unsupported) as error:
             self._reports.refused(group.id, "CreateContainerError", str(error))
         except Retry:

@@ -60,7 +60,7 @@ async def create(service: Service, tree: Tree) -> Answer:
 def _check_engine(service: Service, request: CreateContainerGroup) -> None:
     """Refuse now what the engine would refuse later, or not honour."""
     try:
-        work = work_spec("", _PROBE, request)
+        work = work_spec("", _PROBE, request, engine=service.engine.backend.name)
     except Rejected as error:
         raise Refused("InvalidParameter", f"The request cannot be run: {error}.") from error
     if missing := unhonoured(work, service.engine.backend.capabilities):

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 import structlog
 from aiohttp import web
-from msgspec import Struct
+from msgspec import Struct, field
 
 from overspill.backends.base import Backend
 from overspill.backends.registry import backend_factory
@@ -37,8 +37,8 @@ from overspill.emulator.service import Service, Zones
 from overspill.emulator.stock import Stock
 from overspill.emulator.store import Store
 from overspill.emulator.streams import Execs
-from overspill.emulator.usage import SAMPLE_SECONDS, History
-from overspill.errors import Misconfigured, Retry
+from overspill.emulator.usage import History
+from overspill.errors import Misconfigured
 
 __all__ = ["DATABASE", "ENDPOINT", "Endpoint", "Settings", "read_endpoint", "serve"]
 
@@ -79,7 +79,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     max_cpu: float = 100_000.0
     stock: dict[tuple[str, str], int] = {}
     timings: Timings = Timings()
-    rates: dict[str, Rate] = RATES
+    rates: dict[str, Rate] = field(default_factory=lambda: dict(RATES))
     seed: int = 0
 
 
@@ -130,7 +130,7 @@ async def serve(settings: Settings, *, ready: Callable[[Endpoint], None] = lambd
         backend = _backend(settings, cloud.id)
         await stack.enter_async_context(backend)
         engine = Engine(backend, emulator=cloud.id, books=cloud.books, networks=networks)
-        history = History()
+        history = History(engine.usage)
         api, admin = _listen(settings), _listen_for_admin(settings)
         service = Service(
             cloud=cloud,
@@ -155,7 +155,7 @@ async def _run(engine: Engine, cloud: Cloud, history: History) -> None:
         tasks.create_task(engine.run(), name="engine")
         tasks.create_task(_keep_time(cloud), name="clock")
         tasks.create_task(_forget(cloud), name="retention")
-        tasks.create_task(_sample(engine, history), name="metrics")
+        tasks.create_task(history.run(), name="metrics")
 
 
 async def _keep_time(cloud: Cloud) -> None:
@@ -176,15 +176,6 @@ async def _forget(cloud: Cloud) -> None:
     while True:
         cloud.forget()
         await asyncio.sleep(FORGET_SECONDS)
-
-
-async def _sample(engine: Engine, history: History) -> None:
-    while True:
-        try:
-            history.add(await engine.usage())
-        except Retry as error:
-            log.info("engine has no metrics now", error=str(error))
-        await asyncio.sleep(SAMPLE_SECONDS)
 
 
 def _vswitches(settings: Settings) -> tuple[VSwitch, ...]:

@@ -142,6 +142,7 @@ async def describe_multi_metric(service: Service, tree: Tree) -> Answer:
     if asked.metric_type != "summary":
         raise Refused("InvalidParameter", "MetricType can only be summary.")
     ids = wanted_ids(strings(asked.container_group_ids, "ContainerGroupIds"))
+    await service.history.refresh()
     entries = [entry for group_id in sorted(ids) if (entry := service.cloud.books.get(group_id))]
     data = [
         {"ContainerGroupId": entry.group.id, "Records": service.history.latest(entry.group)}
@@ -158,6 +159,7 @@ async def describe_metric(service: Service, tree: Tree) -> Answer:
         raise Refused("InvalidParameter", "Period is one of 15, 30, 60 and 600.")
     group = service.cloud.books.find(asked.container_group_id).group
     now = service.cloud.clock()
+    await service.history.refresh()
     records = service.history.between(
         group,
         start=_seconds(asked.start_time, "StartTime") if asked.start_time else now - 3600,

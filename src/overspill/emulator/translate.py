@@ -41,11 +41,8 @@ from overspill.model.work import (
     WorkSpec,
 )
 
-__all__ = ["ADDRESS_ANNOTATIONS", "NETWORK_ANNOTATION", "identity", "unhonoured", "volumes", "work_spec"]
+__all__ = ["identity", "unhonoured", "volumes", "work_spec"]
 
-# A backend that can give a pod an address of the caller's choice reads it from its own annotation.
-ADDRESS_ANNOTATIONS = ("podman.overspill.dev/ip", "simulated.overspill.dev/ip")
-NETWORK_ANNOTATION = "podman.overspill.dev/network"
 NAMESPACE = "eci"
 GIB = 1 << 30
 
@@ -55,15 +52,22 @@ def identity(emulator: str, group: Group, *, attempt: int) -> Identity:
     return Identity(emulator, group.region, NAMESPACE, group.name, group.id, attempt)
 
 
-def work_spec(emulator: str, group: Group, request: CreateContainerGroup, *, network: str = "") -> WorkSpec:
+def work_spec(
+    emulator: str, group: Group, request: CreateContainerGroup, *, engine: str, network: str = ""
+) -> WorkSpec:
     """All that the engine needs.
+
+    The engine reads the address and its network from its own annotations; a tag of the group below the
+    same prefix is handed on as one, so that a test can tell a simulated container what to do.
 
     Raises:
         Rejected: a value cannot be read, such as an emptyDir's size.
     """
-    annotations = dict.fromkeys(ADDRESS_ANNOTATIONS, group.address)
+    prefix = f"{engine}.overspill.dev/"
+    annotations = {key: value for key, value in group.tags.items() if key.startswith(prefix)}
+    annotations[f"{prefix}ip"] = group.address
     if network:
-        annotations[NETWORK_ANNOTATION] = network
+        annotations[f"{prefix}network"] = network
     return WorkSpec(
         identity=identity(emulator, group, attempt=group.attempt),
         containers=tuple(_container(c, group) for c in request.container),

@@ -5,28 +5,57 @@ nanocores, bytes). Invariant: a rate needs two samples; until there are, it is t
 What an engine does not measure (network, disks) is left out, not written as 0.
 """
 
+import asyncio
+import math
+import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
+
+import structlog
 
 from overspill.backends.base import ContainerUsage, PodUsage
 from overspill.emulator.groups import Group
 from overspill.emulator.views import moment
+from overspill.errors import Retry
 
 __all__ = ["SAMPLE_SECONDS", "History"]
 
+log = structlog.get_logger(__name__)
+
 Json = dict[str, Any]
 SAMPLE_SECONDS = 15.0
+FRESH_SECONDS = 2.0
 MOST_SAMPLES = 240  # an hour
 GIB = 1 << 30
 NANO = 1_000_000_000
 
 
 class History:
-    """The latest samples of each group."""
+    """The latest samples of each group, of which `measure` takes new ones."""
 
-    def __init__(self) -> None:
+    def __init__(self, measure: Callable[[], Awaitable[Mapping[str, PodUsage]]]) -> None:
+        self._measure = measure
         self._samples: dict[str, deque[PodUsage]] = {}
+        self._measured_at = -math.inf
+        self._lock = asyncio.Lock()
+
+    async def run(self) -> None:
+        """Take samples until cancelled."""
+        while True:
+            await self.refresh(SAMPLE_SECONDS)
+            await asyncio.sleep(SAMPLE_SECONDS)
+
+    async def refresh(self, seconds: float = FRESH_SECONDS) -> None:
+        """Have samples that are not older; whoever asks meanwhile waits for the same ones."""
+        async with self._lock:
+            if time.monotonic() - self._measured_at < seconds:
+                return
+            try:
+                self.add(await self._measure())
+            except Retry as error:
+                log.info("engine has no metrics now", error=str(error))
+            self._measured_at = time.monotonic()
 
     def add(self, usages: Mapping[str, PodUsage]) -> None:
         """Take new samples; groups without one are forgotten."""
