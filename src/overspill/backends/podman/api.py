@@ -11,11 +11,12 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+import aiohttp
 import msgspec
 from msgspec import Struct, field
 
 from overspill.backends.podman.client import PULL_TIMEOUT, Client, PodmanError, decode
-from overspill.errors import NotFound
+from overspill.errors import NotFound, Retry
 from overspill.model.work import RegistryCredential
 
 __all__ = [
@@ -267,6 +268,19 @@ class Podman:
         with suppress(NotFound):
             await self.client.request("POST", f"/containers/{container}/stop", query={"timeout": "0"})
 
+    async def wait(self, container: str, *, seconds: float) -> int | None:
+        """The exit code of a container that ends within the time, else None."""
+        try:
+            answer = await self.client.request(
+                "POST",
+                f"/containers/{container}/wait",
+                query={"condition": "stopped", "interval": "50ms"},
+                timeout=aiohttp.ClientTimeout(total=seconds),
+            )
+        except Retry:
+            return None
+        return decode(answer, int)
+
     async def kill(self, container: str, signal: int) -> None:
         """Send a signal; a container that does not run is left as it is."""
         with suppress(NotFound):
@@ -289,7 +303,7 @@ class Podman:
 
     async def stats(self, containers: Sequence[str]) -> tuple[Stats, ...]:
         """What running containers use now."""
-        query = {"stream": "false", "containers": ",".join(containers)}
+        query = [("stream", "false"), *(("containers", container) for container in containers)]
         report = await self.client.get("/containers/stats", StatsReport, query=query)
         return report.stats or ()
 

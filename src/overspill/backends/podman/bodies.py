@@ -5,6 +5,7 @@ nothing of a pod's spec that the backend claims to honour is left out here.
 Source: specgen.SpecGenerator and specgen.PodSpecGenerator of Podman 4.3.
 """
 
+import os
 from typing import Any
 
 from overspill.backends.podman import tags
@@ -16,6 +17,7 @@ from overspill.model.work import Container, EmptyDir, Files, Mount, Resources, W
 
 __all__ = ["container_body", "keeper_body", "pod_body", "resource_limits", "volume_body"]
 
+PAGE = os.sysconf("SC_PAGE_SIZE")
 CPU_PERIOD = 100_000  # microseconds
 LOG_BYTES = 50 << 20  # as much as the kubelet keeps of one container by default: 5 files of 10 MiB
 
@@ -32,16 +34,21 @@ def pod_body(work: WorkSpec, network: str) -> dict[str, Any]:
         "no_manage_hosts": True,
         "no_manage_resolv_conf": True,
         "exit_policy": "continue",
+        # A cgroup of the pod's own could not be removed while a conmon of an exec lingers in it.
+        "share_parent": False,
     }
 
 
 def volume_body(work: WorkSpec, name: str, volume: EmptyDir) -> dict[str, Any]:
-    """A volume kept in memory; without a limit the kernel allows half of the host's."""
-    size = f",size={volume.size_limit}" if volume.size_limit is not None else ""
+    """A volume kept in memory; without a limit the kernel allows half of the host's.
+
+    The limit is given in pages: Podman 4 takes an option `size` for a disk quota, and fails.
+    """
+    pages = "" if volume.size_limit is None else f",nr_blocks={-(-volume.size_limit // PAGE)}"
     return {
         "Name": tags.volume_name(work.identity, name),
         "Labels": tags.labels(work.identity),
-        "Options": {"type": "tmpfs", "device": "tmpfs", "o": f"mode=1777{size}"},
+        "Options": {"type": "tmpfs", "device": "tmpfs", "o": f"mode=1777{pages}"},
     }
 
 

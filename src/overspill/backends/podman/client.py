@@ -5,7 +5,7 @@ of the tree in `errors.py`. Invariant: a service that is away, or answers
 nothing within its time, is always `Retry`, never `NotFound`.
 """
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
 import aiohttp
@@ -63,7 +63,9 @@ class Client:
             await self._session.close()
             self._session = None
 
-    async def get(self, path: str, kind: type[T], *, query: Mapping[str, str] | None = None) -> T:
+    async def get(
+        self, path: str, kind: type[T], *, query: Mapping[str, str] | Sequence[tuple[str, str]] | None = None
+    ) -> T:
         """Fetch and decode."""
         return decode(await self.request("GET", path, query=query), kind)
 
@@ -72,7 +74,7 @@ class Client:
         method: str,
         path: str,
         *,
-        query: Mapping[str, str] | None = None,
+        query: Mapping[str, str] | Sequence[tuple[str, str]] | None = None,
         body: Any = None,
         headers: Mapping[str, str] | None = None,
         timeout: aiohttp.ClientTimeout = TIMEOUT,

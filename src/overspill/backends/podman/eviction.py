@@ -11,7 +11,7 @@ from overspill.backends.podman.supervisor import Supervisor
 from overspill.backends.podman.volumes import disk_usage
 from overspill.model.work import EmptyDir
 
-__all__ = ["enforce_limits"]
+__all__ = ["enforce_limits", "enforce_once"]
 
 PERIOD = 10.0  # seconds; the kubelet's housekeeping interval
 
@@ -19,9 +19,14 @@ PERIOD = 10.0  # seconds; the kubelet's housekeeping interval
 async def enforce_limits(supervisors: Callable[[], Iterable[Supervisor]]) -> None:
     """Look at the limited volumes again and again."""
     while True:
-        for supervisor in supervisors():
-            await _enforce(supervisor)
+        await enforce_once(supervisors())
         await asyncio.sleep(PERIOD)
+
+
+async def enforce_once(supervisors: Iterable[Supervisor]) -> None:
+    """Look at the limited volumes of some pods."""
+    for supervisor in supervisors:
+        await _enforce(supervisor)
 
 
 async def _enforce(supervisor: Supervisor) -> None:

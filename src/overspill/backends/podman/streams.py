@@ -22,6 +22,8 @@ __all__ = ["Hijacked", "attach_container", "exec_in_container"]
 
 BLOCK = 64 << 10
 FRAME = struct.Struct(">BxxxL")
+# Seconds within which a container whose output has ended is known to have ended itself.
+END_IS_NEAR = 2.0
 KILL = ("kill", "-KILL")
 
 
@@ -140,10 +142,7 @@ async def attach_container(
     reader, writer = await _hijack(podman, f"/containers/{container}/attach?{query}", None)
 
     async def finish() -> int:
-        with suppress(NotFound):
-            state = (await podman.inspect(container)).state
-            return state.exit_code if state.status in {"exited", "stopped"} else 0
-        return 0
+        return await podman.wait(container, seconds=END_IS_NEAR) or 0
 
     async def leave() -> None:
         return
