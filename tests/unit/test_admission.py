@@ -161,6 +161,14 @@ def test_fields_that_nobody_honours_are_all_named_and_the_pod_waits():
     assert make_admission(pod_fields=["containers[].livenessProbe.*"]).admit(pod).message.count("spec.") == 1
 
 
+def test_a_value_of_a_later_kubernetes_is_named_and_the_pod_waits():
+    refusal = make_admission().admit(make_pod({"imagePullPolicy": "WhenCheap"}))
+    assert (refusal.reason, refusal.terminal) == (UNSUPPORTED, False)
+    assert refusal.message.endswith(
+        "Invalid enum value 'WhenCheap' - at `spec.containers[0].imagePullPolicy`"
+    )
+
+
 def test_an_init_container_counts_where_it_takes_more_than_the_others_together():
     big = {"name": "init", "resources": {"requests": {"cpu": "3", "memory": "1Gi"}}}
     small = {"name": "more", "resources": {"requests": {"cpu": "1", "memory": "2Gi"}}}

@@ -8,6 +8,7 @@ The order of the checks and their words are those of k8s.io/kubernetes/pkg/kubel
 
 from collections.abc import Iterable, Iterator, Mapping
 
+import msgspec
 from msgspec import Struct
 
 from overspill.backends.base import Capabilities
@@ -78,7 +79,12 @@ class Admission:
         """Why the pod is refused, or None: then it counts, until `release`. A pod that counts is not judged again."""
         if pod.metadata.uid in self._held:
             return None
-        spec = pod.decoded_spec()
+        try:
+            spec = pod.decoded_spec()
+        except msgspec.ValidationError as error:
+            # A value that a later Kubernetes allows: named like a field, not tried again and again.
+            told = str(error).replace("$.", "spec.")
+            return Refusal(UNSUPPORTED, f"not understood on this node: {told}", terminal=False)
         held = _held(spec)
         refusal = _of_daemon_set(pod) or self._unsupported(pod) or self._kubelets(spec, held)
         if refusal is None:

@@ -285,6 +285,7 @@ def _below(name: str, item: Any, rule: _Rule) -> Iterable[str]:
         return [
             f"{_step(name)}[{index}]{path}"
             for index, one in enumerate(item)
+            if type(one) is dict  # a list of the API holds one kind of thing; be sure all the same
             for path in _offending(one, rule.fields)
         ]
     return () if rule.leaf or item == rule.default or item in (None, "", []) else (_step(name),)
