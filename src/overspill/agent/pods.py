@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import structlog
 
-from overspill.agent.admission import Admission, Refusal
+from overspill.agent.admission import UNSUPPORTED, Admission, Refusal
 from overspill.agent.plan import Create, Delete, Fail, Finalize, Forget, Memory, Nothing, plan
 from overspill.agent.podevents import changes
 from overspill.agent.sources import Sources
 from overspill.agent.spec import Missing, NodeFacts, resolve, resolve_volumes
 from overspill.backends.base import Backend
-from overspill.errors import Conflict, NotFound, Rejected, Unsupported
+from overspill.errors import Conflict, Misconfigured, NotFound, Rejected, Unsupported
 from overspill.kube.cache import Cache, Key
 from overspill.kube.client import Client
 from overspill.kube.events import Events, ObjectRef
@@ -91,7 +91,7 @@ class Pods:
             pod = self.cache.get(key)
             if pod is None or not self._writer.is_echo(key, pod.metadata.resource_version):
                 self.queue.add(key)
-            if pod is not None and pod.ended:
+            if pod is None or pod.ended:
                 self._admission.release(key.uid)
         if batch.replace:
             for seen in self._seen.values():  # orphans: the backend runs what the apiserver does not know
@@ -174,8 +174,11 @@ class Pods:
         except Missing as missing:
             return self._wait_for(key, pod, memory, missing)
         except (Unsupported, Rejected) as error:
-            self._refuse(key, pod, memory, Refusal("Unsupported", str(error), terminal=False))
+            self._refuse(key, pod, memory, Refusal(UNSUPPORTED, str(error), terminal=False))
             return None
+        except Misconfigured as error:
+            self._events.warning(_reference(key), "FailedCreatePodContainer", str(error))
+            raise
         memory.attempt, memory.waits = attempt, 0
         memory.refresh_at = _refresh_at(resolved.work.volumes, self._clock())
         return self._until_refresh(memory)

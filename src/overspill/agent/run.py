@@ -154,7 +154,7 @@ class Agent:
             backend=backend,
             writer=self._writer,
             events=self._events,
-            sources=Sources(client),
+            sources=Sources(client, issue_tokens=backend.capabilities.reads_files),
             admission=self._admission,
             node=facts,
             workers=settings.workers,

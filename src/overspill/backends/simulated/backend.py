@@ -53,6 +53,7 @@ CAPABILITIES = Capabilities(
         }
     ),
     verbs=frozenset({"logs", "exec", "attach", "port-forward", "metrics"}),
+    reads_files=False,
 )
 
 
