@@ -1,11 +1,9 @@
-"""`overspill up`, `down`, `status`, `kubeconfig`, `kubectl`, `load-image`: the local cluster.
+"""`overspill up`, `down`, `status`, `load-image`: the local cluster.
 
 In: flags. Out: data on stdout, talk on stderr. What they do is in `overspill.local`.
 """
 
 import asyncio
-import os
-import sys
 from typing import Annotated, Literal
 
 import msgspec
@@ -13,16 +11,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from overspill.errors import NotFound
+from overspill.cli.access import DEFAULT_NAME, Name
 from overspill.local import cluster
-from overspill.local.paths import cluster_paths
-from overspill.local.plan import Options, load_plan
+from overspill.local.plan import Options
 from overspill.local.talk import say
 
-__all__ = ["down", "kubeconfig", "kubectl", "status", "up"]
-
-Name = Annotated[str, typer.Option("--name", help="Name of the cluster.")]
-DEFAULT_NAME = "overspill"
+__all__ = ["down", "load_image", "status", "up"]
 
 
 def up(
@@ -91,23 +85,12 @@ def _print_status(found: cluster.Status) -> None:
         console.print(table)
 
 
-def kubeconfig(name: Name = DEFAULT_NAME) -> None:
-    """Print the kubeconfig of a local cluster's administrator."""
-    load_plan(name)
-    try:
-        sys.stdout.write(cluster_paths(name).kubeconfig.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise NotFound(
-            f"cluster {name!r} has no kubeconfig yet; `overspill up --name {name}` goes on"
-        ) from error
-
-
-def kubectl(
-    arguments: Annotated[
-        list[str], typer.Argument(help="What to hand to kubectl, after `--`.", metavar="ARGS")
+def load_image(
+    image: Annotated[
+        str, typer.Argument(help="An image of your Podman, such as localhost/app:1.", metavar="IMAGE")
     ],
     name: Name = DEFAULT_NAME,
 ) -> None:
-    """Run the local cluster's own kubectl: `overspill kubectl -- get pods -A`."""
-    program, environment = cluster.kubectl_path(name)
-    os.execve(program, ["kubectl", *arguments], {**os.environ, **environment})  # noqa: S606 - becomes kubectl
+    """Copy an image from your Podman into the worker and the cloud of a local cluster."""
+    asyncio.run(cluster.load_image(name, image))
+    say(f"loaded {image} into cluster {name}")

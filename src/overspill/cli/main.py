@@ -22,9 +22,13 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "up": ("overspill.cli.cluster:up", "Start a local cluster, or repair it."),
     "down": ("overspill.cli.cluster:down", "Take a local cluster down; nothing is left."),
     "status": ("overspill.cli.cluster:status", "Show a local cluster: nodes, processes, endpoint."),
-    "kubeconfig": ("overspill.cli.cluster:kubeconfig", "Print a local cluster's kubeconfig."),
-    "kubectl": ("overspill.cli.cluster:kubectl", "Run kubectl against a local cluster."),
+    "kubeconfig": ("overspill.cli.access:kubeconfig", "Print a local cluster's kubeconfig."),
+    "kubectl": ("overspill.cli.access:kubectl", "Run kubectl against a local cluster."),
     "demo": ("overspill.cli.demo:demo", "Walk through everything on a fresh local cluster."),
+    "load-image": (
+        "overspill.cli.cluster:load_image",
+        "Copy an image from your Podman into a local cluster.",
+    ),
     "agent": ("overspill.cli.agent:agent", "Be one virtual node."),
 }
 # kubectl's own flags are not ours to read.

@@ -21,9 +21,9 @@ from overspill.local.images import PREFIX
 from overspill.local.paths import cache_root, repository
 from overspill.local.talk import step
 
-__all__ = ["AGENT_IMAGE", "agent_archive", "runtime_distributions"]
+__all__ = ["agent_archive", "runtime_distributions"]
 
-AGENT_IMAGE = f"{PREFIX}/agent:{overspill.__version__}"
+AGENT_REPOSITORY = f"{PREFIX}/agent"
 DEBIAN_PACKAGES = "python3-minimal,libpython3-stdlib,ca-certificates"
 # Debian's own place for packages that are not Debian's.
 SITE_PACKAGES = f"usr/local/lib/python3.{sys.version_info.minor}/dist-packages"
@@ -35,38 +35,43 @@ LEFT_OUT = (
     "var/cache/apt/*",
 )
 EXTRAS = ("uvloop",)
+# Archives kept in the cache; two checkouts may take turns.
+KEPT = 2
 
 
-async def agent_archive() -> Path:
-    """Have the archive of the agent's image.
+async def agent_archive() -> tuple[str, Path]:
+    """Have the agent's image; returns its name, whose tag changes with its content, and its archive.
 
     Raises:
         Misconfigured: this is no Debian whose Python has the version of the running one, or a tool is missing.
         Retry: Debian's packages could not be had.
     """
     base = await _debian_root()
-    packages = list(runtime_distributions("overspill"))
-    target = cache_root() / "images" / f"agent-{_key(base, packages)}.tar"
+    packages = await _packages_layer(
+        [each for each in runtime_distributions("overspill") if each.name != "overspill"]
+    )
+    key = hashlib.sha256(f"{base.name} {packages.name} {_source_key()}".encode()).hexdigest()[:12]
+    name = f"{AGENT_REPOSITORY}:{overspill.__version__}-{key}"
+    target = cache_root() / "images" / f"agent-{key}.tar"
     if not target.exists():
-        async with step("building the agent's image", expected="15 s"):
+        async with step("building the agent's image", expected="3 s"):
             with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-                layer = await _package_layer(Path(folder), packages)
                 image = Image(
-                    name=AGENT_IMAGE,
-                    layers=[base, layer],
+                    name=name,
+                    layers=[base, packages, await _source_layer(Path(folder))],
                     entrypoint=("overspill",),
                     command=("agent",),
                     env={"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"},
                 )
                 write_archive(target, [image])
         _forget_older(target)
-    return target
+    return name, target
 
 
 def _forget_older(target: Path) -> None:
-    """An image of 100 MB per change of the source would fill the cache."""
+    """An archive of 130 MB for each change of the source would fill the cache."""
     archives = sorted(target.parent.glob("agent-*.tar"), key=lambda path: path.stat().st_mtime)
-    for path in archives[:-2]:
+    for path in archives[:-KEPT]:
         path.unlink(missing_ok=True)
 
 
@@ -128,35 +133,51 @@ def runtime_distributions(name: str) -> Iterator[Distribution]:
         waiting.extend(re.split(r"[ ;<>=!~\[(]", line, maxsplit=1)[0].lower() for line in needed)
 
 
-def _key(base: Path, packages: list[Distribution]) -> str:
-    digest = hashlib.sha256(base.name.encode())
-    for name in sorted(f"{package.name} {package.version}" for package in packages):
-        digest.update(name.encode())
+def _source_key() -> str:
+    digest = hashlib.sha256()
     source = Path(overspill.__file__).parent
-    files = [*source.rglob("*.py"), *source.rglob("*.j2"), repository() / "pyproject.toml"]
-    for file in sorted(files):
-        digest.update(str(file).encode() + b"\0" + file.read_bytes())
-    return digest.hexdigest()[:16]
+    for file in [*sorted(source.rglob("*")), repository() / "pyproject.toml"]:
+        if file.is_file() and "__pycache__" not in file.parts:
+            digest.update(str(file.relative_to(repository())).encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
 
 
-async def _package_layer(folder: Path, packages: list[Distribution]) -> Path:
+async def _packages_layer(packages: list[Distribution]) -> Path:
+    """What others wrote: changes seldom, so it is a layer and a file of its own."""
+    names = sorted(f"{package.name} {package.version}" for package in packages)
+    key = hashlib.sha256(repr((sys.version_info[:2], names)).encode()).hexdigest()[:12]
+    target = cache_root() / "images" / f"packages-{key}.tar"
+    if not target.exists():
+        async with step("packing the agent's libraries", expected="10 s"):
+            with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+                root = Path(folder) / "root"
+                for package in packages:
+                    _copy_package(package, root / SITE_PACKAGES)
+                part = await _layer(root, Path(folder) / "layer.tar")
+                part.replace(target)
+    return target
+
+
+async def _source_layer(folder: Path) -> Path:
     root = folder / "root"
     site = root / SITE_PACKAGES
-    for package in packages:
-        _copy_package(package, site)
+    _copy_package(distribution("overspill"), site)
     source = Path(overspill.__file__).parent
     shutil.copytree(source, site / "overspill", ignore=shutil.ignore_patterns("__pycache__"))
-    # The layer's files get a fixed time, by which Python would take bytecode for stale.
-    compiling = ("-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", "-s", root, site)
-    await run([sys.executable, *compiling], timeout=300)
     program = root / "usr/local/bin/overspill"
     program.parent.mkdir(parents=True)
     program.write_text("#!/usr/bin/python3\nfrom overspill.cli.main import main\nmain()\n", encoding="utf-8")
     program.chmod(0o755)
-    layer = folder / "packages.tar"
+    return await _layer(root, folder / "source.tar")
+
+
+async def _layer(root: Path, target: Path) -> Path:
+    # The layer's files get a fixed time, by which Python would take bytecode for stale.
+    compiling = ("-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", "-s", root)
+    await run([sys.executable, *compiling, root / SITE_PACKAGES], timeout=300)
     options = ("--sort=name", "--mtime=@0", "--owner=0", "--group=0", "--numeric-owner")
-    await run(["tar", "-C", root, *options, "-cf", layer, "."])
-    return layer
+    await run(["tar", "-C", root, *options, "-cf", target, "."])
+    return target
 
 
 def _copy_package(package: Distribution, site: Path) -> None:

@@ -5,7 +5,6 @@ repeated and repairs what died; `down` clears whatever an `up` left, however it 
 """
 
 import asyncio
-import os
 import shutil
 import time
 from pathlib import Path
@@ -13,13 +12,14 @@ from pathlib import Path
 from msgspec import Struct
 
 from overspill.errors import NotFound
-from overspill.local import cloud, controlplane, network, worker
-from overspill.local.agentimage import AGENT_IMAGE, agent_archive
+from overspill.local import cloud, controlplane, images, network, worker
+from overspill.local.agentimage import agent_archive
 from overspill.local.builds import Programs, build_all
 from overspill.local.certificates import WORKER, ensure_certificates
 from overspill.local.cgroups import pids_in_cgroup, remove_cgroup
 from overspill.local.commands import all_of
 from overspill.local.images import BASE_IMAGES, PAUSE, base_archive
+from overspill.local.kubectl import kubectl, kubectl_path
 from overspill.local.machine import ensure_machine, members, remove_machine
 from overspill.local.nodes import NodeStatus, nodes, wait_for_nodes
 from overspill.local.paths import Paths, cluster_paths
@@ -27,9 +27,9 @@ from overspill.local.plan import Options, Plan, load_plan, lock, make_plan
 from overspill.local.processes import Processes, end, marked, started_at, with_descendants
 from overspill.local.render import render
 from overspill.local.talk import say
-from overspill.local.virtualnodes import kubectl, node_names, start_agent_pods, start_agents
+from overspill.local.virtualnodes import node_names, start_agent_pods, start_agents
 
-__all__ = ["ProcessStatus", "Status", "down", "kubectl_path", "status", "up"]
+__all__ = ["ProcessStatus", "Status", "down", "kubectl_path", "load_image", "status", "up"]
 
 
 class ProcessStatus(Struct, frozen=True, rename="camel"):
@@ -79,6 +79,7 @@ class _Start:
     def __init__(self, paths: Paths, plan: Plan, built: Programs, *, scale: bool) -> None:
         self._paths, self._plan, self._built, self._scale = paths, plan, built, scale
         self._apiserver_ready = asyncio.Event()
+        self._agent_image = ""
 
     async def run(self) -> None:
         paths, plan = self._paths, self._plan
@@ -99,7 +100,7 @@ class _Start:
         paths, plan, built = self._paths, self._plan, self._built
         await controlplane.start(paths, plan, built)
         self._apiserver_ready.set()
-        await kubectl(paths, built, "apply", "-f", "-", stdin=_system_manifest(plan))
+        await kubectl(paths, "apply", "-f", "-", stdin=_system_manifest(plan))
         if plan.machine:
             network.start_proxy(paths, built)
             await network.start_dns(paths, plan, built)
@@ -110,11 +111,10 @@ class _Start:
         await self._ensure_worker_images(BASE_IMAGES, base_archive(built))
         await self._apiserver_ready.wait()
         worker.start_kubelet(paths, plan, built)
-        await all_of(self._agent_image(), wait_for_nodes(paths, plan, {WORKER}))
-
-    async def _agent_image(self) -> None:
-        archive = await agent_archive()
-        await self._ensure_worker_images({AGENT_IMAGE}, archive)
+        if plan.virtual_nodes:
+            self._agent_image, archive = await agent_archive()
+            await self._ensure_worker_images({self._agent_image}, archive)
+        await wait_for_nodes(paths, plan, {WORKER})
 
     async def _ensure_worker_images(self, names: set[str], archive: Path) -> None:
         if not await worker.has_images(self._paths, self._built, names):
@@ -126,11 +126,13 @@ class _Start:
             await cloud.load_images(self._paths, base_archive(self._built))
 
     async def _virtual_nodes(self) -> None:
-        paths, plan, built = self._paths, self._plan, self._built
+        paths, plan = self._paths, self._plan
+        if not plan.virtual_nodes and not self._scale:
+            return
         if plan.workers:
-            count = await start_agent_pods(paths, plan, built, scale=self._scale)
+            count = await start_agent_pods(paths, plan, image=self._agent_image, scale=self._scale)
         else:
-            count = await start_agents(paths, plan, built)
+            count = await start_agents(paths, plan)
         await wait_for_nodes(paths, plan, set(node_names(count)))
 
 
@@ -210,16 +212,11 @@ async def status(name: str) -> Status:
     )
 
 
-def kubectl_path(name: str) -> tuple[str, dict[str, str]]:
-    """The kubectl of a cluster and the environment to run it in.
+async def load_image(name: str, image: str) -> None:
+    """Copy an image from the user's Podman into a cluster.
 
     Raises:
-        NotFound: there is no such cluster, or it never came as far as having a kubeconfig.
+        NotFound: there is no such cluster or image.
     """
-    load_plan(name)
-    paths = cluster_paths(name)
-    process = Processes(paths).find("kube-apiserver")
-    if process is None:
-        raise NotFound(f"cluster {name!r} has no apiserver yet; `overspill up --name {name}` goes on with it")
-    kubectl = os.path.join(os.path.dirname(process.argv[0]), "kubectl")  # noqa: PTH118, PTH120 - plain text
-    return kubectl, {"KUBECONFIG": str(paths.kubeconfig)}
+    plan = load_plan(name)
+    await images.load_image(cluster_paths(name), plan, await build_all(), image)

@@ -9,12 +9,16 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from overspill.errors import Misconfigured
+from overspill.errors import Misconfigured, NotFound
 from overspill.local.archive import File, Image, layer_of, write_archive
 from overspill.local.builds import Programs
-from overspill.local.paths import cache_root
+from overspill.local.cloud import load_images
+from overspill.local.commands import run, succeeds
+from overspill.local.paths import Paths, cache_root
+from overspill.local.plan import Plan
+from overspill.local.worker import import_images
 
-__all__ = ["BASE_IMAGES", "BUSYBOX", "PAUSE", "PREFIX", "WEB", "base_archive"]
+__all__ = ["BASE_IMAGES", "BUSYBOX", "PAUSE", "PREFIX", "WEB", "base_archive", "load_image"]
 
 PREFIX = "localhost/overspill"
 PAUSE = f"{PREFIX}/pause:1"
@@ -87,3 +91,25 @@ def _images(folder: Path, busybox: Path, pause: Path) -> list[Image]:
             for version, name in enumerate(WEB, start=1)
         ),
     ]
+
+
+async def load_image(paths: Paths, plan: Plan, built: Programs, name: str) -> None:
+    """Copy an image from the user's Podman to the worker and the cloud.
+
+    Raises:
+        NotFound: the user's Podman has no such image.
+        Misconfigured: the cluster has nowhere to load images into, or Podman is missing.
+    """
+    if not plan.machine:
+        raise Misconfigured(
+            f"cluster {plan.name!r} runs no containers: it has no worker and no podman backend"
+        )
+    if not await succeeds(["podman", "image", "exists", name]):
+        raise NotFound(f"Podman has no image {name!r}; see `podman images`, or build it with `podman build`")
+    with tempfile.TemporaryDirectory() as folder:
+        archive = Path(folder) / "image.tar"
+        await run(["podman", "save", "--output", archive, name], timeout=600)
+        if plan.workers:
+            await import_images(paths, built, archive)
+        if plan.backend == "podman":
+            await load_images(paths, archive)

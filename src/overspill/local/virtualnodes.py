@@ -14,16 +14,14 @@ import msgspec
 import yaml
 from msgspec import Struct
 
-from overspill.local.agentimage import AGENT_IMAGE
-from overspill.local.builds import Programs
 from overspill.local.cloud import cloud_facts
-from overspill.local.commands import run
 from overspill.local.controlplane import get
+from overspill.local.kubectl import kubectl
 from overspill.local.paths import Paths, repository, write_file
 from overspill.local.plan import Plan
 from overspill.local.processes import Processes, Program
 
-__all__ = ["AGENT_NAME", "kubectl", "node_names", "start_agent_pods", "start_agents"]
+__all__ = ["AGENT_NAME", "node_names", "start_agent_pods", "start_agents"]
 
 AGENT_NAME = "virtual-node-eci"
 STATEFUL_SET = f"/apis/apps/v1/namespaces/kube-system/statefulsets/{AGENT_NAME}"
@@ -43,7 +41,7 @@ def node_names(count: int) -> list[str]:
     return [f"{AGENT_NAME}-{index}" for index in range(count)]
 
 
-async def start_agent_pods(paths: Paths, plan: Plan, built: Programs, *, scale: bool) -> int:
+async def start_agent_pods(paths: Paths, plan: Plan, *, image: str, scale: bool) -> int:
     """Apply the manifests; returns how many virtual nodes there will be.
 
     A StatefulSet that somebody has scaled keeps its replicas, unless `scale` asks for the plan's number.
@@ -52,15 +50,19 @@ async def start_agent_pods(paths: Paths, plan: Plan, built: Programs, *, scale: 
     count = plan.virtual_nodes
     if found is not None and not scale:
         count = msgspec.json.decode(found, type=_StatefulSet).spec.replicas
+    if count == 0:
+        if found is not None:
+            await kubectl(paths, "-n", "kube-system", "scale", "statefulset", AGENT_NAME, "--replicas=0")
+        return 0
     folder = paths.config / "deploy"
-    write_file(folder / "kustomization.yaml", _overlay(plan, folder, count=count))
-    await kubectl(paths, built, "apply", "-k", str(folder))
+    write_file(folder / "kustomization.yaml", _overlay(plan, folder, count=count, image=image))
+    await kubectl(paths, "apply", "-k", str(folder))
     return count
 
 
-def _overlay(plan: Plan, folder: Path, *, count: int) -> str:
+def _overlay(plan: Plan, folder: Path, *, count: int, image: str) -> str:
     base = repository() / "deploy" / ("podman" if plan.backend == "podman" else "base")
-    name, _, tag = AGENT_IMAGE.rpartition(":")
+    name, _, tag = image.rpartition(":")
     content = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
@@ -72,11 +74,11 @@ def _overlay(plan: Plan, folder: Path, *, count: int) -> str:
     return yaml.safe_dump(content, sort_keys=False)
 
 
-async def start_agents(paths: Paths, plan: Plan, built: Programs) -> int:
+async def start_agents(paths: Paths, plan: Plan) -> int:
     """Have the agents running as processes of this machine; returns how many there are."""
     deploy = repository() / "deploy"
-    await kubectl(paths, built, "apply", "-f", str(deploy / "base" / "rbac.yaml"))
-    await kubectl(paths, built, "apply", "-k", str(deploy / "injection"))
+    await kubectl(paths, "apply", "-f", str(deploy / "base" / "rbac.yaml"))
+    await kubectl(paths, "apply", "-k", str(deploy / "injection"))
     processes = Processes(paths)
     wanted = node_names(plan.virtual_nodes)
     for process in processes.all():
@@ -102,8 +104,3 @@ def agent_argv(paths: Paths, plan: Plan, node: str) -> tuple[str, ...]:
         *(f"--{key}={value}" for key, value in flags.items()),
         *(f"--backend-option={key}={value}" for key, value in options.items()),
     )
-
-
-async def kubectl(paths: Paths, built: Programs, *arguments: str, stdin: bytes = b"") -> bytes:
-    """Run kubectl as the administrator."""
-    return await run([built.path("kubectl"), f"--kubeconfig={paths.kubeconfig}", *arguments], stdin=stdin)
