@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from overspill.local.cluster import kubectl_path
+from overspill.local.kubectl import kubectl_path
 
 ROOT = pathlib.Path(__file__).parents[2]
 OVERSPILL = str(pathlib.Path(sys.executable).parent / "overspill")

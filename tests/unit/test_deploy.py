@@ -11,7 +11,6 @@ import overspill
 from overspill import names
 from overspill.agent.permissions import PERMISSIONS
 from overspill.kube import resources
-from overspill.local.virtualnodes import Overlay, write_overlay
 from overspill.settings import AgentSettings, load_agent_settings
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -63,18 +62,31 @@ VERBS["Watch"] = ("list", "watch")
 
 def called(module):
     """(resource, subresource, verb) of every call of the client in a module, read from its syntax tree."""
-    for node in ast.walk(ast.parse(module.read_text())):
-        if not isinstance(node, ast.Call):
-            continue
-        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-        name = name.removeprefix("_")  # a module's own _get passes the resource on to the client's
-        constants = [arg.id for arg in node.args if isinstance(arg, ast.Name) and hasattr(resources, arg.id)]
-        if name in VERBS and constants and constants[0].isupper():
-            subresource = next(
-                (keyword.value.value for keyword in node.keywords if keyword.arg == "subresource"), ""
-            )
-            for verb in VERBS[name]:
-                yield getattr(resources, constants[0]).plural, subresource, verb
+    for function in ast.walk(ast.parse(module.read_text())):
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            calls = [node for node in ast.walk(function) if isinstance(node, ast.Call)]
+            requests = [call.args[0] for call in calls if name_of(call) == "request"]
+            methods = [each.value.lower() for each in requests if isinstance(each, ast.Constant)]
+            for call in calls:
+                # `PODS.path(…)` belongs to the `request("PATCH", …)` of the same function.
+                verbs = methods if name_of(call) == "path" else VERBS.get(name_of(call), ())
+                for resource in resource_of(call):
+                    yield from ((resource.plural, keyword(call, "subresource"), verb) for verb in verbs)
+
+
+def name_of(call):
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    return name.removeprefix("_")  # a module's own _get passes the resource on to the client's
+
+
+def resource_of(call):
+    receiver = [call.func.value] if isinstance(call.func, ast.Attribute) else []
+    known = [getattr(resources, getattr(node, "id", ""), None) for node in (*receiver, *call.args)]
+    return [each for each in known if isinstance(each, resources.Resource)]
+
+
+def keyword(call, name):
+    return next((each.value.value for each in call.keywords if each.arg == name), "")
 
 
 def test_table_is_what_the_source_calls():
@@ -134,49 +146,10 @@ def test_policy_uses_the_names_of_the_code():
     assert f"'{names.NODE_TYPE}'" in variables["requirement"]
 
 
-@pytest.fixture
-def overlay(tmp_path):
-    """An overlay with everything set, as parsed files by name."""
-    write_overlay(
-        Overlay(
-            image="localhost/overspill:abc",
-            replicas=3,
-            backend="podman",
-            options={"socket": "/s/podman/podman.sock", "data_dir": "/s/pods"},
-            settings={"logLevel": "debug"},
-            host_folders=(pathlib.Path("/s/podman"), pathlib.Path("/s/pods")),
-        ),
-        folder=tmp_path,
-        deploy=ROOT / "deploy",
-    )
-    return tmp_path
-
-
-def test_overlay_writes_settings_the_agent_understands(overlay):
-    settings = load_agent_settings(str(overlay / "agent.yaml"), environ={})
-    assert settings.backend_options["data_dir"] == "/s/pods"
-    assert (settings.backend, settings.log_level) == ("podman", "debug")
-
-
-def test_overlay_points_to_the_base_and_to_the_image(overlay):
-    kustomization = yaml.safe_load((overlay / "kustomization.yaml").read_text())
-    assert (overlay / kustomization["resources"][0]).resolve() == BASE
-    assert kustomization["images"] == [
-        {"name": "overspill", "newName": "localhost/overspill", "newTag": "abc"}
-    ]
-    assert kustomization["replicas"] == [{"name": "virtual-node-eci", "count": 3}]
-
-
-def test_overlay_mounts_host_folders_under_their_own_path(overlay):
-    patch = yaml.safe_load((overlay / "statefulset.yaml").read_text())["spec"]["template"]["spec"]
-    mounts = {mount["name"]: mount["mountPath"] for mount in patch["containers"][0]["volumeMounts"]}
-    volumes = {volume["name"]: volume["hostPath"]["path"] for volume in patch["volumes"]}
+def test_podman_overlay_mounts_what_its_settings_name():
+    options = load_agent_settings(str(ROOT / "deploy/podman/agent.yaml"), environ={}).backend_options
+    spec = of_kind(ROOT / "deploy/podman/statefulset.yaml", "StatefulSet")["spec"]["template"]["spec"]
+    mounts = {mount["name"]: mount["mountPath"] for mount in spec["containers"][0]["volumeMounts"]}
+    volumes = {volume["name"]: volume["hostPath"]["path"] for volume in spec["volumes"]}
     assert mounts == volumes
-    assert set(mounts.values()) == {"/s/podman", "/s/pods"}
-
-
-def test_overlay_gives_no_rights_without_host_folders(tmp_path):
-    write_overlay(
-        Overlay(image="overspill:1", replicas=1, backend="simulated"), folder=tmp_path, deploy=ROOT / "deploy"
-    )
-    assert yaml.safe_load((tmp_path / "statefulset.yaml").read_text())["spec"]["template"]["spec"] == {}
+    assert set(mounts.values()) == {str(pathlib.Path(options["socket"]).parent), options["data_dir"]}

@@ -45,7 +45,7 @@ PERMISSIONS = (
     Permission(resources.NODES, ("patch",), "tell the node's conditions and capacity", subresource="status"),
     Permission(
         resources.LEASES,
-        ("create", "get", "update"),
+        ("create", "get", "patch", "update"),
         "the node's heartbeat, and the proof that no other agent is this node",
         namespace="kube-node-lease",
     ),

@@ -55,7 +55,7 @@ def _start_agents(walk: Walk) -> None:
                 name=f"agent-{name}",
                 argv=(
                     *(_overspill(), "agent", "--node-name", name, "--backend", "simulated"),
-                    *("--kubeconfig", str(walk.paths.kubeconfig), "--labels", "pool=simulated"),
+                    *("--kubeconfig", str(walk.paths.kubeconfig), "--label", "pool=simulated"),
                     *("--node-ip", walk.plan.host_address, "--health-address", "127.0.0.1:0"),
                 ),
             )

@@ -17,8 +17,8 @@ from rich.console import Console
 
 from overspill.errors import OverspillError
 from overspill.local.cloud import cloud_facts
-from overspill.local.cluster import kubectl_path
 from overspill.local.commands import run
+from overspill.local.kubectl import kubectl_path
 from overspill.local.paths import cluster_paths
 from overspill.local.plan import load_plan
 
