@@ -17,23 +17,78 @@ from overspill.emulator.cloud import Cloud
 from overspill.emulator.faults import Fault, Faults
 from overspill.emulator.refusals import Refused
 
-__all__ = ["admin_application"]
+__all__ = ["Admin"]
 
 LOOPBACK = {"127.0.0.1", "localhost", "[::1]"}
 
 
-def admin_application(
-    cloud: Cloud, front: Front, faults: Faults, facts: Mapping[str, Any]
-) -> web.Application:
-    """The server of the admin port. `facts` is what `status` tells beside the counts; no secret is in it."""
-    app = web.Application(middlewares=[_own_host])
-    app.router.add_get("/status", lambda _: _status(cloud, front, facts))
-    app.router.add_get("/bill", lambda _: _bill(cloud))
-    app.router.add_get("/faults", lambda _: _faults(faults))
-    app.router.add_post("/faults", lambda request: _add_fault(request, faults))
-    app.router.add_delete("/faults", lambda request: _clear(request, faults))
-    app.router.add_post("/spot/{group}", lambda request: _interrupt(request, cloud))
-    return app
+class Admin:
+    """What the admin port does. `facts` is what `status` tells beside the counts; no secret is in it."""
+
+    def __init__(self, cloud: Cloud, front: Front, faults: Faults, facts: Mapping[str, Any]) -> None:
+        self._cloud = cloud
+        self._front = front
+        self._faults = faults
+        self._facts = facts
+
+    def application(self) -> web.Application:
+        """The server."""
+        app = web.Application(middlewares=[_own_host])
+        app.router.add_get("/status", self._status)
+        app.router.add_get("/bill", self._bill)
+        app.router.add_get("/faults", self._list_faults)
+        app.router.add_post("/faults", self._add_fault)
+        app.router.add_delete("/faults", self._clear_faults)
+        app.router.add_post("/spot/{group}", self._interrupt)
+        return app
+
+    async def _status(self, _: web.Request) -> web.Response:
+        books, network = self._cloud.books, self._cloud.network
+        return _json(
+            {
+                **self._facts,
+                "groups": Counter(entry.group.status for entry in books.entries() if not entry.group.hidden),
+                "vcpu": {"used": books.used_cpu, "quota": self._cloud.max_cpu},
+                "vSwitches": [
+                    {"id": v.id, "zone": v.zone, "cidr": v.cidr, "free": network.pools[v.id].free}
+                    for v in network.vswitches.values()
+                ],
+                "securityGroups": [
+                    {"id": g.id, "kind": g.kind, "members": network.members[g.id]}
+                    for g in network.security_groups.values()
+                ],
+                "calls": self._front.calls,
+            }
+        )
+
+    async def _bill(self, _: web.Request) -> web.Response:
+        lines = self._cloud.store.bill()
+        return _json({"total": total(lines, now=self._cloud.clock()), "lines": lines})
+
+    async def _list_faults(self, _: web.Request) -> web.Response:
+        armed = self._faults.listed()
+        return _json([{"number": a.number, "met": a.met, "left": a.left, "fault": a.fault} for a in armed])
+
+    async def _add_fault(self, request: web.Request) -> web.Response:
+        try:
+            fault = msgspec.json.decode(await request.read(), type=Fault)
+        except msgspec.DecodeError as error:
+            raise web.HTTPBadRequest(text=f"This is no fault: {error}") from error
+        return _json({"number": self._faults.add(fault)}, 201)
+
+    async def _clear_faults(self, request: web.Request) -> web.Response:
+        number = request.query.get("number", "")
+        if number and not number.isdigit():
+            raise web.HTTPBadRequest(text="A fault is cleared by its number.")
+        self._faults.clear(int(number) if number else None)
+        return _json({})
+
+    async def _interrupt(self, request: web.Request) -> web.Response:
+        try:
+            self._cloud.interrupt(request.match_info["group"])
+        except Refused as refused:
+            return _json({"Code": refused.code, "Message": refused.message}, refused.status)
+        return _json({})
 
 
 @web.middleware
@@ -47,58 +102,3 @@ async def _own_host(request: web.Request, handler: Any) -> web.StreamResponse:
 
 def _json(body: Any, status: int = 200) -> web.Response:
     return web.Response(status=status, body=msgspec.json.encode(body), content_type="application/json")
-
-
-async def _status(cloud: Cloud, front: Front, facts: Mapping[str, Any]) -> web.Response:
-    books = cloud.books
-    network = cloud.network
-    return _json(
-        {
-            **facts,
-            "groups": Counter(entry.group.status for entry in books.entries() if not entry.group.hidden),
-            "vcpu": {"used": books.used_cpu, "quota": cloud.max_cpu},
-            "vSwitches": [
-                {"id": v.id, "zone": v.zone, "cidr": v.cidr, "free": network.pools[v.id].free}
-                for v in network.vswitches.values()
-            ],
-            "securityGroups": [
-                {"id": g.id, "kind": g.kind, "members": network.members[g.id]}
-                for g in network.security_groups.values()
-            ],
-            "calls": front.calls,
-        }
-    )
-
-
-async def _bill(cloud: Cloud) -> web.Response:
-    lines = cloud.store.bill()
-    return _json({"total": total(lines, now=cloud.clock()), "lines": lines})
-
-
-async def _faults(faults: Faults) -> web.Response:
-    listed = [{"number": a.number, "met": a.met, "left": a.left, "fault": a.fault} for a in faults.listed()]
-    return _json(listed)
-
-
-async def _add_fault(request: web.Request, faults: Faults) -> web.Response:
-    try:
-        fault = msgspec.json.decode(await request.read(), type=Fault)
-    except msgspec.DecodeError as error:
-        raise web.HTTPBadRequest(text=f"This is no fault: {error}") from error
-    return _json({"number": faults.add(fault)}, 201)
-
-
-async def _clear(request: web.Request, faults: Faults) -> web.Response:
-    number = request.query.get("number", "")
-    if number and not number.isdigit():
-        raise web.HTTPBadRequest(text="A fault is cleared by its number.")
-    faults.clear(int(number) if number else None)
-    return _json({})
-
-
-async def _interrupt(request: web.Request, cloud: Cloud) -> web.Response:
-    try:
-        cloud.interrupt(request.match_info["group"])
-    except Refused as refused:
-        return _json({"Code": refused.code, "Message": refused.message}, refused.status)
-    return _json({})

@@ -23,7 +23,7 @@ from msgspec import Struct, field
 
 from overspill.backends.base import Backend
 from overspill.backends.registry import backend_factory
-from overspill.emulator.admin import admin_application
+from overspill.emulator.admin import Admin
 from overspill.emulator.api import MOST_LINE, Front, application
 from overspill.emulator.auth import AccessKey
 from overspill.emulator.books import Books
@@ -131,7 +131,8 @@ async def serve(settings: Settings, *, ready: Callable[[Endpoint], None] = lambd
         await stack.enter_async_context(backend)
         engine = Engine(backend, emulator=cloud.id, books=cloud.books, networks=networks)
         history = History(engine.usage)
-        api, admin = _listen(settings), _listen_for_admin(settings)
+        api = stack.enter_context(_listen(settings))
+        admin = stack.enter_context(_listen_for_admin(settings))
         service = Service(
             cloud=cloud,
             engine=engine,
@@ -143,7 +144,7 @@ async def serve(settings: Settings, *, ready: Callable[[Endpoint], None] = lambd
         front = Front(service, keys=_keys(settings), throttle=Throttle(settings.rates), faults=faults)
         facts = {"endpoint": _url(api), "region": settings.region, "engine": backend.name}
         await _start(stack, application(front), api)
-        await _start(stack, admin_application(cloud, front, faults, facts), admin)
+        await _start(stack, Admin(cloud, front, faults, facts).application(), admin)
         endpoint = _endpoint(settings, api=_url(api), admin=_url(admin))
         _write_endpoint(settings.state, endpoint)
         ready(endpoint)
