@@ -1,0 +1,51 @@
+# `make` alone lists what there is. Everything here may be repeated; what is done is not done again.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint types imports test-unit test-flow test-contract test-e2e bench clean
+.NOTPARALLEL:
+
+bin := .venv/bin
+export YES
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## Install everything that is needed, build the control plane (YES=1: without asking)
+	@scripts/setup
+
+$(bin)/overspill:
+	@scripts/setup
+
+demo: setup ## Walk through virtual nodes on a fresh local cluster (KEEP=1: leave it running)
+	@$(bin)/python -m overspill.cli.main demo
+
+test: setup lint types imports test-unit test-flow test-contract test-e2e ## Run every check and test
+
+lint: $(bin)/overspill ## Check style, format and spelling
+	$(bin)/ruff check
+	$(bin)/ruff format --check
+	$(bin)/codespell
+
+types: $(bin)/overspill ## Check types
+	$(bin)/mypy
+
+imports: $(bin)/overspill ## Check that imports point one way
+	@$(bin)/lint-imports
+
+test-unit: $(bin)/overspill ## Test pure functions
+	$(bin)/pytest -q tests/unit
+
+test-flow: $(bin)/overspill ## Test I/O against small servers in the test's own process
+	$(bin)/pytest -q tests/flow
+
+test-contract: $(bin)/overspill ## Test every backend against the one contract
+	$(bin)/pytest -q tests/contract
+
+test-e2e: $(bin)/overspill ## Test on real clusters (a worker needs root and Podman; without, those tests say so)
+	$(bin)/pytest -q tests/e2e
+
+bench: setup ## Measure the agent on a tuned control plane
+	@$(bin)/python benchmarks/pods.py
+
+clean: ## Remove .venv and the tools' caches; builds stay in the cache folder
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@echo "builds and images stay in $${XDG_CACHE_HOME:-$$HOME/.cache}/overspill; running clusters are untouched"
