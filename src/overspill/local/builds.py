@@ -143,7 +143,12 @@ async def _build(target: Target, source: Path, go: Path, version: str) -> Path:
             await run(
                 [go, "build", "-trimpath", *arguments],
                 cwd=source / target.folder,
-                env={"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly", "GOWORK": "off"},
+                env={
+                    "CGO_ENABLED": "0",
+                    "GOTOOLCHAIN": "local",
+                    "GOFLAGS": "-mod=readonly -buildvcs=false",
+                    "GOWORK": "off",
+                },
                 timeout=BUILD_TIMEOUT,
             )
         for link in target.links:
