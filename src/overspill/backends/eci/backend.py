@@ -1,0 +1,326 @@
+"""The backend `eci`: every pod is a container group of Alibaba Cloud ECI.
+
+In: work specs and questions. Out: sightings and answers. Invariant: all that this object knows can be
+listed anew from ECI by tags; what was still queued is given again by the agent. No call of ECI is made
+while `create` or `delete` is awaited: both are queued, so that a burst of pods holds up nobody.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import structlog
+from msgspec import Struct, structs
+
+from overspill.backends.base import Capabilities, LogOptions, PodUsage, Process
+from overspill.backends.eci import processes
+from overspill.backends.eci.client import Client
+from overspill.backends.eci.containerlogs import Logs
+from overspill.backends.eci.creations import Creations, Order
+from overspill.backends.eci.credentials import find_credentials
+from overspill.backends.eci.faults import ApiConflict
+from overspill.backends.eci.feed import Feed
+from overspill.backends.eci.groups import Groups, Tracked, group_of_work
+from overspill.backends.eci.options import read_options
+from overspill.backends.eci.placements import Placements
+from overspill.backends.eci.poll import Poller
+from overspill.backends.eci.rates import Rates
+from overspill.backends.eci.removals import Removals
+from overspill.backends.eci.tags import node_tags
+from overspill.backends.eci.translate import check
+from overspill.backends.eci.usage import Usage
+from overspill.backends.eci.volumes import volume
+from overspill.errors import NotFound, Rejected, Unsupported
+from overspill.model.fields import BACKEND
+from overspill.model.observation import (
+    ContainerObservation,
+    Gone,
+    Observation,
+    Running,
+    Sighting,
+    Terminated,
+    Waiting,
+)
+from overspill.model.work import Files, Identity, Volume, WorkSpec
+
+__all__ = ["CAPABILITIES", "EciBackend"]
+
+log = structlog.get_logger(__name__)
+
+# ECI's FlexVolume cannot be read-only as a whole; its mounts can.
+CAPABILITIES = Capabilities(
+    pod_fields=BACKEND - {"volumes[].flexVolume.readOnly"},
+    verbs=frozenset({"logs", "exec", "port-forward", "metrics"}),
+)
+# Told as waiting only if it takes longer than a pod usually does.
+LONG_WAIT = 2.0
+# A group that could not be scheduled is removed and asked for anew after this, longer each time; seconds.
+RETRY_FIRST, RETRY_CAP = 30.0, 300.0
+TIDY_EVERY = 1.0
+SILENCE = 60.0
+
+
+class _Nothing(Struct):
+    """An answer that holds nothing but its RequestId."""
+
+
+class EciBackend:
+    """Container groups of one virtual node.
+
+    Attributes:
+        rates: the account's budgets; whoever knows how many agents share the account sets `rates.share`.
+    """
+
+    name = "eci"
+    capabilities = CAPABILITIES
+
+    def __init__(self, *, cluster: str, node: str, options: Mapping[str, Any]) -> None:
+        self._options = read_options(options)
+        self._cluster = cluster
+        self._node = node
+        self.rates = Rates(self._options.budgets)
+        self._client = Client(
+            endpoint=self._options.host,
+            region=self._options.region,
+            credentials=find_credentials(os.environ, region=self._options.region),
+            rates=self.rates,
+        )
+        self._feed = Feed()
+        self._removals = Removals(self._client)
+        self._groups = Groups(self._feed, remove=self._removals.put)
+        self._orders_seen: dict[str, Observation] = {}
+        self._creations = Creations(self._client, Placements(self._options), self)
+        self._poller = Poller(self._client, self._groups, node_tags=node_tags(cluster, node))
+        self._logs = Logs(self._client)
+        self._usage = Usage(self._client, self._groups)
+        self._tasks: asyncio.TaskGroup | None = None
+        self._running: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        """Connect, find this node's groups, and begin to look after them."""
+        await self._client.__aenter__()
+        try:
+            await self._poller.sweep()
+        except BaseException:
+            await self._client.__aexit__(None, None, None)
+            raise
+        log.info("container groups found", node=self._node, groups=len(self._groups))
+        self._tasks = await asyncio.TaskGroup().__aenter__()
+        for name, work in (
+            ("poll", self._poller.run(busy=lambda: bool(self._creations.orders))),
+            ("create", self._creations.run()),
+            ("delete", self._removals.run()),
+            ("usage", self._usage.run()),
+            ("tidy", self._tidy()),
+        ):
+            self._running.append(self._tasks.create_task(work, name=f"eci {name}"))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop looking; the groups go on."""
+        for task in self._running:
+            task.cancel()
+        try:
+            if self._tasks is not None:
+                await self._tasks.__aexit__(None, None, None)
+        finally:
+            await self._client.__aexit__(None, None, None)
+
+    # --- pods come and go ---
+
+    async def create(self, work: WorkSpec) -> None:
+        """Queue a pod's group.
+
+        Raises:
+            Unsupported: names the fields that ECI cannot honour.
+        """
+        check(work)
+        uid = work.identity.uid
+        tracked = self._groups.of_pod(uid)
+        if uid in self._creations.orders or (tracked is not None and not tracked.group.deleting):
+            return
+        eta = self._creations.eta
+        order = self._creations.put(work)
+        wait = f"in the queue for ECI, about {eta:.0f} s" if eta > LONG_WAIT else ""
+        self._tell_order(order, Waiting("ContainerCreating", wait))
+        self._poller.hurry()
+
+    async def delete(self, identity: Identity, *, grace_seconds: int) -> None:  # noqa: ARG002 - ECI takes it at creation only
+        """Queue the removal of a pod's group.
+
+        Raises:
+            NotFound: there is none.
+        """
+        tracked = self._groups.of_pod(identity.uid)
+        if tracked is not None:
+            self._remove(tracked)
+        elif identity.uid in self._creations.orders:
+            order = self._creations.orders[identity.uid]
+            if self._creations.cancel(identity.uid):
+                self.dropped(order)
+            else:
+                self._tell(structs.replace(self._orders_seen[identity.uid], deleting=True))
+        else:
+            raise NotFound(f"no container group of pod {identity.namespace}/{identity.name}")
+
+    def _remove(self, tracked: Tracked) -> None:
+        self._groups.mark_deleting(tracked)
+        self._removals.put(tracked.group.id)
+        self._poller.hurry()
+
+    # --- what becomes of orders ---
+
+    def created(self, order: Order, group_id: str) -> None:
+        """There is a group."""
+        self._orders_seen.pop(order.work.identity.uid, None)
+        group = group_of_work(order.work, group_id, region=self._options.region, created_at=order.asked_at)
+        tracked = self._groups.add(group)
+        if order.cancelled:
+            self._remove(tracked)
+
+    def no_room(self, order: Order, reason: str, message: str) -> None:
+        """There is none yet."""
+        self._tell_order(
+            order, Waiting("ContainerCreating"), reason=reason, message=message, provisioned=False
+        )
+
+    def refused(self, order: Order, message: str) -> None:
+        """ECI does not make it."""
+        self._tell_order(order, Waiting("CreateContainerError", message))
+
+    def dropped(self, order: Order) -> None:
+        """It was taken back in time."""
+        last = self._orders_seen.pop(order.work.identity.uid, None)
+        self._feed.tell(Gone(order.work.identity, last))
+
+    def _tell_order(self, order: Order, waiting: Waiting, **more: Any) -> None:
+        work = order.work
+        before = Waiting("PodInitializing") if work.init_containers else waiting
+        self._tell(
+            Observation(
+                identity=work.identity,
+                started_at=order.asked_at,
+                containers=tuple(ContainerObservation(c.name, waiting, c.image) for c in work.containers),
+                init_containers=tuple(
+                    ContainerObservation(c.name, before, c.image) for c in work.init_containers
+                ),
+                deleting=order.cancelled,
+                **more,
+            )
+        )
+
+    def _tell(self, seen: Observation) -> None:
+        self._orders_seen[seen.identity.uid] = seen
+        self._feed.tell(seen)
+
+    # --- what is seen ---
+
+    async def list(self) -> Sequence[Observation]:
+        """Every pod of this node, by a listing that was whole."""
+        await self._poller.sweep()
+        return [*(each.seen for each in self._groups), *self._orders_seen.values()]
+
+    def watch(self) -> AsyncIterator[Sequence[Sighting]]:
+        """Batches of what changed."""
+        return self._feed.watch()
+
+    async def _tidy(self) -> None:
+        """Give up groups that ECI could not schedule; the agent asks for another attempt once they are gone."""
+        while True:
+            now = time.monotonic()
+            for each in self._groups:
+                if each.ended_since is None or each.group.fail_fast or each.group.deleting:
+                    continue
+                wait = min(RETRY_FIRST * 2.0**each.group.identity.attempt, RETRY_CAP)
+                if now - each.ended_since >= wait:
+                    log.info("container group that found no room is given up", group=each.group.id)
+                    self._remove(each)
+            await asyncio.sleep(TIDY_EVERY)
+
+    # --- what is asked of running pods ---
+
+    async def refresh(self, identity: Identity, volumes: Mapping[str, Volume]) -> None:
+        """Send new files; ECI replaces them in the running group.
+
+        Raises:
+            NotFound: there is no such pod.
+        """
+        tracked = self._find(identity)
+        changed = [volume(name, each) for name, each in volumes.items() if isinstance(each, Files)]
+        if not changed:
+            return
+        asked = {"ContainerGroupId": tracked.group.id, "UpdateType": "IncrementalUpdate", "Volume": changed}
+        await self._client.call("UpdateContainerGroup", asked, _Nothing)
+
+    async def logs(self, identity: Identity, container: str, options: LogOptions) -> AsyncIterator[bytes]:
+        """A container's output."""
+        tracked = self._find(identity)
+        seen = _container(tracked.seen, container)
+        if options.previous and not seen.restarts:
+            raise NotFound(f"previous terminated container {container!r} in pod {identity.name!r} not found")
+        if isinstance(seen.state, Waiting) and seen.last_state is None:
+            why = seen.state.message or seen.state.reason
+            raise Rejected(f"container {container!r} in pod {identity.name!r} is waiting to start: {why}")
+        pieces = self._logs.read(
+            tracked.group.id, container, options, ended=lambda: _has_ended(tracked, container)
+        )
+        try:
+            async for piece in pieces:
+                yield piece
+        except ApiConflict as error:
+            raise Rejected(f"container {container!r} in pod {identity.name!r}: {error}") from error
+
+    async def exec(
+        self, identity: Identity, container: str, command: Sequence[str], *, stdin: bool, tty: bool
+    ) -> Process:
+        """Start a command in a running container."""
+        tracked = self._find(identity)
+        if not isinstance(_container(tracked.seen, container).state, Running):
+            raise NotFound(f"container {container!r} in pod {identity.name!r} is not running")
+        return await processes.run(self._client, tracked.group.id, container, command, stdin=stdin, tty=tty)
+
+    async def attach(self, identity: Identity, container: str, *, stdin: bool, tty: bool) -> Process:  # noqa: ARG002 - refused
+        """ECI has no attach.
+
+        Raises:
+            Unsupported: always.
+        """
+        raise Unsupported("ECI cannot attach to a container; use exec or logs", fields=("attach",))
+
+    async def port_forward(self, identity: Identity, port: int) -> Process:
+        """Connect to the pod's address, which must be reachable from this agent."""
+        tracked = self._find(identity)
+        if not tracked.seen.ips:
+            raise NotFound(f"pod {identity.name!r} has no address yet")
+        return await processes.connect(tracked.seen.ips[0], port)
+
+    async def usage(self) -> Sequence[PodUsage]:
+        """The latest samples."""
+        return self._usage.latest()
+
+    async def health(self) -> None:
+        """Return when ECI was heard of lately."""
+        self._poller.check(silence=SILENCE)
+
+    def _find(self, identity: Identity) -> Tracked:
+        tracked = self._groups.of_pod(identity.uid)
+        if tracked is None:
+            raise NotFound(f"no container group of pod {identity.namespace}/{identity.name}")
+        return tracked
+
+
+def _container(seen: Observation, name: str) -> ContainerObservation:
+    for each in (*seen.containers, *seen.init_containers):
+        if each.name == name:
+            return each
+    raise NotFound(f"container {name!r} not found in pod {seen.identity.name!r}")
+
+
+def _has_ended(tracked: Tracked, name: str) -> bool:
+    seen = _container(tracked.seen, name)
+    return isinstance(seen.state, Terminated) or tracked.group.deleting

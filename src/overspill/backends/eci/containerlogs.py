@@ -1,0 +1,134 @@
+"""Reads a container's output from ECI, which has no stream: by asking again.
+
+In: a group, a container, options. Out: pieces of output. Invariant: a line is yielded once, in
+order; lines that ECI no longer has when it is asked are told to be missing, not passed over.
+ECI gives at most 2,000 lines and 1 MiB at a time; all followers of an account share one budget.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from overspill.backends.base import LogOptions
+from overspill.backends.eci.answers import LogAnswer
+from overspill.backends.eci.client import Client
+
+__all__ = ["Logs"]
+
+MOST_LINES = 2000
+MOST_BYTES = 1 << 20
+SHORTEST_PAUSE = 2.0
+# What followers may take of the budget; the rest is for those who read once.
+FOLLOWERS_PART = 0.8
+MISSING = b"[ECI gives 2000 lines at a time; lines are missing here]\n"
+
+
+class Logs:
+    """Reads logs; knows how many are being followed."""
+
+    def __init__(self, client: Client, *, clock: Callable[[], float] = time.time) -> None:
+        self._client = client
+        self._clock = clock
+        self._followers = 0
+
+    async def read(
+        self, group_id: str, container: str, options: LogOptions, *, ended: Callable[[], bool]
+    ) -> AsyncIterator[bytes]:
+        """The output so far; with `follow` goes on until `ended` says that no more will come."""
+        if not options.follow:
+            content = await self._ask(group_id, container, _parameters(options))
+            yield _cut(content, options.limit_bytes)
+            return
+        self._followers += 1
+        try:
+            async for piece in _limited(
+                self._follow(group_id, container, options, ended), options.limit_bytes
+            ):
+                yield piece
+        finally:
+            self._followers -= 1
+
+    @property
+    def pause(self) -> float:
+        """Seconds between two looks at a followed log, so that all followers keep within the budget."""
+        return max(SHORTEST_PAUSE, self._followers / (self._client.rates["logs"].rate * FOLLOWERS_PART))
+
+    async def _follow(
+        self, group_id: str, container: str, options: LogOptions, ended: Callable[[], bool]
+    ) -> AsyncIterator[bytes]:
+        asked = _parameters(options) | {"Timestamps": True, "LimitBytes": None}
+        if options.tail_lines == 0:
+            asked |= {"Tail": MOST_LINES, "StartTime": _moment(self._clock())}
+        tail = _Tail(stamps=options.timestamps)
+        while True:
+            last = ended()
+            content = await self._ask(group_id, container, asked)
+            if piece := tail.new_lines(content):
+                yield piece
+            if last:
+                return
+            if tail.since:
+                asked |= {"StartTime": tail.since, "SinceSeconds": None, "Tail": MOST_LINES}
+            await asyncio.sleep(self.pause)
+
+    async def _ask(self, group_id: str, container: str, parameters: dict[str, Any]) -> bytes:
+        asked = {"ContainerGroupId": group_id, "ContainerName": container, **parameters}
+        answer = await self._client.call("DescribeContainerLog", asked, LogAnswer)
+        return answer.content.encode()
+
+
+class _Tail:
+    """What of an answer is new. Lines begin with their time, to the nanosecond."""
+
+    def __init__(self, *, stamps: bool) -> None:
+        self._stamps = stamps
+        self._seen: set[bytes] = set()
+        self.since = ""
+
+    def new_lines(self, content: bytes) -> bytes:
+        lines = content.splitlines(keepends=True)
+        fresh = [line for line in lines if line not in self._seen]
+        lost = len(lines) >= MOST_LINES and self._seen and lines[0] not in self._seen
+        if fresh:
+            self.since = _second(fresh[-1])
+            from_there = self.since[:19].encode()
+            kept = {line for line in self._seen if line[:19] >= from_there}
+            self._seen = kept | {line for line in lines if line[:19] >= from_there}
+        text = fresh if self._stamps else [line.partition(b" ")[2] for line in fresh]
+        return b"".join([MISSING, *text] if lost else text)
+
+
+def _second(line: bytes) -> str:
+    """The time of a line in whole seconds, as StartTime takes it."""
+    return line[:19].decode(errors="replace") + "Z"
+
+
+def _parameters(options: LogOptions) -> dict[str, Any]:
+    wanted = MOST_LINES if options.tail_lines is None else options.tail_lines
+    return {
+        "Tail": max(min(wanted, MOST_LINES), 1),
+        "LastTime": options.previous or None,
+        "StartTime": None if options.since_time is None else _moment(options.since_time),
+        "LimitBytes": min(options.limit_bytes or MOST_BYTES, MOST_BYTES),
+        "Timestamps": options.timestamps or None,
+    }
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _cut(content: bytes, limit: int | None) -> bytes:
+    return content if limit is None else content[:limit]
+
+
+async def _limited(pieces: AsyncIterator[bytes], limit: int | None) -> AsyncIterator[bytes]:
+    left = limit
+    async for piece in pieces:
+        yield _cut(piece, left)
+        if left is not None:
+            left -= len(piece)
+            if left <= 0:
+                return

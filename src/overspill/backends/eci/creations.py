@@ -1,0 +1,201 @@
+"""The queue of container groups that are to be made.
+
+In: work specs. Out: groups, or why there is none yet, to the `Creator`'s owner. Invariant: a request
+is sent again with the same client token until ECI has answered it; another request (vSwitch, spot)
+gets another token, and is made only after ECI has refused the one before. So a lost reply makes no
+second group. What is queued is lost with the process; the agent then gives it again.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+import structlog
+from msgspec import Struct
+
+from overspill.backends.eci.answers import Created, GroupsPage
+from overspill.backends.eci.client import Client
+from overspill.backends.eci.faults import ApiConflict, NoRoom
+from overspill.backends.eci.placements import Placements
+from overspill.backends.eci.status import NO_ADDRESS, NO_STOCK
+from overspill.backends.eci.tags import client_token, tags
+from overspill.backends.eci.translate import Placement, parameters
+from overspill.errors import Misconfigured, OverspillError, Retry
+from overspill.model.work import WorkSpec
+
+__all__ = ["Creations", "Order", "Owner"]
+
+log = structlog.get_logger(__name__)
+
+WORKERS = 32
+# While there is no room, and while a person has to act; seconds.
+NO_ROOM_FIRST, NO_ROOM_CAP = 15.0, 300.0
+LOST_PAUSE = 2.0
+A_PERSON_PAUSE = 60.0
+
+
+class Order(Struct, eq=False):
+    """One group to make.
+
+    Attributes:
+        variant: counts the different requests made for it; part of the client token.
+        cancelled: its pod is to be deleted; a group that comes of it nevertheless must go.
+        sent: where the request was for that is under way, or whose reply was lost; it stays the same until
+            ECI answers, as its client token does.
+    """
+
+    work: WorkSpec
+    asked_at: float
+    variant: int = 0
+    spot: bool = True
+    refusals: int = 0
+    cancelled: bool = False
+    sent: Placement | None = None
+
+
+class Owner(Protocol):
+    """Who is told what became of an order."""
+
+    def created(self, order: Order, group_id: str) -> None:
+        """There is a group."""
+
+    def no_room(self, order: Order, reason: str, message: str) -> None:
+        """There is none yet; it will be tried again."""
+
+    def refused(self, order: Order, message: str) -> None:
+        """ECI does not make it as it is, or as the account is."""
+
+    def dropped(self, order: Order) -> None:
+        """It was cancelled, and nothing came of it."""
+
+
+class Creations:
+    """Makes groups at the pace that the account allows."""
+
+    def __init__(
+        self, client: Client, placements: Placements, owner: Owner, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._client = client
+        self._placements = placements
+        self._owner = owner
+        self._clock = clock
+        self._queue: asyncio.Queue[Order] = asyncio.Queue()
+        self.orders: dict[str, Order] = {}
+
+    @property
+    def eta(self) -> float:
+        """Seconds until an order that is put now is sent."""
+        bucket = self._client.rates["create"]
+        return bucket.eta(self._queue.qsize() + bucket.waiting)
+
+    def put(self, work: WorkSpec) -> Order:
+        """Queue a pod's group."""
+        order = Order(work, self._clock())
+        self.orders[work.identity.uid] = order
+        self._queue.put_nowait(order)
+        return order
+
+    def cancel(self, uid: str) -> bool:
+        """Take an order back; True if nothing was ever sent for it, so that nothing can come of it."""
+        order = self.orders[uid]
+        order.cancelled = True
+        if order.sent is not None:
+            return False
+        del self.orders[uid]
+        return True
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(WORKERS):
+                tasks.create_task(self._work(), name=f"create {number}")
+
+    async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            order = await self._queue.get()
+            if order.cancelled and order.sent is None:
+                continue
+            pause = await self._make(order)
+            if pause is not None:
+                loop.call_later(pause * random.uniform(0.8, 1.2), self._queue.put_nowait, order)  # noqa: S311 - spreads load
+
+    async def _make(self, order: Order) -> float | None:
+        """Try once; returns the seconds until the next try, None when there will be none."""
+        placement = order.sent or self._placements.choose(order.work, spot=order.spot)
+        if placement is None:
+            self._owner.no_room(order, NO_ADDRESS, "all vSwitches or security groups of this node are full")
+            return self._later(order)
+        try:
+            group_id = await self._send(order, placement)
+        except NoRoom as error:
+            return self._no_room(order, placement, error)
+        except Misconfigured as error:
+            return self._refused(order, error, again=A_PERSON_PAUSE)
+        except Retry as error:
+            log.warning("group is asked for again", pod=_name(order), error=str(error))
+            return LOST_PAUSE
+        except OverspillError as error:
+            return self._refused(order, error, again=None)
+        self.orders.pop(order.work.identity.uid, None)
+        self._owner.created(order, group_id)
+        return None
+
+    async def _send(self, order: Order, placement: Placement) -> str:
+        order.sent = placement
+        request = {
+            **parameters(order.work, placement),
+            "ClientToken": client_token(order.work.identity, variant=order.variant),
+        }
+        try:
+            answer = await self._client.call("CreateContainerGroup", request, Created)
+        except ApiConflict:
+            return await self._find(order)
+        if not answer.container_group_id:
+            raise Retry(f"ECI CreateContainerGroup: no id in the answer (RequestId {answer.request_id})")
+        return answer.container_group_id
+
+    async def _find(self, order: Order) -> str:
+        """The token stands for another request: an earlier process made the group, with another placement."""
+        wanted = tags(order.work.identity, more={})
+        pages = self._client.pages("DescribeContainerGroups", {"Limit": 20, "Tag": wanted}, GroupsPage)
+        found = [group.container_group_id async for page in pages for group in page.container_groups]
+        if found:
+            return found[0]
+        order.variant += 1
+        raise Retry("its client token was used for a group that is gone; the next one is taken")
+
+    def _no_room(self, order: Order, placement: Placement, error: NoRoom) -> float | None:
+        order.sent = None
+        order.variant += 1
+        if order.cancelled:
+            self._drop(order)
+            return None
+        if self._placements.next_after(error, work=order.work, placement=placement):
+            order.spot = order.spot and error.reason != NO_STOCK
+            return 0.0
+        self._owner.no_room(order, error.reason, str(error))
+        return self._later(order)
+
+    def _refused(self, order: Order, error: OverspillError, *, again: float | None) -> float | None:
+        order.sent = None
+        if order.cancelled:
+            self._drop(order)
+            return None
+        self._owner.refused(order, str(error))
+        return again
+
+    def _drop(self, order: Order) -> None:
+        self.orders.pop(order.work.identity.uid, None)
+        self._owner.dropped(order)
+
+    def _later(self, order: Order) -> float:
+        order.refusals += 1
+        return min(NO_ROOM_FIRST * 2.0 ** (order.refusals - 1), NO_ROOM_CAP)
+
+
+def _name(order: Order) -> str:
+    identity = order.work.identity
+    return f"{identity.namespace}/{identity.name}"

@@ -1,0 +1,200 @@
+"""The container groups of this node, as they were told last.
+
+In: orders, groups that were made, entries of listings. Out: observations to the feed. Invariant:
+the only place where a group is known or forgotten; a pod has at most one group here, and another
+one that shows up for the same pod is unwanted, and told to be removed.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+import structlog
+from msgspec import Struct, structs
+
+from overspill.backends.eci.annotations import fails_fast
+from overspill.backends.eci.answers import GroupEntry, StatusEntry, at
+from overspill.backends.eci.feed import Feed
+from overspill.backends.eci.prices import annotations_of_entry, annotations_of_work, ending_annotations
+from overspill.backends.eci.status import ENDED, Group, observe
+from overspill.backends.eci.tags import FAIL_FAST_TAG, identity_of
+from overspill.model.observation import Gone, Observation
+from overspill.model.work import WorkSpec
+
+__all__ = ["Groups", "Tracked", "chunks", "group_of_entry", "group_of_work"]
+
+log = structlog.get_logger(__name__)
+
+
+class Tracked(Struct, eq=False):
+    """One group, and what is known of it.
+
+    Attributes:
+        since: when it came to be known here, of the monotonic clock.
+        detail: its entry of DescribeContainerGroups, where that was needed.
+        listed: whether it ever stood in an answer of ECI; a new group may be missing there for a while.
+        ended_since: when it was first seen as ScheduleFailed, of the monotonic clock.
+    """
+
+    group: Group
+    seen: Observation
+    since: float
+    entry: StatusEntry | None = None
+    detail: GroupEntry | None = None
+    listed: bool = False
+    detailed_at: float = float("-inf")
+    ended_since: float | None = None
+
+    @property
+    def status(self) -> str:
+        """ECI's word for its state; "" until it was listed."""
+        return self.entry.status if self.entry else ""
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is expected to change soon."""
+        return not self.group.deleting and (
+            self.status in ENDED or (self.status == "Running" and all(c.ready for c in self.seen.containers))
+        )
+
+
+class Groups:
+    """Groups by the uid of their pod."""
+
+    def __init__(
+        self, feed: Feed, *, remove: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._feed = feed
+        self._remove = remove
+        self._clock = clock
+        self._by_uid: dict[str, Tracked] = {}
+        self._uids: dict[str, str] = {}
+        self.unwanted: set[str] = set()
+
+    def __iter__(self) -> Iterator[Tracked]:
+        return iter(self._by_uid.values())
+
+    def __len__(self) -> int:
+        return len(self._by_uid)
+
+    def of_pod(self, uid: str) -> Tracked | None:
+        """The group of a pod."""
+        return self._by_uid.get(uid)
+
+    def by_id(self, group_id: str) -> Tracked | None:
+        """The group of an id."""
+        return self._by_uid.get(self._uids.get(group_id, ""))
+
+    def add(
+        self, group: Group, *, entry: StatusEntry | None = None, detail: GroupEntry | None = None
+    ) -> Tracked:
+        """Know a new group; answers the one that is known for its pod, which may be another."""
+        known = self._by_uid.get(group.identity.uid)
+        if known is not None and (known.group.id == group.id or not self._gives_way(known, group)):
+            return known
+        seen = observe(group, entry, detail)
+        tracked = Tracked(group, seen, self._clock(), entry, detail, listed=entry is not None)
+        self._by_uid[group.identity.uid] = tracked
+        self._uids[group.id] = group.identity.uid
+        self._feed.tell(tracked.seen)
+        return tracked
+
+    def _gives_way(self, known: Tracked, group: Group) -> bool:
+        """Whether a known group is replaced by another one of the same pod; the loser is to be removed."""
+        replaced = known.group.deleting or known.status in ENDED or known.group.created_at > group.created_at
+        loser = known.group if replaced else group
+        self.unwanted.add(loser.id)
+        self._remove(loser.id)
+        log.warning("pod has two container groups; one is removed", removed=loser.id, pod=group.identity.name)
+        if replaced:
+            self._uids.pop(known.group.id, None)
+        return replaced
+
+    def update(self, entry: StatusEntry) -> Tracked | None:
+        """Take in what was told of a group; None if it is not known."""
+        tracked = self.by_id(entry.container_group_id)
+        if tracked is not None:
+            tracked.entry, tracked.listed = entry, True
+            self._look(tracked)
+        return tracked
+
+    def detail(self, entry: GroupEntry, status: StatusEntry | None) -> None:
+        """Take in both entries of a group; one that is not known but ours becomes known."""
+        if entry.container_group_id in self.unwanted:
+            return
+        tracked = self.by_id(entry.container_group_id)
+        if tracked is None:
+            group = group_of_entry(entry)
+            if group is None:
+                return
+            tracked = self.add(group, entry=status, detail=entry)
+            if tracked.group.id != group.id:
+                return
+        tracked.entry, tracked.detail = status or tracked.entry, entry
+        tracked.detailed_at, tracked.listed = self._clock(), True
+        written = tracked.group.annotations | annotations_of_entry(entry)
+        tracked.group = structs.replace(tracked.group, annotations=written)
+        self._look(tracked)
+
+    def forget_unwanted(self, present: set[str]) -> None:
+        """Forget the unwanted groups that are not among those present any more."""
+        self.unwanted &= present
+
+    def mark_deleting(self, tracked: Tracked) -> None:
+        """Its deletion was asked for."""
+        tracked.group = structs.replace(tracked.group, deleting=True)
+        self._look(tracked)
+
+    def gone(self, tracked: Tracked) -> None:
+        """Nothing is left of it."""
+        group = tracked.group
+        self._uids.pop(group.id, None)
+        if self._by_uid.get(group.identity.uid) is tracked:
+            del self._by_uid[group.identity.uid]
+            self._feed.tell(Gone(group.identity, tracked.seen))
+
+    def _look(self, tracked: Tracked) -> None:
+        seen = observe(tracked.group, tracked.entry, tracked.detail)
+        if tracked.status in ENDED:
+            seen = structs.replace(seen, annotations=seen.annotations | ending_annotations(seen))
+        if tracked.status == "ScheduleFailed" and tracked.ended_since is None:
+            tracked.ended_since = self._clock()
+        if seen != tracked.seen:
+            tracked.seen = seen
+            self._feed.tell(seen)
+
+
+def group_of_work(work: WorkSpec, group_id: str, *, region: str, created_at: float) -> Group:
+    """What is known of a group that was just made."""
+    return Group(
+        id=group_id,
+        identity=work.identity,
+        containers=tuple((each.name, each.image) for each in work.containers),
+        init_containers=tuple((each.name, each.image) for each in work.init_containers),
+        restart_policy=work.restart_policy,
+        created_at=created_at,
+        fail_fast=fails_fast(work.annotations),
+        annotations=annotations_of_work(group_id, work, region=region),
+    )
+
+
+def group_of_entry(entry: GroupEntry) -> Group | None:
+    """What is known of a group that was found; None if it is not ours."""
+    identity = identity_of(entry.tagged)
+    if identity is None:
+        return None
+    return Group(
+        id=entry.container_group_id,
+        identity=identity,
+        containers=tuple((each.name, each.image) for each in entry.containers),
+        init_containers=tuple((each.name, each.image) for each in entry.init_containers),
+        restart_policy=entry.restart_policy,
+        created_at=at(entry.creation_time),
+        fail_fast=FAIL_FAST_TAG in entry.tagged,
+        annotations=annotations_of_entry(entry),
+    )
+
+
+def chunks(ids: Iterable[str], size: int) -> Iterator[list[str]]:
+    """The ids in groups of at most `size`."""
+    every = list(ids)
+    return (every[start : start + size] for start in range(0, len(every), size))

@@ -1,0 +1,64 @@
+"""What is written on a pod of its instance and its price.
+
+In: a group's size, its entry, its end. Out: annotations. Pure. Invariant: prices are list prices of
+`model/cost.py`; what a spot instance or a named instance type costs is not known from them, and not guessed.
+"""
+
+from decimal import Decimal
+
+from overspill.backends.eci.annotations import PREFIX, parse
+from overspill.backends.eci.answers import GroupEntry
+from overspill.backends.eci.specs import Size
+from overspill.backends.eci.translate import group_size
+from overspill.model.cost import (
+    COST_ANNOTATION,
+    CURRENCY_ANNOTATION,
+    PRICE_ANNOTATION,
+    SPEC_ANNOTATION,
+    list_prices,
+)
+from overspill.model.observation import Observation, Terminated
+from overspill.model.work import WorkSpec
+
+__all__ = ["annotations_of_entry", "annotations_of_work", "ending_annotations"]
+
+
+def annotations_of_work(group_id: str, work: WorkSpec, *, region: str) -> dict[str, str]:
+    """Of a group that was just asked for; what its instance will be is not always known yet."""
+    written = {PREFIX + "eci-instance-id": group_id}
+    asked = parse(work.annotations).parameters
+    if "InstanceType" in asked or asked.get("SpotStrategy", "NoSpot") != "NoSpot":
+        return written
+    size = group_size(work, region)
+    economy = asked.get("ComputeCategory", ["general"])[0] == "economy"
+    return written | {SPEC_ANNOTATION: str(size)} | _price(size, economy=economy)
+
+
+def annotations_of_entry(entry: GroupEntry) -> dict[str, str]:
+    """Of a group as ECI gave it."""
+    size = Size(entry.cpu, entry.memory)
+    written = {PREFIX + "eci-instance-id": entry.container_group_id}
+    if not entry.cpu:
+        return written
+    written[SPEC_ANNOTATION] = str(size)
+    if entry.instance_type.startswith("ecs."):
+        return written | {SPEC_ANNOTATION: entry.instance_type}
+    if entry.spot_strategy not in {"", "NoSpot"}:
+        return written
+    return written | _price(size, economy="economy" in entry.compute_category)
+
+
+def ending_annotations(seen: Observation) -> dict[str, str]:
+    """The whole cost of a group that has ended; nothing where its price or its times are not known."""
+    price = seen.annotations.get(PRICE_ANNOTATION)
+    states = [each.state for each in seen.containers]
+    ends = [state.finished_at for state in states if isinstance(state, Terminated)]
+    if not price or not ends or max(ends) <= seen.started_at:
+        return {}
+    return {COST_ANNOTATION: f"{Decimal(price) * Decimal(str(max(ends) - seen.started_at)):.6f}"}
+
+
+def _price(size: Size, *, economy: bool) -> dict[str, str]:
+    table = list_prices()
+    price = table.per_second(cpu=size.cpu, memory=size.memory, economy=economy)
+    return {PRICE_ANNOTATION: f"{price:f}", CURRENCY_ANNOTATION: table.currency}
