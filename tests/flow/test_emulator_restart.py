@@ -1,0 +1,110 @@
+"""Killed at any moment, the emulator goes on with everything that a client was told of."""
+
+import asyncio
+import os
+import signal
+import stat
+import sys
+
+import pytest
+from emulators import KEY, Rig, container, emulator
+
+from overspill.emulator.auth import AccessKey
+from overspill.emulator.network import VSwitch
+from overspill.emulator.run import DATABASE, ENDPOINT, read_endpoint
+from overspill.errors import Misconfigured
+
+PROGRAM = """
+import asyncio, sys
+from pathlib import Path
+from emulators import settings
+from overspill.emulator.auth import AccessKey
+from overspill.emulator.network import VSwitch
+from overspill.emulator.run import serve
+asyncio.run(serve(settings(Path(sys.argv[1])), ready=lambda _: print("ready", flush=True)))
+"""
+
+
+async def start(state):
+    """An emulator as a process of its own."""
+    here = os.path.dirname(__file__)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        PROGRAM,
+        str(state),
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": here},
+    )
+    assert process.stdout
+    async with asyncio.timeout(20):
+        while (line := await process.stdout.readline()) != b"ready\n":
+            assert line, "the emulator ended before it was ready"
+    return process, Rig(read_endpoint(state))
+
+
+async def kill(process):
+    process.send_signal(signal.SIGKILL)
+    await process.wait()
+    process._transport.close()
+
+
+async def test_kill_9_loses_nothing(tmp_path):
+    process, rig = await start(tmp_path)
+    try:
+        ids = await asyncio.gather(*(rig.create(f"kept-{n}", client_token=f"t{n}") for n in range(5)))
+        for group in ids:
+            await rig.until_status(group, "Running")
+        before = {group: item["PodStatus"]["PodIp"] for group, item in (await rig.statuses()).items()}
+        await rig.call("delete_container_group", container_group_id=ids[0])
+        await rig.until_gone(ids[0])
+        late = await rig.create("last", client_token="last")
+    finally:
+        await kill(process)
+
+    process, again = await start(tmp_path)
+    try:
+        assert again.endpoint.endpoint == rig.endpoint.endpoint
+        after = {group: item["PodStatus"]["PodIp"] for group, item in (await again.statuses()).items()}
+        assert after.keys() == {*ids[1:], late}
+        assert after.items() >= {g: ip for g, ip in before.items() if g != ids[0]}.items()
+        assert len(set(after.values())) == 5
+        for group in after:
+            await again.until_status(group, "Running")
+        assert await again.create("last", client_token="last") == late
+        bill = await again.admin("GET", "/bill")
+        assert bill["total"] | {"groups": 6, "running": 5} == bill["total"]
+    finally:
+        await kill(process)
+
+
+async def test_another_network_is_refused(tmp_path):
+    async with emulator(tmp_path) as rig:
+        await rig.create(v_switch_id="vsw-b")
+    with pytest.raises(ExceptionGroup) as refused:
+        async with emulator(tmp_path, vswitches=(VSwitch("vsw-a", "cn-hangzhou-h", "10.230.0.0/24"),)):
+            pass
+    assert refused.group_contains(Misconfigured, match="vsw-b")
+
+
+async def test_what_is_kept_is_for_its_owner_alone(tmp_path):
+    async with emulator(tmp_path, access_key=AccessKey("generated", "")):
+        pass
+    for name in (DATABASE, "access-key-secret"):
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
+    secret = (tmp_path / "access-key-secret").read_text()
+    assert len(secret) == 32
+    assert secret not in (tmp_path / ENDPOINT).read_text()
+    (tmp_path / "access-key-secret").chmod(0o644)
+    with pytest.raises(ExceptionGroup) as refused:
+        async with emulator(tmp_path, access_key=AccessKey("generated", "")):
+            pass
+    assert refused.group_contains(Misconfigured, match="chmod 600")
+
+
+async def test_no_secret_is_logged(tmp_path, capfd):
+    async with emulator(tmp_path) as rig:
+        await rig.create()
+        await rig.refused("create_container_group", container_group_name="X", container=[container()])
+    told = capfd.readouterr()
+    assert KEY.secret not in told.out + told.err
