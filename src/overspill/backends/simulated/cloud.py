@@ -139,10 +139,10 @@ class Cloud:
 
     def take_stock(self) -> bool:
         """Take room for one pod, if there is any."""
-        if not self.limited:
-            return True
-        self._stock -= self._stock > 0
-        return self._stock >= 0
+        if self.limited and not self._stock:
+            return False
+        self._stock -= self.limited
+        return True
 
     def take_address(self) -> str:
         """Take an address; "" if none is free."""

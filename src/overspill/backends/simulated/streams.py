@@ -91,10 +91,11 @@ class EchoProcess:
     async def output(self) -> AsyncIterator[Piece]:
         """What the process writes, until it ends or its container does."""
         try:
-            async for piece in self._pieces():
-                if self._stopped.is_set():
-                    return
-                yield piece
+            if not self._stopped.is_set():
+                async for piece in self._pieces():
+                    yield piece
+                    if self._stopped.is_set():
+                        return
         finally:
             self._stop()
             self._over.set()
