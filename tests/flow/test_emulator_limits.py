@@ -152,7 +152,7 @@ async def test_a_lost_reply_never_makes_a_second_group(rig: Rig):
         "POST", "/faults", {"kind": "lost-reply", "actions": ["CreateContainerGroup"], "count": 1}
     )
     fields = {"container_group_name": "once", "container": [container()], "client_token": "uid-0"}
-    with pytest.raises(Exception, match="RemoteDisconnected|Connection aborted"):
+    with pytest.raises(Exception, match=r"RemoteDisconnected|Connection aborted"):
         await rig.call("create_container_group", **fields)
     [there] = await rig.statuses()
     assert (await rig.call("create_container_group", **fields))["ContainerGroupId"] == there

@@ -5,6 +5,7 @@ import os
 import signal
 import stat
 import sys
+from pathlib import Path
 
 import pytest
 from emulators import KEY, Rig, container, emulator
@@ -27,7 +28,7 @@ asyncio.run(serve(settings(Path(sys.argv[1])), ready=lambda _: print("ready", fl
 
 async def start(state):
     """An emulator as a process of its own."""
-    here = os.path.dirname(__file__)
+    here = str(Path(__file__).parent)
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",

@@ -1,5 +1,6 @@
 """Parameters on the wire: any tree survives flattening, and what cannot be read is named."""
 
+import contextlib
 import inspect
 import re
 
@@ -39,20 +40,14 @@ def test_as_the_sdk_flattens(tree):
 
 @given(st.dictionaries(st.text(st.characters(codec="ascii"), max_size=12), st.text(max_size=4), max_size=8))
 def test_nothing_but_refusals(parameters):
-    try:
-        unflatten(parameters)
-    except Refused as refused:
-        assert refused.code == "InvalidParameter"
+    with contextlib.suppress(Refused):
+        assert set(unflatten(parameters)) == {name.partition(".")[0] for name in parameters}
 
 
 @given(st.binary(max_size=40), st.sampled_from(["application/json", "application/x-www-form-urlencoded", ""]))
 def test_any_body_is_read_or_refused(body, kind):
-    try:
-        parameters = from_body(body, kind)
-    except Refused as refused:
-        assert refused.code == "InvalidParameter"
-    else:
-        assert all(isinstance(name, str) for name in parameters)
+    with contextlib.suppress(Refused):
+        assert all(isinstance(name, str) for name in from_body(body, kind))
 
 
 def test_lists_are_put_in_the_order_of_their_numbers():
