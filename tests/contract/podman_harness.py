@@ -55,7 +55,7 @@ def _script(play: Play) -> str:
     if play.echoes:
         lines.append("cat")
     if play.serves:
-        lines.append(f"nc -lk -p {play.serves} -e cat & {UNTIL_TERM}")
+        lines.append(f"nc -ll -p {play.serves} -e cat & {UNTIL_TERM}")
     elif play.seconds is None:
         lines.append(UNTIL_KILL if play.ignores_term else UNTIL_TERM)
     else:

@@ -18,8 +18,8 @@ async def test_variables(stage: Stage):
     work = await stage.start(Play(fields={"env": env}))
     seen = await stage.listed(work)
     assert seen
-    assert await stage.run(work, "printenv", "PLAIN") == (0, "a value\n", "")
-    assert await stage.run(work, "printenv", "ADDRESS") == (0, f"http://{seen.ips[0]}:80\n", "")
+    assert await stage.run(work, "sh", "-c", "echo $PLAIN") == (0, "a value\n", "")
+    assert await stage.run(work, "sh", "-c", "echo $ADDRESS") == (0, f"http://{seen.ips[0]}:80\n", "")
 
 
 async def test_host_name(stage: Stage):
