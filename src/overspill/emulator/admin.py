@@ -47,7 +47,7 @@ class Admin:
         return _json(
             {
                 **self._facts,
-                "groups": Counter(entry.group.status for entry in books.entries() if not entry.group.hidden),
+                "groups": Counter(entry.group.status for entry in books.entries()),
                 "vcpu": {"used": books.used_cpu, "quota": self._cloud.max_cpu},
                 "vSwitches": [
                     {"id": v.id, "zone": v.zone, "cidr": v.cidr, "free": network.pools[v.id].free}

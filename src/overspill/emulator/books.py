@@ -164,6 +164,8 @@ class Books:
             self.network.release(group.vswitch, group.security_group, group.address)
         if group.changed_at != before.changed_at:
             self._recent.move_to_end(group.id)
+        if group.hidden and not before.hidden:
+            self._unlist(entry)
         if next_step(group):
             self.on_work(group.id)
 
@@ -181,7 +183,8 @@ class Books:
             self.network.release(group.vswitch, group.security_group, group.address)
         del self._entries[group.id]
         del self._recent[group.id]
-        del self._ordered[bisect_left(self._ordered, entry.seq, key=lambda each: each.seq)]
+        if not group.hidden:
+            self._unlist(entry)
 
     def fall_due(self, group_id: str, *, at: float) -> None:
         """Have a group come up in `due` at a time."""
@@ -204,9 +207,13 @@ class Books:
 
     def _enter(self, entry: Entry) -> None:
         self._entries[entry.group.id] = entry
-        self._ordered.append(entry)
         self._recent[entry.group.id] = None
         self._seq = max(self._seq, entry.seq)
+        if not entry.group.hidden:
+            self._ordered.append(entry)
+
+    def _unlist(self, entry: Entry) -> None:
+        del self._ordered[bisect_left(self._ordered, entry.seq, key=lambda each: each.seq)]
 
     def _bill(self, before: Group, after: Group) -> None:
         if after.status in BILLED and before.status not in BILLED:

@@ -198,9 +198,12 @@ def attempted_again(group: Group, *, status: str, at: float) -> Group:
 
 
 def removed(group: Group, *, at: float) -> Group:
-    """Its deletion was asked for; it stays, and is billed, until the engine has nothing of it."""
+    """Its deletion was asked for; it stays, and is billed, until the engine has nothing of it.
+
+    One that is being scheduled has nothing in the engine yet, and was never billed.
+    """
     leaving = structs.replace(group, removing=True, changed_at=at)
-    if leaving.ended:
+    if leaving.ended or leaving.status == "Scheduling":
         return leaving
     event = Event("Normal", "Killing", "The container group is being deleted.", at, "EciService")
     return with_events(_to(leaving, "Terminating", at=at), [event])

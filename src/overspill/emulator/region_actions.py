@@ -197,7 +197,7 @@ async def list_tag_resources(service: Service, tree: Tree) -> Answer:
     found = [
         {"ResourceId": e.group.id, "ResourceType": "CONTAINERGROUP", "TagKey": key, "TagValue": value}
         for e in entries
-        if not e.group.hidden and _has(e.group.tags, wanted)
+        if _has(e.group.tags, wanted)
         for key, value in e.group.tags.items()
     ]
     return {"TagResources": found}
