@@ -18,6 +18,8 @@ from overspill.model.work import Container, EmptyDir, Files, Mount, Resources, W
 __all__ = ["container_body", "keeper_body", "pod_body", "resource_limits", "volume_body"]
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
+NETWORK_ANNOTATION = "podman.overspill.dev/network"
+ADDRESS_ANNOTATION = "podman.overspill.dev/ip"
 CPU_PERIOD = 100_000  # microseconds
 LOG_BYTES = 50 << 20  # as much as the kubelet keeps of one container by default: 5 files of 10 MiB
 
@@ -29,7 +31,7 @@ def pod_body(work: WorkSpec, network: str) -> dict[str, Any]:
         "labels": tags.labels(work.identity),
         "hostname": work.hostname,
         "netns": {"nsmode": "bridge"},
-        "Networks": {network: {}},
+        "Networks": _place(work, network),
         "shared_namespaces": ["net", "ipc", "uts"],
         "no_manage_hosts": True,
         "no_manage_resolv_conf": True,
@@ -37,6 +39,13 @@ def pod_body(work: WorkSpec, network: str) -> dict[str, Any]:
         # A cgroup of the pod's own could not be removed while a conmon of an exec lingers in it.
         "share_parent": False,
     }
+
+
+def _place(work: WorkSpec, network: str) -> dict[str, Any]:
+    """The network and, where whoever asks manages addresses himself, the address in it."""
+    named = work.annotations.get(NETWORK_ANNOTATION, network)
+    address = work.annotations.get(ADDRESS_ANNOTATION)
+    return {named: {"static_ips": [address]} if address else {}}
 
 
 def volume_body(work: WorkSpec, name: str, volume: EmptyDir) -> dict[str, Any]:
