@@ -5,6 +5,7 @@ Invariant: a network that carries our label for this emulator is ours to remove;
 Sources: Podman 4.3's libpod API, network create, list and remove.
 """
 
+import hashlib
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -13,7 +14,7 @@ from msgspec import Struct
 
 from overspill.backends.podman.client import Client
 from overspill.emulator.network import VSwitch
-from overspill.errors import Conflict, Misconfigured, NotFound
+from overspill.errors import Conflict, Misconfigured, NotFound, Rejected
 
 __all__ = ["LABEL", "Networks", "NoNetworks", "PodmanNetworks"]
 
@@ -103,12 +104,17 @@ class PodmanNetworks:
         body = {
             "name": self._name(vswitch),
             "driver": "bridge",
+            "network_interface": _bridge(self._name(vswitch)),
             "subnets": [{"subnet": vswitch.cidr, "gateway": vswitch.gateway}],
             "labels": {LABEL: self._emulator},
             "dns_enabled": False,
-            "ipam_options": {"driver": "host-local"},
         }
         try:
             await self._client.request("POST", "/networks/create", body=body)
-        except Conflict as error:
+        except (Conflict, Rejected) as error:
             raise Misconfigured(f"vSwitch {vswitch.id} ({vswitch.cidr}): {error}") from error
+
+
+def _bridge(name: str) -> str:
+    """A name for the bridge that no other store of Podman's on this host will choose."""
+    return f"ove{hashlib.blake2b(name.encode(), digest_size=5).hexdigest()}"

@@ -12,7 +12,7 @@ import secrets
 import socket
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +84,12 @@ class Settings(Struct, frozen=True, kw_only=True):
 
 
 class Endpoint(Struct, frozen=True, rename="camel"):
-    """Where an emulator is, for clients and for the command line; the secret is in the file named."""
+    """Where an emulator is, for clients and for the command line; the secret is in the file named.
 
+    `emulator` is its id, the label of the networks that it made (`networks.LABEL`).
+    """
+
+    emulator: str
     endpoint: str
     admin: str
     region: str
@@ -127,7 +131,7 @@ async def serve(settings: Settings, *, ready: Callable[[Endpoint], None] = lambd
         faults = Faults(seed=settings.seed)
         cloud = _cloud(settings, store, faults)
         networks = await _networks(settings, cloud.id).ensure(_vswitches(settings))
-        backend = _backend(settings, cloud.id)
+        backend = _backend(settings, cloud.id, networks)
         await stack.enter_async_context(backend)
         engine = Engine(backend, emulator=cloud.id, books=cloud.books, networks=networks)
         history = History(engine.usage)
@@ -145,7 +149,7 @@ async def serve(settings: Settings, *, ready: Callable[[Endpoint], None] = lambd
         facts = {"endpoint": _url(api), "region": settings.region, "engine": backend.name}
         await _start(stack, application(front), api)
         await _start(stack, Admin(cloud, front, faults, facts).application(), admin)
-        endpoint = _endpoint(settings, api=_url(api), admin=_url(admin))
+        endpoint = _endpoint(settings, emulator=cloud.id, api=_url(api), admin=_url(admin))
         _write_endpoint(settings.state, endpoint)
         ready(endpoint)
         await _run(engine, cloud, history)
@@ -196,9 +200,11 @@ def _cloud(settings: Settings, store: Store, faults: Faults) -> Cloud:
     )
 
 
-def _backend(settings: Settings, emulator: str) -> Backend:
+def _backend(settings: Settings, emulator: str, networks: Mapping[str, str]) -> Backend:
+    """The engine; one with networks has the first vSwitch's for what names none."""
+    first = {"network": next(iter(networks.values()))} if networks else {}
     factory = backend_factory(settings.engine)
-    return factory(cluster=emulator, node=settings.region, options=settings.engine_options)
+    return factory(cluster=emulator, node=settings.region, options=first | settings.engine_options)
 
 
 def _networks(settings: Settings, emulator: str) -> Networks:
@@ -268,8 +274,9 @@ def _url(listening: socket.socket, scheme: str = "http") -> str:
     return f"{scheme}://{host}:{port}"
 
 
-def _endpoint(settings: Settings, *, api: str, admin: str) -> Endpoint:
+def _endpoint(settings: Settings, *, emulator: str, api: str, admin: str) -> Endpoint:
     return Endpoint(
+        emulator=emulator,
         endpoint=api,
         admin=admin,
         region=settings.region,

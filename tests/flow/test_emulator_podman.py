@@ -1,0 +1,109 @@
+"""The emulator over Podman: a group's containers really have the address that ECI's API tells."""
+
+import json
+import random
+
+import pytest
+from emulators import Rig, container, emulator, models, until
+
+from overspill.emulator.network import VSwitch
+from overspill.emulator.networks import PodmanNetworks
+
+pytestmark = [pytest.mark.podman, pytest.mark.timeout(120)]
+
+
+@pytest.fixture
+def vswitches():
+    third = random.randint(0, 120)
+    base = f"10.{random.randint(60, 120)}"
+    return (
+        VSwitch("vsw-a", "cn-hangzhou-h", f"{base}.{2 * third}.0/24"),
+        VSwitch("vsw-b", "cn-hangzhou-i", f"{base}.{2 * third + 1}.0/28"),
+    )
+
+
+@pytest.fixture
+def over_podman(podman, vswitches):
+    return {
+        "engine": "podman",
+        "networks": "podman",
+        "engine_options": {"socket": podman.socket, "data_dir": podman.data_dir},
+        "vswitches": vswitches,
+    }
+
+
+def shell(script: str, **fields) -> models.CreateContainerGroupRequestContainer:
+    return container(
+        image="localhost/busybox:1", image_pull_policy="Never", command=["/bin/sh", "-c", script], **fields
+    )
+
+
+async def output(rig: Rig, group: str, *command: str) -> str:
+    answer = await rig.call(
+        "exec_container_command",
+        container_group_id=group,
+        container_name="main",
+        command=json.dumps(command),
+        sync=True,
+    )
+    return answer["SyncResponse"]
+
+
+async def test_real_containers_at_the_vswitches_addresses(tmp_path, podman, over_podman, vswitches):
+    async with emulator(tmp_path, **over_podman) as rig:
+        first, second = [
+            await rig.create(
+                name,
+                container=[
+                    shell("echo $IP; trap exit TERM; while :; do sleep 0.1; done", environment_var=[ip()])
+                ],
+                v_switch_id=vswitch.id,
+                termination_grace_period_seconds=1,
+            )
+            for name, vswitch in zip(("first", "second"), vswitches, strict=True)
+        ]
+        for group, vswitch in ((first, vswitches[0]), (second, vswitches[1])):
+            item = await rig.until_status(group, "Running")
+            address = item["PodStatus"]["PodIp"]
+            assert address == str(vswitch.network[1])
+            assert f"inet {address}/" in await output(rig, group, "ip", "addr")
+            log = await rig.call("describe_container_log", container_group_id=group, container_name="main")
+            assert log["Content"] == f"{address}\n"
+        started = (await rig.statuses())[first]["PodStatus"]["ContainerStatuses"][0]["State"]
+        emulator_id = rig.endpoint.emulator
+
+    async with emulator(tmp_path, **over_podman) as rig:
+        item = await rig.until_status(first, "Running")
+        assert item["PodStatus"]["ContainerStatuses"][0]["State"] == started
+        for group in (first, second):
+            await rig.call("delete_container_group", container_group_id=group)
+            await rig.until_gone(group)
+
+    async def nothing():
+        return not podman.leftovers()
+
+    await until(nothing, "Podman to have nothing")
+    networks = PodmanNetworks(podman.socket, emulator=emulator_id)
+    await networks.remove()
+    assert emulator_id not in podman.run("network", "ls")
+
+
+def ip() -> models.CreateContainerGroupRequestContainerEnvironmentVar:
+    reference = models.CreateContainerGroupRequestContainerEnvironmentVarFieldRef(field_path="status.podIP")
+    return models.CreateContainerGroupRequestContainerEnvironmentVar(key="IP", field_ref=reference)
+
+
+async def test_a_missing_image_waits_and_says_so(tmp_path, podman, over_podman):
+    async with emulator(tmp_path, **over_podman) as rig:
+        group = await rig.create(container=[container(image="localhost/none:1", image_pull_policy="Never")])
+
+        async def told():
+            item = (await rig.statuses())[group]
+            statuses = item["PodStatus"]["ContainerStatuses"]
+            return item["Status"] == "Pending" and statuses and statuses[0]["State"].get("Waiting")
+
+        waiting = await until(told, "the reason")
+        assert waiting["Reason"] in {"ErrImageNeverPull", "ContainerCreating"}
+        await rig.call("delete_container_group", container_group_id=group)
+        await rig.until_gone(group)
+        await PodmanNetworks(podman.socket, emulator=rig.endpoint.emulator).remove()
