@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import time
@@ -92,6 +93,21 @@ def running(name, *flags):
         cluster.overspill("down", timeout=180)
 
 
+@pytest.fixture(scope="session")
+def needs_root():
+    """Skip what cannot be had without root and Podman."""
+    if os.geteuid() or not shutil.which("podman"):
+        pytest.skip(
+            "a worker and real containers need root and Podman: run `make setup` and the tests as root"
+        )
+
+
+@pytest.fixture(scope="session")
+def start_cluster():
+    """`running`, for tests that cannot import from here."""
+    return running
+
+
 @pytest.fixture(name="until", scope="session")
 def until_fixture():
     """`until`, for tests that cannot import from here."""
@@ -102,4 +118,11 @@ def until_fixture():
 def control_plane():
     """A control plane with neither worker nor virtual nodes."""
     with running("cp", "--workers", "0", "--virtual-nodes", "0", "--backend", "simulated") as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def cluster(needs_root):
+    """A whole cluster: worker, one virtual node, Podman as the cloud; tests keep to a namespace of their own."""
+    with running("e2e") as cluster:
         yield cluster

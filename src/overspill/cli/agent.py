@@ -13,6 +13,7 @@ from typing import Annotated, Any, get_origin
 import typer
 
 from overspill.agent.run import run_agent
+from overspill.errors import OverspillError
 from overspill.logs import configure
 from overspill.settings import AgentSettings, SettingInfo, load_agent_settings, setting_infos
 
@@ -48,7 +49,19 @@ async def _until_signalled(settings: AgentSettings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, task.cancel)
-    await run_agent(settings)
+    try:
+        await run_agent(settings)
+    except ExceptionGroup as group:
+        # Of what ended the agent's tasks, the first that is ours tells a person what to do.
+        ours = group.subgroup(OverspillError)
+        if ours is None:
+            raise
+        raise _first(ours) from None
+
+
+def _first(group: BaseExceptionGroup[Exception]) -> Exception:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
 def _loop_run(main: Any) -> None:
