@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Copy an image from your Podman into a local cluster.",
     ),
     "agent": ("overspill.cli.agent:agent", "Be one virtual node."),
+    "emulator": ("overspill.cli.emulator:app", "Serve ECI's API on this machine, over any backend."),
 }
 # kubectl's own flags are not ours to read.
 PASSED_THROUGH = {
@@ -67,6 +68,11 @@ def _load(target: str) -> Any:
 
 
 def _command(name: str, function: Any, text: str) -> Any:
+    """A command of a function, or a group of commands of a Typer."""
+    if isinstance(function, typer.Typer):
+        group = typer.main.get_command(function)
+        group.name, group.short_help = name, text
+        return group
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
     app.command(name, short_help=text, context_settings=PASSED_THROUGH.get(name))(function)
     return typer.main.get_command(app)
