@@ -218,11 +218,13 @@ def test_an_unsupported_field_is_named_in_an_event(prepared, node, until):
     prepared.apply(pod("ipc", node, hostIPC=True))
     assert "spec.hostIPC" in refusal(prepared, until, "ipc", "UnsupportedPod")
 
-    def refused():
+    def waiting():
         status = prepared.get("pod", "ipc", "-n", NAMESPACE)["status"]
-        return (status["phase"], status.get("reason")) == ("Failed", "UnsupportedPod")
+        reasons = [each["state"]["waiting"]["reason"] for each in status.get("containerStatuses", ())]
+        return (status["phase"], reasons) == ("Pending", ["UnsupportedPod"])
 
-    until(refused, what="phase Failed with the reason")
+    # Pending, not Failed: a ReplicaSet would replace a failed pod at once, and for ever.
+    until(waiting, what="the reason in the pod's status")
 
 
 @pytest.mark.parametrize(
