@@ -101,6 +101,12 @@ class PodmanService:
         network = {"name": NETWORK, "network_interface": self.bridge, "subnets": [{"subnet": subnet}]}
         self._post("/networks/create", network)
 
+    def clear(self) -> None:
+        """Remove every pod, after a test that failed."""
+        if self.leftovers():
+            self.remove_all()
+            shutil.rmtree(self.data_dir)
+
     def remove_all(self) -> None:
         """Remove every pod and container."""
         self.run("pod", "rm", "--all", "--force", "--time", "0")

@@ -110,15 +110,27 @@ class Stage:
 @asynccontextmanager
 async def staged(service: PodmanService) -> AsyncIterator[Stage]:
     """A backend on a service; afterwards every pod is gone, and nothing of any is left."""
-    async with backend_of(service) as backend, asyncio.TaskGroup() as group:
-        witness = Witness(backend)
-        task = group.create_task(witness.run())
-        yield Stage(backend, witness, service)
-        for observation in await backend.list():
-            await backend.delete(observation.identity, grace_seconds=0)
-            await witness.until_gone(observation.identity)
-        task.cancel()
-    assert service.leftovers() == []
+    try:
+        async with backend_of(service) as backend, asyncio.TaskGroup() as group:
+            witness = Witness(backend)
+            task = group.create_task(witness.run())
+            yield Stage(backend, witness, service)
+            left = await backend.list()
+            for observation in left:
+                await backend.delete(observation.identity, grace_seconds=0)
+            for observation in left:
+                await witness.until_gone(observation.identity)
+            task.cancel()
+        assert service.leftovers() == []
+    finally:
+        service.clear()
+
+
+async def eventually(condition: Callable[[], bool], *, seconds: float = 20) -> None:
+    """Wait for something that nothing tells of."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - as said
+            await asyncio.sleep(0.05)
 
 
 def is_running(sighting: Sighting) -> bool:

@@ -94,6 +94,7 @@ class ContainerInspect(Struct, frozen=True, rename="pascal"):
     image: str = ""
     image_name: str = ""
     network_settings: InspectNetworks = InspectNetworks()
+    pid_file: str = ""
 
 
 class ImageConfig(Struct, frozen=True, rename="pascal"):

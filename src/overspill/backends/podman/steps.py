@@ -9,25 +9,32 @@ whatever it makes has a name of its own; a step that Podman refuses leaves a
 import asyncio
 from collections.abc import Awaitable
 from contextlib import suppress
-from typing import Protocol
+from typing import Any, Protocol
 
+import structlog
 from msgspec import structs
 
 from overspill.backends.podman import bodies, plan, volumes
 from overspill.backends.podman.api import Podman
 from overspill.backends.podman.client import PodmanError
+from overspill.backends.podman.hostprocess import kill_member
 from overspill.backends.podman.pull import Puller, PullFailure
 from overspill.backends.podman.seen import Run, Sandbox, Trouble
 from overspill.backends.podman.state import PodState
 from overspill.backends.podman.tags import keeper_name, pod_name, volume_name
 from overspill.errors import Conflict, NotFound, Rejected, Retry
 from overspill.model.observation import Sighting
+from overspill.model.work import WorkSpec
 
 __all__ = ["Host", "Steps"]
+
+log = structlog.get_logger(__name__)
 
 TROUBLE_BASE, TROUBLE_CAP = 1.0, 60.0  # seconds between attempts at what Podman refused
 # Podman's words for errors of the container's own command line; all others are not the pod's doing.
 COMMAND_ERRORS = ("OCI runtime attempted to invoke", "OCI permission denied", "OCI runtime error", "workdir ")
+# What runc says when Podman was killed between making the process and noting that it did.
+HALF_STARTED = "container with given ID already exists"
 SIGKILL = 9
 
 
@@ -109,22 +116,31 @@ class Steps:
         work, sandbox = self._pod.work, self._pod.sandbox
         assert work
         assert sandbox
-        await self._podman.start(sandbox.infra)
+        try:
+            await self._podman.start(sandbox.infra)
+        except PodmanError as error:
+            if HALF_STARTED in str(error):
+                await self._reap(sandbox.infra)
+                await self._remove_sandbox()
+            raise
         await self._pod.find_sandbox(self._podman)
         sandbox = self._pod.sandbox
         if not sandbox or not sandbox.ips:
             raise PodmanError(f"the pod has no address in network {self._host.network!r}")
-        self._pod.folder.hosts.write_text(volumes.hosts_file(work, sandbox.ips[0]))
-        if volumes.memory_volumes(work):
-            await self._start_keeper(sandbox)
 
-    async def _start_keeper(self, sandbox: Sandbox) -> None:
-        work = self._pod.work
-        assert work
+    async def _keep_memory(self, work: WorkSpec, sandbox: Sandbox) -> None:
+        """Have the volumes in memory kept mounted, whatever runs."""
+        if not volumes.memory_volumes(work):
+            return
         infra = await self._podman.inspect(sandbox.infra)
-        with suppress(Conflict):
-            await self._podman.create_container(bodies.keeper_body(work, sandbox, infra.image))
-        await self._podman.start(keeper_name(work.identity))
+        keeper = await self._create_container(bodies.keeper_body(work, sandbox, infra.image))
+        try:
+            await self._podman.start(keeper)
+        except PodmanError as error:
+            if HALF_STARTED in str(error):
+                await self._reap(keeper)
+                await self._podman.remove_container(keeper)
+            raise
 
     async def _stop_sandbox(self) -> None:
         sandbox, work = self._pod.sandbox, self._pod.work
@@ -173,6 +189,8 @@ class Steps:
         assert pod.sandbox
         work = pod.work.with_address(pod.sandbox.ips[0])
         container = next(c for c in (*work.init_containers, *work.containers) if c.name == name)
+        pod.folder.hosts.write_text(volumes.hosts_file(work, pod.sandbox.ips[0]))
+        await self._keep_memory(work, pod.sandbox)
         body = bodies.container_body(
             work,
             structs.replace(step, container=container),
@@ -180,14 +198,17 @@ class Steps:
             folder=pod.folder,
             image=pod.images[name],
         )
+        pod.notice([await self._create_container(body)])
+        await pod.look(self._podman)
+
+    async def _create_container(self, body: dict[str, Any]) -> str:
+        """Make a container, or find the one that has its name; returns its id."""
         try:
-            made = await self._podman.create_container(body)
+            return await self._podman.create_container(body)
         except (Conflict, PodmanError) as error:
             if "already in use" not in str(error):
                 raise
-            made = await self._taken_name(body["name"], error)
-        pod.notice([made])
-        await pod.look(self._podman)
+            return await self._taken_name(body["name"], error)
 
     async def _taken_name(self, name: str, error: Exception) -> str:
         """The container that an earlier, cut-short attempt has made under this name."""
@@ -206,16 +227,28 @@ class Steps:
             pod.runs.pop(run.id, None)
             return
         except PodmanError as error:
-            if any(words in f"{error.cause} {error}" for words in COMMAND_ERRORS):
+            if HALF_STARTED in str(error):
+                await self._reap(run.id)
+            elif any(words in f"{error.cause} {error}" for words in COMMAND_ERRORS):
                 pod.runs[run.id] = structs.replace(
                     run, state="exited", exit_code=128, finished_at=self._host.clock(), failure=str(error)
                 )
-            else:
-                await self._start_anew(run, error)
+                return
+            await self._start_anew(run, error)
             return
         pod.troubles.pop(run.container, None)
         pod.notice([run.id])
         await pod.look(self._podman)
+
+    async def _reap(self, container: str) -> None:
+        """End the process that Podman has made but does not know of.
+
+        That takes a look at the host's processes; an agent in a container of its own
+        has none, and leaves the process, which waits for ever and does nothing.
+        """
+        pid_file = (await self._podman.inspect(container)).pid_file
+        if kill_member(pid_file, container):
+            log.info("half-started process ended", pod=self._pod.identity.name, container=container)
 
     async def _start_anew(self, run: Run, error: PodmanError) -> None:
         """Not the command's fault: the same run is made anew later on."""
