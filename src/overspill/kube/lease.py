@@ -123,7 +123,8 @@ class NodeLease:
         except Held:
             raise
         except (OverspillError, TimeoutError) as error:
-            log.warning("lease not renewed", node=self._node, error=str(error), age=round(self.age))
+            why = str(error) or "no answer in time"
+            log.warning("lease not renewed", node=self._node, error=why, age=round(self.age))
             return False
         return True
 

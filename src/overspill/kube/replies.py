@@ -34,6 +34,7 @@ UNAUTHORIZED = re.compile(
 
 class _Cause(Struct):
     reason: str = ""
+    field: str = ""
 
 
 class Details(Struct, rename="camel"):
@@ -73,8 +74,11 @@ def status_error(status: Status, *, what: str, retry_after: float | None = None)
     text = f"{what}: {status.message or status.reason or status.code}"
     if retry_after is None and status.details and status.details.retry_after_seconds:
         retry_after = status.details.retry_after_seconds
-    if _is_too_new(status):
-        return Expired(text)
+    causes = status.details.causes if status.details else ()
+    if any(cause.reason == "ResourceVersionTooLarge" for cause in causes):
+        return Expired(text)  # of the future: etcd was restored, so that this version names nothing here
+    if any(cause.field == "metadata.uid" for cause in causes):
+        return Conflict(text)  # 422 by its code: a patch with the uid of another object of this name
     if status.code == 401:
         return Misconfigured(f"{text}: the apiserver does not accept these credentials")
     if status.code == 403:
@@ -84,12 +88,6 @@ def status_error(status: Status, *, what: str, retry_after: float | None = None)
     if status.code >= 500 or status.code == 408:
         return Retry(text)
     return {404: NotFound, 409: Conflict, 410: Expired}.get(status.code, Rejected)(text)
-
-
-def _is_too_new(status: Status) -> bool:
-    """Whether a resourceVersion is from the future: etcd was restored, so that it names nothing here."""
-    causes = status.details.causes if status.details else ()
-    return any(cause.reason == "ResourceVersionTooLarge" for cause in causes)
 
 
 def _forbidden(message: str, text: str) -> OverspillError:

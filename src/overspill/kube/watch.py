@@ -126,7 +126,11 @@ class Watch(Generic[T]):
             async with asyncio.timeout(IDLE_LIMIT):
                 data = await stream.read()
         except TimeoutError as error:
-            raise Retry(f"watch {self._path}: nothing heard for {IDLE_LIMIT:.0f} s") from error
+            text = f"watch {self._path}: nothing heard for {IDLE_LIMIT:.0f} s"
+            if self._fruitless:
+                # Not even a first bookmark: this version may be of the future, because etcd was restored.
+                raise Expired(text) from error
+            raise Retry(text) from error
         self._heard = time.monotonic()
         return data
 

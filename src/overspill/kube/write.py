@@ -23,7 +23,7 @@ from overspill.kube.resources import PODS
 __all__ = ["StatusWriter"]
 
 log = structlog.get_logger(__name__)
-PAUSE_FIRST, PAUSE_CAP = 0.1, 10.0
+PAUSE_FIRST, PAUSE_CAP = 0.1, 5.0
 # What only a person can mend is tried again at this pace, since an apiserver that starts refuses in the same way.
 FORBIDDEN_PAUSE = 10.0
 
@@ -63,6 +63,7 @@ class StatusWriter:
         self._on_written = on_written
         self._slots: dict[Key, _Slot] = {}
         self._dirty: asyncio.Queue[tuple[Key, _Slot]] = asyncio.Queue()
+        self._failing = False
 
     def put(self, key: Key, status: bytes) -> None:
         """Have a pod's status written: PodStatus as JSON, encoded the same way each time."""
@@ -131,7 +132,7 @@ class StatusWriter:
             slot.sent = _digest(status)  # the same would be refused again
         except OverspillError as error:
             slot.wanted = slot.wanted or status
-            return self._pause(key, slot, error)
+            return self._pause(slot, error)
         else:
             self._note(key, slot, _digest(status), _meta_of(reply))
         return 0.0
@@ -142,23 +143,23 @@ class StatusWriter:
         unchanged = meta.generation in {0, 1, slot.generation} and meta.deletion_timestamp is None
         slot.echo = meta.resource_version if unchanged else ""
         slot.sent, slot.generation, slot.failures = sent, meta.generation, 0
+        if self._failing:
+            log.info("pod statuses are written again")
+            self._failing = False
         if self._on_written is not None:
             self._on_written(key, meta.resource_version)
 
-    def _pause(self, key: Key, slot: _Slot, error: OverspillError) -> float:
+    def _pause(self, slot: _Slot, error: OverspillError) -> float:
+        if (
+            not self._failing
+        ):  # an apiserver that is away fails every pod: told once, and once when it is back
+            log.warning("pod statuses cannot be written; trying on", error=str(error))
+            self._failing = True
         slot.failures += 1
         pause = min(PAUSE_FIRST * 2.0 ** min(slot.failures - 1, 16), PAUSE_CAP) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
         if isinstance(error, Throttled):
-            pause = max(pause, error.retry_after)
-        if isinstance(error, Misconfigured):
-            pause = FORBIDDEN_PAUSE
-        log.warning(
-            "pod status not written yet",
-            pod=f"{key.namespace}/{key.name}",
-            error=str(error),
-            failures=slot.failures,
-        )
-        return pause
+            return float(max(pause, error.retry_after))
+        return FORBIDDEN_PAUSE if isinstance(error, Misconfigured) else float(pause)
 
 
 def _digest(status: bytes) -> bytes:
