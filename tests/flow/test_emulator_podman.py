@@ -3,6 +3,7 @@
 import json
 import random
 
+import aiohttp
 import pytest
 from emulators import Rig, container, emulator, models, until
 
@@ -91,6 +92,35 @@ async def test_real_containers_at_the_vswitches_addresses(tmp_path, podman, over
 def ip() -> models.CreateContainerGroupRequestContainerEnvironmentVar:
     reference = models.CreateContainerGroupRequestContainerEnvironmentVarFieldRef(field_path="status.podIP")
     return models.CreateContainerGroupRequestContainerEnvironmentVar(key="IP", field_ref=reference)
+
+
+async def test_stdin_and_exit_code_over_a_websocket(tmp_path, podman, over_podman):
+    async with emulator(tmp_path, **over_podman) as rig:
+        group = await rig.create(
+            container=[shell("trap exit TERM; while :; do sleep 0.1; done")],
+            termination_grace_period_seconds=1,
+        )
+        await rig.until_status(group, "Running")
+        answer = await rig.call(
+            "exec_container_command",
+            container_group_id=group,
+            container_name="main",
+            command=json.dumps(["/bin/sh", "-c", "read line; echo got $line; echo bad >&2; exit 3"]),
+        )
+        channels: dict[int, bytes] = {}
+        async with (
+            aiohttp.ClientSession() as session,
+            session.ws_connect(answer["WebSocketUri"]) as socket,
+        ):
+            await socket.send_bytes(b"\0hello\n")
+            async for message in socket:
+                channels[message.data[0]] = channels.get(message.data[0], b"") + message.data[1:]
+        assert channels[1] == b"got hello\n"
+        assert channels[2] == b"bad\n"
+        assert json.loads(channels[3])["details"]["causes"] == [{"reason": "ExitCode", "message": "3"}]
+        await rig.call("delete_container_group", container_group_id=group)
+        await rig.until_gone(group)
+        await PodmanNetworks(podman.socket, emulator=rig.endpoint.emulator).remove()
 
 
 async def test_a_missing_image_waits_and_says_so(tmp_path, podman, over_podman):

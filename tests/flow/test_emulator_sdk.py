@@ -160,6 +160,24 @@ async def test_volumes_come_back_flattened_and_without_contents(rig: Rig):
     assert secret not in json.dumps(detail)
 
 
+async def test_a_group_is_terminating_while_its_containers_end(rig: Rig):
+    group = await rig.create(tag=[tag("simulated.overspill.dev/stop-seconds", "0.5")])
+    await rig.until_status(group, "Running")
+    await rig.call("delete_container_group", container_group_id=group)
+    assert (await rig.statuses())[group]["Status"] == "Terminating"
+    await rig.call("delete_container_group", container_group_id=group)
+    assert (await rig.admin("GET", "/bill"))["total"]["running"] == 1
+    await rig.until_gone(group)
+    assert (await rig.admin("GET", "/bill"))["total"]["running"] == 0
+
+
+async def test_an_engine_that_cannot_tell_is_asked_again(rig: Rig):
+    group = await rig.create(tag=[tag("simulated.overspill.dev/lost-replies", "1")])
+    await rig.until_status(group, "Running")
+    await rig.call("delete_container_group", container_group_id=group)
+    await rig.until_gone(group)
+
+
 async def test_restart_begins_the_containers_anew(rig: Rig):
     group = await rig.create()
     before = await rig.until_status(group, "Running")

@@ -35,7 +35,9 @@ from overspill.errors import Misconfigured
 
 __all__ = ["app"]
 
-app = typer.Typer(help="ECI's API on this machine, over any backend.", no_args_is_help=True)
+app = typer.Typer(
+    help="ECI's API on this machine, over any backend.", no_args_is_help=True, add_completion=False
+)
 faults = typer.Typer(help="Have a running emulator do things wrong.", no_args_is_help=True)
 app.add_typer(faults, name="faults")
 
@@ -211,7 +213,9 @@ def add_fault(
     ] = None,
     count: Annotated[int | None, typer.Option(help="How many requests meet it; default all.")] = None,
     probability: Annotated[float, typer.Option()] = 1.0,
-    seconds: Annotated[float, typer.Option(help="Of latency or clock-skew.")] = 0.0,
+    seconds: Annotated[
+        float, typer.Option(help="Of latency, clock-skew, or how long a throttle asks to wait.")
+    ] = 0.0,
     code: Annotated[str, typer.Option(help="Of error or throttle.")] = "",
     http_status: Annotated[int, typer.Option(help="Of error or throttle.")] = 0,
     zone: Annotated[str, typer.Option(help="Of no-stock.")] = "",

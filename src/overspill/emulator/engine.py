@@ -81,9 +81,10 @@ class Engine:
             await asyncio.sleep(REWATCH_SECONDS)
 
     async def _list(self) -> None:
-        busy = set(self._busy | self._uncertain)
+        # What was not yet given, or not for certain, when the list was asked for can be missing from it.
+        expected = self._reports.expected() - {*self._busy, *self._uncertain}
         listing = await self.backend.list()
-        nobodys = self._reports.listed(listing, busy=busy | self._busy, restarted=not self._listed)
+        nobodys = self._reports.listed(listing, expected=expected, restarted=not self._listed)
         self._listed = True
         for observation in nobodys:
             if observation.deleting or observation.identity.uid in self._busy:

@@ -33,7 +33,8 @@ class Fault(Struct, frozen=True, kw_only=True):
         actions: which API actions meet it; empty for all.
         count: how many requests meet it; None for all until it is cleared.
         probability: of a request that could meet it.
-        seconds: of `latency`; of `clock-skew`, positive when the emulator's clock is ahead.
+        seconds: of `latency`; of `throttle`, how long to wait; of `clock-skew`, by how much the emulator's
+            clock is ahead.
         code, status: of `error` and `throttle`; the usual ones when empty.
         zone: of `no-stock`, empty for all.
         vswitch: of `no-addresses`, empty for all.

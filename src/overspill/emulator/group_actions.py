@@ -43,7 +43,6 @@ class Listing(Struct, frozen=True, rename="pascal"):
     resource_group_id: str = ""
     compute_category: str = ""
     tag: tuple[Pair, ...] = ()
-    with_event: bool = True
     event_source: Literal["EciService", "K8sAgent", ""] = ""
     since_second: int | None = None
     limit: int | None = None

@@ -65,22 +65,25 @@ class Reports:
         self._books.change(entry, life.lost(entry.group, at=self._books.clock()))
         self._books.drop_if_done(entry)
 
+    def expected(self) -> set[str]:
+        """The groups that the engine has something of, as far as is known."""
+        return {entry.group.id for entry in self._books.all() if entry.group.submitted is not None}
+
     def listed(
-        self, listing: Sequence[Observation], *, busy: Iterable[str], restarted: bool
+        self, listing: Sequence[Observation], *, expected: Iterable[str], restarted: bool
     ) -> list[Observation]:
         """A complete list of what the engine has; returns what is nobody's.
 
-        What should be there and is not has been lost; but after a restart of the emulator the engine may
+        What is expected and not there has been lost; but after a restart of the emulator the engine may
         have kept nothing, and what lived is begun again, as after a reboot of the host.
         """
         there = {(o.identity.uid, o.identity.attempt) for o in listing}
-        left_alone = set(busy)
         with self._books.store.batch():
-            for entry in self._books.all():
-                group = entry.group
-                if group.submitted is None or group.id in left_alone or (group.id, group.submitted) in there:
-                    continue
-                self._vanished(entry, restarted=restarted)
+            for group_id in expected:
+                entry = self._books.get(group_id)
+                submitted = entry.group.submitted if entry else None
+                if entry and submitted is not None and (group_id, submitted) not in there:
+                    self._vanished(entry, restarted=restarted)
         self.sighted(listing)
         return [o for o in listing if self._is_nobodys(o)]
 
