@@ -179,7 +179,10 @@ class NodeLease:
             "metadata": {
                 "annotations": {names.HOLDER_ANNOTATION: None},
                 "resourceVersion": self._version,  # not if it is somebody else's by now
-            }
+            },
+            # Since 1.37 the node controller believes that its cache is stale, and never marks the node
+            # NotReady, when a lease changed whose renewTime did not (NodeControllerLeaseCircuitBreaker).
+            "spec": {"renewTime": _micro_time(self._clock())},
         }
         with contextlib.suppress(OverspillError, TimeoutError):
             async with asyncio.timeout(RELEASE_TIMEOUT):
@@ -188,8 +191,7 @@ class NodeLease:
                 )
 
     def _body(self, *, version: str) -> dict[str, Any]:
-        now = datetime.fromtimestamp(self._clock(), UTC)
-        self._written = now.isoformat(timespec="microseconds").replace("+00:00", "Z")
+        self._written = _micro_time(self._clock())
         metadata: dict[str, Any] = {
             "name": self._node,
             "namespace": NAMESPACE,
@@ -211,6 +213,10 @@ class NodeLease:
                 "renewTime": self._written,
             },
         }
+
+
+def _micro_time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def _seconds(renew_time: str) -> float:
