@@ -28,7 +28,6 @@ def pod(name: str, node: str) -> bytes:
             "spec": {
                 "nodeName": node,
                 "automountServiceAccountToken": False,
-                "enableServiceLinks": False,
                 "containers": [
                     {
                         "name": "web",
