@@ -104,6 +104,7 @@ class _Start:
         if plan.machine:
             network.start_proxy(paths, built)
             await network.start_dns(paths, plan, built)
+        await controlplane.wait_usable(paths, plan)
 
     async def _worker(self) -> None:
         paths, plan, built = self._paths, self._plan, self._built

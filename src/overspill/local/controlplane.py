@@ -17,7 +17,7 @@ from overspill.local.paths import Paths, write_file
 from overspill.local.plan import Plan
 from overspill.local.processes import Processes, Program
 
-__all__ = ["NAMES", "get", "programs", "start", "wait_ready"]
+__all__ = ["NAMES", "get", "programs", "start", "wait_usable"]
 
 NAMES = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 READY_TIMEOUT = 90.0
@@ -33,7 +33,7 @@ async def start(paths: Paths, plan: Plan, built: Programs) -> None:
         lambda: _listening(processes, plan.ports["etcd"]), what="etcd to listen", timeout=READY_TIMEOUT
     )
     processes.ensure(apiserver)
-    await wait_ready(paths, plan)
+    await _wait_ready(paths, plan)
     for client in clients:
         processes.ensure(client)
 
@@ -176,12 +176,7 @@ async def _listening(processes: Processes, port: int) -> bool:
     return True
 
 
-async def wait_ready(paths: Paths, plan: Plan) -> None:
-    """Wait until the apiserver is ready.
-
-    Raises:
-        Retry: it ended, or was not ready in time.
-    """
+async def _wait_ready(paths: Paths, plan: Plan) -> None:
     processes = Processes(paths)
 
     async def ready() -> bool:
@@ -194,6 +189,21 @@ async def wait_ready(paths: Paths, plan: Plan) -> None:
         timeout=READY_TIMEOUT,
         why=lambda: f"; see {processes.log('kube-apiserver')}",
     )
+
+
+async def wait_usable(paths: Paths, plan: Plan) -> None:
+    """Wait until pods can be created, which takes the service account that the controller-manager makes.
+
+    Raises:
+        Retry: it was not made in time.
+    """
+    account = "/api/v1/namespaces/default/serviceaccounts/default"
+
+    async def made() -> bool:
+        Processes(paths).require("kube-controller-manager")
+        return await get(paths, plan, account) is not None
+
+    await until(made, what="the default service account", timeout=READY_TIMEOUT)
 
 
 async def get(paths: Paths, plan: Plan, path: str) -> bytes | None:
