@@ -5,7 +5,9 @@ import json
 
 import aiohttp
 import pytest
-from emulators import VSWITCHES, Rig, container, emulator, models, tag, until
+from alibabacloud_eci20180808.client import Client
+from alibabacloud_tea_openapi.models import Config
+from emulators import KEY, REGION, VSWITCHES, Rig, container, emulator, models, tag, until
 
 
 @pytest.fixture
@@ -327,3 +329,18 @@ async def test_refusals_create_nothing(rig: Rig, fields, code):
     assert error.code == code
     assert error.request_id
     assert await rig.statuses() == {}
+
+
+async def test_older_clients_sign_with_hmac_sha1(rig: Rig):
+    config = Config(
+        access_key_id=KEY.id,
+        access_key_secret=KEY.secret,
+        region_id=REGION,
+        endpoint=rig.host,
+        protocol="HTTP",
+        signature_algorithm="v2",
+    )
+    rig.sdk = Client(config)
+    group = await rig.create(tag=[tag("text", "a b/c*~+&=")])
+    [detail] = await rig.details()
+    assert (detail["ContainerGroupId"], detail["Tags"]) == (group, [{"Key": "text", "Value": "a b/c*~+&="}])

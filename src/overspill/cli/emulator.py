@@ -73,6 +73,8 @@ def serve(
             help=f"File with the secret; else ${SECRET_VARIABLE}, else generated into the state folder."
         ),
     ] = None,
+    tls_certificate: Annotated[Path | None, typer.Option(help="PEM file; with it the API is HTTPS.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM file of its key.")] = None,
     max_cpu: Annotated[float, typer.Option(help="vCPU quota of the region.")] = 100_000.0,
     stock: Annotated[
         list[str] | None, typer.Option(help="ZONE/SPEC=COUNT with * for any; repeatable.")
@@ -97,6 +99,7 @@ def serve(
         vswitches=tuple(map(parse_vswitch, vswitch or [])),
         security_groups=tuple(map(parse_security_group, security_group or ["sg-emulator=enterprise"])),
         access_key=AccessKey(access_key_id, _secret(access_key_secret_file)),
+        tls=_tls(tls_certificate, tls_key),
         max_cpu=max_cpu,
         stock=parse_limits(stock or []),
         rates={} if unlimited_rate else RATES,
@@ -122,6 +125,14 @@ def _options(texts: list[str]) -> dict[str, Any]:
         except ValueError:
             options[name] = value
     return options
+
+
+def _tls(certificate: Path | None, key: Path | None) -> tuple[Path, Path] | None:
+    if certificate and key:
+        return certificate, key
+    if certificate or key:
+        raise Misconfigured("--tls-certificate and --tls-key go together")
+    return None
 
 
 def _secret(path: Path | None) -> str:

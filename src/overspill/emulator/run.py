@@ -10,6 +10,7 @@ import contextlib
 import os
 import secrets
 import socket
+import ssl
 import stat
 import time
 from collections.abc import Callable, Mapping
@@ -62,6 +63,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         networks: `podman` makes a Podman network per vSwitch, `none` leaves addresses to the engine.
         state: folder of the database, the generated secret and `endpoint.json`.
         rates: of the API's actions; empty lifts all limits.
+        tls: certificate and key in PEM; without, the API is plain HTTP.
     """
 
     state: Path
@@ -81,6 +83,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     timings: Timings = Timings()
     rates: dict[str, Rate] = field(default_factory=lambda: dict(RATES))
     seed: int = 0
+    tls: tuple[Path, Path] | None = None
 
 
 class Endpoint(Struct, frozen=True, rename="camel"):
@@ -142,14 +145,17 @@ async def serve(settings: Settings, *, ready: Callable[[Endpoint], None] = lambd
             engine=engine,
             history=history,
             execs=Execs(),
-            zones=Zones(tuple(dict.fromkeys(v.zone for v in _vswitches(settings))), _url(api)[7:]),
-            websocket=_url(api, "ws"),
+            zones=Zones(
+                tuple(dict.fromkeys(v.zone for v in _vswitches(settings))), _url(api, "").removeprefix("://")
+            ),
+            websocket=_url(api, "wss" if settings.tls else "ws"),
         )
         front = Front(service, keys=_keys(settings), throttle=Throttle(settings.rates), faults=faults)
-        facts = {"endpoint": _url(api), "region": settings.region, "engine": backend.name}
-        await _start(stack, application(front), api)
+        url = _url(api, "https" if settings.tls else "http")
+        facts = {"endpoint": url, "region": settings.region, "engine": backend.name}
+        await _start(stack, application(front), api, tls=_tls(settings))
         await _start(stack, Admin(cloud, front, faults, facts).application(), admin)
-        endpoint = _endpoint(settings, emulator=cloud.id, api=_url(api), admin=_url(admin))
+        endpoint = _endpoint(settings, emulator=cloud.id, api=url, admin=_url(admin))
         _write_endpoint(settings.state, endpoint)
         ready(endpoint)
         await _run(engine, cloud, history)
@@ -253,13 +259,32 @@ def _port_before(state: Path) -> int:
     return int(read_endpoint(state).endpoint.rpartition(":")[2])
 
 
-async def _start(stack: contextlib.AsyncExitStack, app: web.Application, listening: socket.socket) -> None:
+def _tls(settings: Settings) -> ssl.SSLContext | None:
+    if settings.tls is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(*settings.tls)
+    except OSError as error:
+        raise Misconfigured(
+            f"the certificate {settings.tls[0]} and its key cannot be used: {error}"
+        ) from error
+    return context
+
+
+async def _start(
+    stack: contextlib.AsyncExitStack,
+    app: web.Application,
+    listening: socket.socket,
+    *,
+    tls: ssl.SSLContext | None = None,
+) -> None:
     runner = web.AppRunner(
         app, max_line_size=MOST_LINE, max_field_size=MOST_LINE, access_log=None, shutdown_timeout=1
     )
     stack.push_async_callback(runner.cleanup)
     await runner.setup()
-    await web.SockSite(runner, listening).start()
+    await web.SockSite(runner, listening, ssl_context=tls).start()
 
 
 def _listen_for_admin(settings: Settings) -> socket.socket:
