@@ -8,6 +8,7 @@ plan does the rest: pods are started anew, those that must not run twice (restar
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, Self
 
@@ -166,6 +167,7 @@ def _refused(work: WorkSpec) -> Sequence[str]:
     return fields
 
 
+@lru_cache(maxsize=256)
 def _unplayed(container: Container) -> Sequence[str]:
     asked = (
         ("livenessProbe", container.liveness),

@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from weakref import WeakSet
+from weakref import ReferenceType, ref
 
 from overspill.backends.simulated.addresses import AddressPool
 from overspill.backends.simulated.feed import Feed
@@ -36,7 +36,7 @@ class Cloud:
         self._scripts = Scripts(options)
         self._timers = Timers(self._fire, clock=self.now)
         self._pods: dict[tuple[str, int], PodLife] = {}
-        self._feeds: defaultdict[Owner, WeakSet[Feed]] = defaultdict(WeakSet)
+        self._feeds: defaultdict[Owner, set[ReferenceType[Feed]]] = defaultdict(set)
         self._stock = options.stock or 0
         self._epoch = epoch
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -63,8 +63,8 @@ class Cloud:
     def fail(self, reason: str) -> None:
         """Be out of reach from now on; pods go on."""
         self._outage = f"the simulated cloud cannot be reached: {reason}"
-        for feeds in self._feeds.values():
-            for feed in feeds:
+        for owner in self._feeds:
+            for feed in self._feeds_of(owner):
                 feed.break_off(self._outage)
 
     def heal(self) -> None:
@@ -132,7 +132,8 @@ class Cloud:
     def subscribe(self, owner: Owner) -> Feed:
         """A feed of what changes from now on, as long as somebody holds it."""
         feed = Feed()
-        self._feeds[owner].add(feed)
+        feeds = self._feeds[owner]
+        feeds.add(ref(feed, feeds.discard))
         return feed
 
     # --- what pods take: life.Room ---
@@ -165,17 +166,20 @@ class Cloud:
 
     def _tell(self, pod: PodLife) -> None:
         identity = pod.identity
-        feeds = self._feeds.get(_owner(identity))
-        if pod.gone:
+        gone = pod.gone
+        if gone:
             self._remove(pod)
-        if feeds:
+        if feeds := self._feeds_of(_owner(identity)):
             seen = pod.observation()
-            sighting = Gone(identity, seen) if pod.gone else seen
+            sighting = Gone(identity, seen) if gone else seen
             for feed in feeds:
                 feed.put(sighting)
         self._timers.set(pod)
         for listener in tuple(pod.listeners or ()):
             listener()
+
+    def _feeds_of(self, owner: Owner) -> list[Feed]:
+        return [feed for reference in tuple(self._feeds.get(owner, ())) if (feed := reference())]
 
     def _remove(self, pod: PodLife) -> None:
         del self._pods[pod.identity.uid, pod.identity.attempt]
