@@ -1,11 +1,12 @@
 """Annotations of a pod, and the luck that options give it."""
 
 import math
+import pathlib
 
 import pytest
 
 from overspill.backends.simulated.options import Delay, Options
-from overspill.backends.simulated.script import PREFIX, Behaviour, Scripts
+from overspill.backends.simulated.script import CONTAINER_WORDS, POD_WORDS, PREFIX, Behaviour, Scripts
 from overspill.errors import Rejected
 from overspill.model.work import Container, Identity, WorkSpec
 
@@ -102,3 +103,9 @@ def test_rates_hit_their_part_of_the_pods_whatever_the_order():
     assert share == pytest.approx({"crash": 0.25, "pull": 0.1, "reply": 0.5}, abs=0.04)
     again = {number: scripts.script(pod(str(number))) for number in reversed(range(2000))}
     assert again == drawn
+
+
+def test_every_option_and_annotation_is_documented():
+    page = (pathlib.Path(__file__).parents[2] / "docs" / "simulated.md").read_text()
+    words = {*Options.__struct_fields__, *POD_WORDS, *CONTAINER_WORDS}
+    assert not [word for word in words if f"`{word}`" not in page]
