@@ -133,20 +133,25 @@ def _controller_manager(paths: Paths, plan: Plan) -> dict[str, object]:
         "root-ca-file": paths.pki / "ca.crt",
         "cluster-signing-cert-file": paths.pki / "ca.crt",
         "cluster-signing-key-file": paths.pki / "ca.key",
+        "kube-api-qps": _client_limits(plan)[0],
+        "kube-api-burst": _client_limits(plan)[1],
     }
     if plan.tuned:
         flags |= {
-            "kube-api-qps": 5000,
-            "kube-api-burst": 10000,
             "concurrent-replicaset-syncs": 50,
             "concurrent-gc-syncs": 50,
         }
     return flags
 
 
+def _client_limits(plan: Plan) -> tuple[int, int]:
+    """Requests per second and burst of the stock controllers; by default they allow themselves 20 and 30."""
+    return (5000, 10000) if plan.tuned else (300, 600)
+
+
 def _scheduler(paths: Paths, plan: Plan) -> dict[str, object]:
     config = paths.pki / "scheduler.kubeconfig"
-    qps, burst = (5000, 10000) if plan.tuned else (50, 100)
+    qps, burst = _client_limits(plan)
     file = paths.config / "scheduler.yaml"
     content = {
         "apiVersion": "kubescheduler.config.k8s.io/v1",
