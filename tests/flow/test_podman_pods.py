@@ -66,9 +66,10 @@ async def test_containers_share_network_and_name_but_not_processes(stage: Stage)
 
 
 async def test_end_by_term_within_the_grace(stage: Stage):
-    work = pod(shell("trap 'echo bye; exit 3' TERM; while :; do sleep 0.1; done"))
+    work = pod(shell("trap 'exit 3' TERM; echo up; while :; do sleep 0.1; done"))
     await stage.backend.create(work)
     await stage.witness.running(work)
+    assert await first_output(stage.backend, work) == b"up\n"
     await stage.backend.delete(work.identity, grace_seconds=30)
     gone = await stage.witness.gone(work)
     assert gone.last
@@ -81,9 +82,10 @@ async def test_end_by_term_within_the_grace(stage: Stage):
 
 
 async def test_a_second_delete_shortens_the_grace(stage: Stage):
-    work = pod(shell("trap '' TERM; while :; do sleep 0.1; done"))
+    work = pod(shell("trap '' TERM; echo up; while :; do sleep 0.1; done"))
     await stage.backend.create(work)
     await stage.witness.running(work)
+    assert await first_output(stage.backend, work) == b"up\n"
     await stage.backend.delete(work.identity, grace_seconds=3600)
     await stage.backend.delete(work.identity, grace_seconds=7200)
     await stage.backend.delete(work.identity, grace_seconds=0)

@@ -10,49 +10,24 @@ from overspill.model.work import Container, EmptyDir, Files, WorkSpec
 
 __all__ = ["CAPABILITIES", "check"]
 
+# What the agent resolves by itself is not repeated here.
 CONTAINER_FIELDS = (
-    "name",
-    "image",
-    "imagePullPolicy",
-    "command",
-    "args",
-    "workingDir",
-    "env.*",
-    "envFrom.*",
-    "ports[].name",
-    "ports[].containerPort",
-    "ports[].protocol",
     "resources.limits.cpu",
     "resources.limits.memory",
-    "resources.requests.*",
-    "securityContext.runAsUser",
     "securityContext.runAsGroup",
+    "securityContext.runAsUser",
     "stdin",
     "stdinOnce",
     "tty",
-    "volumeMounts[].name",
-    "volumeMounts[].mountPath",
-    "volumeMounts[].readOnly",
 )
 POD_FIELDS = (
     "activeDeadlineSeconds",
     "dnsConfig.*",
-    "dnsPolicy",
-    "enableServiceLinks",
     "hostAliases.*",
-    "hostname",
-    "imagePullSecrets.*",
-    "restartPolicy",
-    "securityContext.runAsUser",
     "securityContext.runAsGroup",
-    "terminationGracePeriodSeconds",
-    "volumes[].name",
-    "volumes[].configMap.*",
-    "volumes[].downwardAPI.*",
+    "securityContext.runAsUser",
     "volumes[].emptyDir.medium",
     "volumes[].emptyDir.sizeLimit",
-    "volumes[].projected.*",
-    "volumes[].secret.*",
 )
 CAPABILITIES = Capabilities(
     pod_fields=frozenset(
@@ -90,11 +65,16 @@ def _refused(work: WorkSpec) -> list[str]:
         for index, container in enumerate(containers)
         for field in _refused_of(container)
     ]
-    return fields + [
+    fields += [
         f"spec.volumes[{name}]"
         for name, volume in work.volumes.items()
         if not isinstance(volume, (EmptyDir, Files))
     ]
+    if work.share_process_namespace:
+        fields.append("spec.shareProcessNamespace")
+    if work.sysctls:
+        fields.append("spec.securityContext.sysctls")
+    return fields
 
 
 def _refused_of(container: Container) -> list[str]:

@@ -59,8 +59,10 @@ class Folder:
             return False
         draft = self.path.with_name(f".{self.path.name}")
         shutil.rmtree(draft, ignore_errors=True)
-        (draft / "logs").mkdir(parents=True, mode=0o700)
-        (draft / "volumes").mkdir(mode=0o700)
+        draft.parent.mkdir(parents=True, exist_ok=True)
+        draft.mkdir(mode=0o700)
+        (draft / "logs").mkdir()
+        (draft / "volumes").mkdir()
         _write(draft / "record.json", record)
         draft.rename(self.path)
         return True
@@ -75,7 +77,8 @@ class Folder:
 
     def write_deletion(self, deletion: Deletion) -> None:
         """Remember that the end was asked for."""
-        self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.mkdir(exist_ok=True, mode=0o700)
         _write(self.path / "deletion.json", deletion)
 
     def eviction(self) -> Eviction | None:
@@ -102,7 +105,7 @@ def node_root(data_dir: str, cluster: str, node: str) -> Path:
 
 def folders(root: Path) -> Iterator[tuple[Folder, Record]]:
     """Every recorded pod; drafts and half-removed folders that a kill left are cleared away."""
-    root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    root.mkdir(parents=True, exist_ok=True)
     for entry in sorted(root.iterdir()):
         if entry.name.startswith("."):
             shutil.rmtree(entry, ignore_errors=True)

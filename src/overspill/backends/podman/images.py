@@ -23,7 +23,7 @@ DEFAULT_REGISTRY_ALIASES = {"index.docker.io", "registry-1.docker.io"}
 
 def is_valid(reference: str) -> bool:
     """Whether a text can name an image."""
-    return REFERENCE.fullmatch(reference) is not None
+    return REFERENCE.fullmatch(normalize(reference)) is not None
 
 
 def normalize(reference: str) -> str:

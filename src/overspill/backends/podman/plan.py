@@ -38,6 +38,8 @@ __all__ = [
 MINIMUM_GRACE = 2.0  # seconds that every container has at least; the kubelet's minimumGracePeriodInSeconds
 BACKOFF_BASE, BACKOFF_CAP = 10.0, 300.0  # seconds
 GOOD_RUN = 600.0  # seconds after which a run counts as good, and the next end starts from no back-off
+# Seconds until a process that was started can hear a signal; before, it is lost or hits runc's own init.
+SETTLE = 0.25
 FRESH = 2.0  # seconds for which a failed pull shows as ErrImagePull; later as ImagePullBackOff
 SIGKILL = 9
 CUT_OFF = Deletion(at=0.0, grace=0.0)
@@ -193,10 +195,13 @@ def _end(seen: Seen, deletion: Deletion, now: float) -> Step | None:
     """Stop, wait out the grace, kill; None once nothing runs."""
     if not seen.live:
         return None
-    unasked = tuple(run for run in seen.live if run.id not in seen.signalled)
     kill_at = deletion.at + max(MINIMUM_GRACE, deletion.grace)
     if now < kill_at:
-        return Signal(unasked, kill=False) if unasked else Wait(kill_at)
+        unasked = [run for run in seen.live if run.id not in seen.signalled]
+        hearing = tuple(run for run in unasked if now >= run.started_at + SETTLE)
+        if hearing:
+            return Signal(hearing, kill=False)
+        return Wait(min([kill_at, *(run.started_at + SETTLE for run in unasked)]))
     unkilled = tuple(run for run in seen.live if seen.signalled.get(run.id) != SIGKILL)
     return Signal(unkilled, kill=True) if unkilled else Wait()
 

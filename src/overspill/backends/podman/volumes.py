@@ -105,6 +105,7 @@ def _link_names(directory: Path, wanted: set[str]) -> None:
 
 def hosts_file(work: WorkSpec, address: str) -> str:
     """The pod's /etc/hosts, as the kubelet writes it."""
+    names = (f"{work.hostname}.{work.domain}", work.hostname) if work.domain else (work.hostname,)
     lines = [
         "# Kubernetes-managed hosts file.",
         "127.0.0.1\tlocalhost",
@@ -113,7 +114,7 @@ def hosts_file(work: WorkSpec, address: str) -> str:
         "fe00::0\tip6-mcastprefix",
         "fe00::1\tip6-allnodes",
         "fe00::2\tip6-allrouters",
-        f"{address}\t{work.hostname}",
+        "\t".join((address, *names)),
     ]
     if work.host_aliases:
         lines += ["", "# Entries added by HostAliases."]

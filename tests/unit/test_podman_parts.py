@@ -1,0 +1,371 @@
+"""The pure parts of the podman backend: references, bodies, files, logs, inspected containers."""
+
+import stat
+
+import pytest
+
+from overspill.backends.base import LogOptions
+from overspill.backends.podman import capabilities, tags
+from overspill.backends.podman.api import ContainerInspect, InspectConfig, InspectState
+from overspill.backends.podman.bodies import container_body, pod_body, resource_limits, volume_body
+from overspill.backends.podman.feed import Feed
+from overspill.backends.podman.folder import Folder, Record, folders
+from overspill.backends.podman.images import credential_for, is_valid, normalize
+from overspill.backends.podman.inspect import instant, run_of
+from overspill.backends.podman.logs import read_log
+from overspill.backends.podman.plan import CreateRun
+from overspill.backends.podman.seen import Deletion, PulledImage, Sandbox
+from overspill.backends.podman.volumes import hosts_file, prepare, resolv_conf, write_files
+from overspill.errors import Unsupported
+from overspill.model.fields import BACKEND
+from overspill.model.observation import Gone, Observation
+from overspill.model.work import (
+    Container,
+    Dns,
+    EmptyDir,
+    EnvVar,
+    ExecAction,
+    File,
+    Files,
+    HostAlias,
+    Identity,
+    Mount,
+    Nfs,
+    Probe,
+    RegistryCredential,
+    Resources,
+    SecurityContext,
+    WorkSpec,
+)
+
+WHO = Identity("cluster", "vn-0", "default", "web", "uid-1", 2)
+
+
+def work(*containers: Container, **more) -> WorkSpec:
+    return WorkSpec(
+        identity=WHO, containers=containers or (Container("a", "i"),), **({"hostname": "web"} | more)
+    )
+
+
+# --- images ---
+
+
+@pytest.mark.parametrize(
+    ("short", "full"),
+    [
+        ("busybox", "docker.io/library/busybox:latest"),
+        ("busybox:1", "docker.io/library/busybox:1"),
+        ("org/app", "docker.io/org/app:latest"),
+        ("localhost/app:2", "localhost/app:2"),
+        ("registry.example/app", "registry.example/app:latest"),
+        ("host:5000/app", "host:5000/app:latest"),
+        (f"app@sha256:{'a' * 64}", f"docker.io/library/app@sha256:{'a' * 64}"),
+    ],
+)
+def test_short_image_names(short, full):
+    assert is_valid(short)
+    assert normalize(short) == full
+
+
+@pytest.mark.parametrize("name", ["", "A/b", "a b", "a:", "a//b", "-a", "a@sha256:12", "https://a/b"])
+def test_no_image_names(name):
+    assert not is_valid(name)
+
+
+@pytest.mark.parametrize(
+    ("image", "user"),
+    [
+        ("registry.example/app:1", "host"),
+        ("registry.example/team/app:1", "team"),
+        ("registry.example/team2/app:1", "host"),
+        ("registry.example:5000/app", None),
+        ("busybox", "docker"),
+        ("other.example/app", None),
+    ],
+)
+def test_the_login_that_leads_to_an_image(image, user):
+    logins = [
+        RegistryCredential("registry.example", "host", "x"),
+        RegistryCredential("https://registry.example/team", "team", "x"),
+        RegistryCredential("https://index.docker.io/v1/", "docker", "x"),
+    ]
+    found = credential_for(image, logins)
+    assert (found.username if found else None) == user
+
+
+# --- names and labels ---
+
+
+def test_identity_survives_the_labels():
+    marks = tags.container_labels(WHO, container="a", run=3, backoff=20.0, address="10.0.0.1", image_id="i@d")
+    assert tags.identity_of(marks) == WHO
+    found = ContainerInspect("id", "name", InspectState("running"), config=InspectConfig(marks))
+    run = run_of(found)
+    assert run
+    assert (run.container, run.number, run.backoff, run.address, run.image_id) == (
+        "a",
+        3,
+        20.0,
+        "10.0.0.1",
+        "i@d",
+    )
+    assert tags.identity_of({"other": "label"}) is None
+    assert run_of(ContainerInspect("id", "name", InspectState("running"))) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [
+        ("created", "created"),
+        ("initialized", "created"),
+        ("running", "running"),
+        ("stopping", "running"),
+        ("paused", "running"),
+        ("stopped", "exited"),
+        ("exited", "exited"),
+    ],
+)
+def test_states_of_podman(status, state):
+    marks = tags.container_labels(WHO, container="a", run=0, backoff=0, address="", image_id="")
+    run = run_of(ContainerInspect("id", "n", InspectState(status), config=InspectConfig(marks)))
+    assert run
+    assert run.state == state
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("1970-01-01T00:00:01.5Z", 1.5),
+        ("1970-01-01T01:00:00.123456789+01:00", 0.123456789),
+        ("0001-01-01T00:00:00Z", 0.0),
+        ("nonsense", 0.0),
+    ],
+)
+def test_times(text, seconds):
+    assert instant(text) == pytest.approx(seconds)
+
+
+# --- bodies ---
+
+
+@pytest.mark.parametrize(
+    ("resources", "limits"),
+    [
+        (Resources(), {"cpu": {"shares": 2}}),
+        (Resources(cpu_request=0.5), {"cpu": {"shares": 512}}),
+        (Resources(cpu_limit=0.001), {"cpu": {"shares": 2, "period": 100_000, "quota": 1000}}),
+        (
+            Resources(cpu_request=1, cpu_limit=2, memory_limit=7),
+            {
+                "cpu": {"shares": 1024, "period": 100_000, "quota": 200_000},
+                "memory": {"limit": 7, "swap": 7},
+            },
+        ),
+    ],
+)
+def test_resource_limits(resources, limits):
+    assert resource_limits(resources) == limits
+
+
+def body(container: Container, tmp_path, image_user="", **more):
+    return container_body(
+        work(container, **more),
+        CreateRun(container, 1, 10.0),
+        sandbox=Sandbox("pod-id", "infra", running=True, ips=("10.0.0.2",)),
+        folder=Folder(tmp_path, WHO),
+        image=PulledImage(1, "localhost/i:1", "i@d", image_user),
+    )
+
+
+def test_a_containers_body(tmp_path):
+    container = Container(
+        "a", "i", args=("x",), env=(EnvVar("A", "1"),), mounts=(Mount("v", "/v"), Mount("m", "/etc/hosts"))
+    )
+    made = body(
+        container, tmp_path, volumes={"v": Files(), "m": EmptyDir(medium="Memory")}, dns=Dns(("10.0.0.10",))
+    )
+    assert made["name"] == "pod-uid-1-2-a-1"
+    assert made["image"] == "localhost/i:1"
+    assert made["env"] == {"HOSTNAME": "web", "A": "1"}
+    assert made["command"] == ["x"]
+    assert "entrypoint" not in made
+    assert [(m["destination"], m["options"][-1]) for m in made["mounts"]] == [
+        ("/v", "ro"),
+        ("/etc/resolv.conf", "rw"),
+    ]
+    assert made["volumes"] == [{"Name": "pod-uid-1-2-m", "Dest": "/etc/hosts", "Options": ["rw"]}]
+
+
+@pytest.mark.parametrize(
+    ("security", "image_user", "user"),
+    [
+        (SecurityContext(), "app", None),
+        (SecurityContext(run_as_user=0), "app", "0"),
+        (SecurityContext(run_as_user=1, run_as_group=2), "app", "1:2"),
+        (SecurityContext(run_as_group=2), "app:staff", "app:2"),
+        (SecurityContext(run_as_group=2), "", "0:2"),
+    ],
+)
+def test_who_a_container_runs_as(security, image_user, user, tmp_path):
+    assert body(Container("a", "i", security=security), tmp_path, image_user).get("user") == user
+
+
+def test_bodies_of_pod_and_volume():
+    assert pod_body(work(), "net")["Networks"] == {"net": {}}
+    made = volume_body(work(), "m", EmptyDir(medium="Memory", size_limit=5000))
+    assert made["Options"]["o"] == "mode=1777,nr_blocks=2"
+
+
+# --- capabilities ---
+
+
+def test_only_fields_are_claimed_that_backends_may_claim():
+    claimed = capabilities.CAPABILITIES.pod_fields
+    assert claimed <= BACKEND
+
+
+@pytest.mark.parametrize(
+    ("refused", "field"),
+    [
+        (work(Container("a", "i", liveness=Probe(ExecAction(("x",))))), "spec.containers[0].livenessProbe"),
+        (
+            work(init_containers=(Container("a", "i", pre_stop=ExecAction(("x",))),)),
+            "spec.initContainers[0].lifecycle.preStop",
+        ),
+        (work(volumes={"n": Nfs("server", "/path")}), "spec.volumes[n]"),
+        (work(share_process_namespace=True), "spec.shareProcessNamespace"),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused_by_name(refused, field):
+    with pytest.raises(Unsupported) as error:
+        capabilities.check(refused)
+    assert error.value.fields == (field,)
+
+
+# --- folder and files ---
+
+
+def test_a_pod_is_recorded_whole_or_not_at_all(tmp_path):
+    spec = work(volumes={"s": Files((File("a", b"\x00\xff"),))})
+    folder = Folder(tmp_path, WHO)
+    assert folder.create(Record(5.0, spec))
+    assert not folder.create(Record(6.0, spec))
+    folder.write_deletion(Deletion(7.0, 30))
+    (tmp_path / ".uid-2.0").mkdir()  # a draft that a kill left
+    ((found, record),) = folders(tmp_path)
+    assert record == Record(5.0, spec)
+    assert found.deletion() == Deletion(7.0, 30)
+    assert stat.S_IMODE((folder.path / "record.json").stat().st_mode) == 0o600
+    assert stat.S_IMODE(folder.path.stat().st_mode) == 0o700
+    folder.remove()
+    folder.remove()
+    assert list(tmp_path.iterdir()) == []
+    assert folder.record() is None
+
+
+def test_volume_files_change_in_one_go(tmp_path):
+    write_files(tmp_path, [File("a", b"1"), File("d/b", b"2", 0o600), File("gone", b"3")])
+    before = (tmp_path / "..data").readlink()
+    write_files(tmp_path, [File("a", b"4"), File("d/c", b"5", 0o400)])
+    assert (tmp_path / "a").read_bytes() == b"4"
+    assert (tmp_path / "a").readlink().parts[0] == "..data"
+    assert sorted(p.name for p in tmp_path.iterdir() if not p.name.startswith("..")) == ["a", "d"]
+    assert [p.name for p in (tmp_path / "d").iterdir()] == ["c"]
+    assert stat.S_IMODE((tmp_path / "d" / "c").stat().st_mode) == 0o400
+    assert not (tmp_path / before).exists()
+
+
+def test_prepared_volumes_stay_as_they_are(tmp_path):
+    spec = work(volumes={"e": EmptyDir(), "m": EmptyDir(medium="Memory"), "f": Files((File("a", b"1"),))})
+    folder = Folder(tmp_path, WHO)
+    folder.create(Record(1.0, spec))
+    prepare(folder, spec)
+    (folder.volume("e") / "kept").touch()
+    write_files(folder.volume("f"), [File("a", b"2")])
+    prepare(folder, spec)
+    assert (folder.volume("e") / "kept").exists()
+    assert stat.S_IMODE(folder.volume("e").stat().st_mode) == 0o777
+    assert (folder.volume("f") / "a").read_bytes() == b"2"
+    assert not folder.volume("m").exists()
+
+
+def test_hosts_and_resolv_conf():
+    spec = work(domain="svc.ns.svc.cluster.local", host_aliases=(HostAlias("10.1.1.1", ("x", "y")),))
+    lines = hosts_file(spec, "10.0.0.2").splitlines()
+    assert "10.0.0.2\tweb.svc.ns.svc.cluster.local\tweb" in lines
+    assert lines[-2:] == ["# Entries added by HostAliases.", "10.1.1.1\tx\ty"]
+    assert "10.0.0.2\tweb" in hosts_file(work(), "10.0.0.2").splitlines()
+    assert resolv_conf(Dns(("1.1.1.1", "2.2.2.2"))) == "nameserver 1.1.1.1\nnameserver 2.2.2.2\n"
+
+
+# --- logs ---
+
+LOG = b"""\
+2026-11-23T20:33:21.100000000+00:00 stdout F one
+2026-11-23T20:33:22.200000000+00:00 stderr P tw
+2026-11-23T20:33:22.300000000+00:00 stderr F o
+2026-11-23T20:33:23.400000000+00:00 stdout P three
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (LogOptions(), b"one\ntwo\nthree"),
+        (LogOptions(tail_lines=2), b"o\nthree"),
+        (LogOptions(tail_lines=0), b""),
+        (LogOptions(tail_lines=99), b"one\ntwo\nthree"),
+        (LogOptions(limit_bytes=4), b"one\n"),
+        (LogOptions(since_time=instant("2026-11-23T20:33:23Z")), b"three"),
+        (
+            LogOptions(timestamps=True),
+            (
+                b"2026-11-23T20:33:21.100000000Z one\n2026-11-23T20:33:22.200000000Z two\n"
+                b"2026-11-23T20:33:23.400000000Z three"
+            ),
+        ),
+    ],
+)
+async def test_log_options(options, text, tmp_path):
+    path = tmp_path / "log"
+    path.write_bytes(LOG)
+    pieces = [piece async for piece in read_log(path, options, ended=lambda: True)]
+    assert b"".join(pieces) == text
+
+
+async def test_a_followed_log_goes_on_in_the_file_that_took_its_place(tmp_path):
+    path = tmp_path / "log"
+    path.write_bytes(LOG)
+    pieces = []
+    async for piece in read_log(path, LogOptions(follow=True), ended=lambda: len(pieces) > 1):
+        pieces.append(piece)
+        if len(pieces) == 1:
+            fresh = tmp_path / "fresh"
+            fresh.write_bytes(LOG.splitlines(keepends=True)[0])
+            fresh.rename(path)
+    assert pieces == [b"one\ntwo\nthree", b"one\n"]
+
+
+async def test_a_long_log_is_read_from_its_end(tmp_path):
+    path = tmp_path / "log"
+    line = b"2026-11-23T20:33:21.100000000+00:00 stdout F %06d\n"
+    path.write_bytes(b"".join(line % number for number in range(20_000)))
+    pieces = [piece async for piece in read_log(path, LogOptions(tail_lines=5000), ended=lambda: True)]
+    lines = b"".join(pieces).split()
+    assert (lines[0], len(lines)) == (b"015000", 5000)
+
+
+# --- feed ---
+
+
+async def test_newest_observation_wins_and_gone_is_never_lost():
+    feed = Feed()
+    batches = feed.watch()
+    first, second = (Observation(WHO, started, ()) for started in (1.0, 2.0))
+    feed.publish(first)
+    feed.publish(second)
+    assert list(await anext(batches)) == [second]
+    feed.publish(second)
+    feed.publish(Gone(WHO))
+    feed.publish(first)
+    assert list(await anext(batches)) == [Gone(WHO), first]
