@@ -1,0 +1,52 @@
+"""`overspill settings`: every setting of the agent as Markdown, which is docs/settings.md.
+
+In: `AgentSettings`. Out: text on stdout. Invariant: nothing here knows a setting by name.
+"""
+
+from itertools import groupby
+from typing import Any
+
+from overspill.settings import SettingInfo, setting_infos
+
+__all__ = ["reference", "settings"]
+
+HEAD = """\
+# Settings of the agent
+
+Made by `overspill settings > docs/settings.md`; edit `src/overspill/settings.py` instead.
+
+A setting comes from the file given by `--config`, then from its environment variable, then from its flag; the later
+wins. In the file, lists and mappings are YAML; in a variable they are `a,b` and `key=value,other=value`; a flag is
+repeated for each entry. A key, variable or backend option that is not known is an error.
+The options of each backend are in [backends.md](backends.md).
+"""
+
+
+def settings() -> None:
+    """Print the reference of the agent's settings, as Markdown."""
+    print(reference(), end="")
+
+
+def reference() -> str:
+    """The whole page."""
+    parts = [HEAD]
+    for group, infos in groupby(setting_infos(), key=lambda info: info.group):
+        parts += [f"## {group}", _table(list(infos))]
+    return "\n".join(parts)
+
+
+def _table(infos: list[SettingInfo]) -> str:
+    rows = ["| In the file | Flag | Variable | Default | What it is |", "|---|---|---|---|---|"]
+    rows += [_row(info) for info in infos]
+    return "\n".join(rows) + "\n"
+
+
+def _row(info: SettingInfo) -> str:
+    flag = f"`{info.flag} {info.metavar}`".replace("|", "\\|")
+    return f"| `{info.key}` | {flag} | `{info.env}` | {_default(info.default)} | {info.text} |"
+
+
+def _default(value: Any) -> str:
+    if value in ("", [], {}):
+        return ""
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
