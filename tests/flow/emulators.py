@@ -26,7 +26,7 @@ VSWITCHES = (
     VSwitch("vsw-a", "cn-hangzhou-h", "10.230.0.0/24"),
     VSwitch("vsw-b", "cn-hangzhou-i", "10.230.1.0/24"),
 )
-DEADLINE = 15.0
+DEADLINE = 30.0
 
 
 def container(name: str = "main", **fields: Any) -> models.CreateContainerGroupRequestContainer:

@@ -6,64 +6,86 @@ import signal
 import sys
 
 import pytest
+from emulators import emulator
+from typer.testing import CliRunner
+
+from overspill.cli.emulator import app
+from overspill.errors import Misconfigured
 
 
-async def run(*args: str) -> tuple[int, str, str]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "overspill.cli.main",
-        "emulator",
-        *args,
+async def ask(*arguments: str) -> str:
+    """What a command prints; its error is raised."""
+    result = await asyncio.to_thread(CliRunner().invoke, app, arguments)
+    if result.exception:
+        raise result.exception
+    return result.output
+
+
+async def serve(*arguments: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "overspill.cli.main", "emulator", "serve", *arguments),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    out, err = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
 
 
 async def test_from_start_to_end(tmp_path):
     state = str(tmp_path / "state")
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "overspill.cli.main", "emulator", "serve", "--state", state, "--engine-option", "seed=1"),
-        stdout=asyncio.subprocess.PIPE,
-    )
+    process = await serve("--state", state, "--engine-option", "seed=1")
     assert process.stdout
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(40):
             endpoint = (await process.stdout.readline()).decode().strip()
-        code, out, _ = await run("status", "--state", state)
-        told = json.loads(out)
-        assert (code, told["endpoint"], told["engine"]) == (0, endpoint, "simulated")
-        added = await run("faults", "add", "error", "--action", "ListUsage", "--count", "1", "--state", state)
-        assert added[:2] == (0, "1\n")
-        assert "ListUsage" in (await run("faults", "list", "--state", state))[1]
-        assert (await run("faults", "clear", "1", "--state", state))[0] == 0
+        told = json.loads(await ask("status", "--state", state))
+        assert (told["endpoint"], told["engine"]) == (endpoint, "simulated")
+        arguments = ("--action", "ListUsage", "--count", "1", "--state", state)
+        assert await ask("faults", "add", "error", *arguments) == "1\n"
+        assert "ListUsage" in await ask("faults", "list", "--state", state)
+        await ask("faults", "clear", "1", "--state", state)
+        assert "ListUsage" not in await ask("faults", "list", "--state", state)
+        with pytest.raises(Misconfigured, match="no fault"):
+            await ask("faults", "add", "nonsense", "--state", state)
     finally:
         process.send_signal(signal.SIGTERM)
-        await process.wait()
+        await process.communicate()
     assert process.returncode == 0
-    code, out, _ = await run("bill", "--state", state, "-o", "json")
-    assert (code, json.loads(out)["lines"]) == (0, [])
-    code, _, err = await run("status", "--state", state)
-    assert code == 1
-    assert "no emulator answers" in err
+    assert json.loads(await ask("bill", "--state", state, "-o", "json"))["lines"] == []
+    with pytest.raises(Misconfigured, match="no emulator answers"):
+        await ask("status", "--state", state)
+
+
+async def test_a_leaked_group_shows_as_money(tmp_path):
+    async with emulator(tmp_path) as rig:
+        group = await rig.create("leaked")
+        await rig.until_status(group, "Running")
+        told = await ask("bill", "--running", "--state", str(tmp_path))
+    assert "leaked" in told
+    assert "1 running at" in told
+
+
+async def test_wrong_use_is_one_clear_line(tmp_path):
+    process = await serve("--state", str(tmp_path / "state"), "--engine", "none")
+    _, err = await process.communicate()
+    assert process.returncode == 1
+    assert err.decode().startswith("error: unknown backend 'none': choose one of")
+    assert len(err.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("changes", "told"),
     [
-        (["serve", "--engine", "none"], "unknown backend 'none'"),
-        (["serve", "--vswitch", "a=z:10.0.0.0/30"], "between /16 and /29"),
-        (["serve", "--listen", "nonsense"], "HOST:PORT"),
-        (["serve", "--engine-option", "speed=1"], "speed"),
-        (["bill"], "no emulator was started"),
+        ({"listen": "nonsense"}, "HOST:PORT"),
+        ({"engine_options": {"speed": 1}}, "speed"),
+        ({"tls": ("/nonexistent", "/nonexistent")}, "cannot be used"),
     ],
 )
-async def test_wrong_use_is_one_clear_line(tmp_path, arguments, told):
-    code, _, err = await run(*arguments, "--state", str(tmp_path / "new"))
-    assert code == 1
-    assert told in err
-    assert "Traceback" not in err
+async def test_wrong_settings_are_named(tmp_path, changes, told):
+    with pytest.raises(ExceptionGroup) as refused:
+        async with emulator(tmp_path, **changes):
+            pass
+    assert refused.group_contains(Misconfigured, match=told)
+
+
+async def test_no_state_folder(tmp_path):
+    with pytest.raises(Misconfigured, match="no emulator was started"):
+        await ask("bill", "--state", str(tmp_path))

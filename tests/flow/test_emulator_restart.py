@@ -5,42 +5,28 @@ import os
 import signal
 import stat
 import sys
-from pathlib import Path
 
 import pytest
-from emulators import KEY, Rig, container, emulator
+from emulators import KEY, VSWITCHES, Rig, container, emulator
 
 from overspill.emulator.auth import AccessKey
 from overspill.emulator.network import VSwitch
 from overspill.emulator.run import DATABASE, ENDPOINT, read_endpoint
 from overspill.errors import Misconfigured
 
-PROGRAM = """
-import asyncio, sys
-from pathlib import Path
-from emulators import settings
-from overspill.emulator.auth import AccessKey
-from overspill.emulator.network import VSwitch
-from overspill.emulator.run import serve
-asyncio.run(serve(settings(Path(sys.argv[1])), ready=lambda _: print("ready", flush=True)))
-"""
-
 
 async def start(state):
     """An emulator as a process of its own."""
-    here = str(Path(__file__).parent)
+    networks = (f"--vswitch={v.id}={v.zone}:{v.cidr}" for v in VSWITCHES)
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        PROGRAM,
-        str(state),
+        *(sys.executable, "-m", "overspill.cli.main", "emulator", "serve", "--unlimited-rate"),
+        *("--state", str(state), "--access-key-id", KEY.id, "--scheduling-seconds=0", *networks),
         stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": here},
+        env={**os.environ, "OVERSPILL_EMULATOR_ACCESS_KEY_SECRET": KEY.secret},
     )
     assert process.stdout
-    async with asyncio.timeout(20):
-        while (line := await process.stdout.readline()) != b"ready\n":
-            assert line, "the emulator ended before it was ready"
+    async with asyncio.timeout(40):
+        assert await process.stdout.readline()
     return process, Rig(read_endpoint(state))
 
 

@@ -1,13 +1,19 @@
 """The official SDK drives the emulator through the life of container groups."""
 
+import asyncio
 import base64
 import json
+import ssl
+import urllib.error
+import urllib.request
 
 import aiohttp
 import pytest
 from alibabacloud_eci20180808.client import Client
 from alibabacloud_tea_openapi.models import Config
 from emulators import KEY, REGION, VSWITCHES, Rig, container, emulator, models, tag, until
+
+from overspill.pki import issue, new_authority
 
 
 @pytest.fixture
@@ -163,7 +169,8 @@ async def test_volumes_come_back_flattened_and_without_contents(rig: Rig):
 
 
 async def test_a_group_is_terminating_while_its_containers_end(rig: Rig):
-    group = await rig.create(tag=[tag("simulated.overspill.dev/stop-seconds", "0.5")])
+    stubborn = [tag("simulated.overspill.dev/stop-seconds", "86400")]
+    group = await rig.create(tag=stubborn, termination_grace_period_seconds=3)
     await rig.until_status(group, "Running")
     await rig.call("delete_container_group", container_group_id=group)
     assert (await rig.statuses())[group]["Status"] == "Terminating"
@@ -344,3 +351,25 @@ async def test_older_clients_sign_with_hmac_sha1(rig: Rig):
     group = await rig.create(tag=[tag("text", "a b/c*~+&=")])
     [detail] = await rig.details()
     assert (detail["ContainerGroupId"], detail["Tags"]) == (group, [{"Key": "text", "Value": "a b/c*~+&="}])
+
+
+async def test_https(tmp_path):
+    authority = new_authority("test")
+    served = issue(authority, common_name="emulator", hosts=["127.0.0.1"], server=True)
+    for name, text in (("ca", authority.certificate), ("cert", served.certificate), ("key", served.key)):
+        (tmp_path / name).write_bytes(text)
+    trusted = ssl.create_default_context(cafile=str(tmp_path / "ca"))
+    async with emulator(tmp_path / "state", tls=(tmp_path / "cert", tmp_path / "key")) as rig:
+        assert rig.endpoint.endpoint.startswith("https://")
+        status, answer = await asyncio.to_thread(ask, rig.endpoint.endpoint, trusted)
+    assert (status, answer["Code"]) == (400, "MissingSignature")
+
+
+def ask(url: str, trusted: ssl.SSLContext) -> tuple[int, dict]:
+    """An unsigned request on a connection of its own."""
+    try:
+        urllib.request.urlopen(url, context=trusted)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.load(error)
+    raise AssertionError("an unsigned request was served")
