@@ -18,7 +18,6 @@ from overspill.model.work import POD_IP, POD_IPS, EmptyDir, Files, Mount
 
 __all__ = ["Box", "Command", "Result", "builtin", "commands_of"]
 
-SEPARATORS = {";", "&&", "\n"}
 VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 
 
@@ -138,7 +137,7 @@ def commands_of(script: str, env: Mapping[str, str]) -> list[Command]:
     words: list[str] = []
     before = ""
     for token in [*lexer, ";"]:
-        if token.rstrip("\n") in SEPARATORS or token in SEPARATORS:
+        if token == "&&" or (token and not token.strip(";\n")):
             if words:
                 commands.append(_command(words, only_after_success=before == "&&"))
             words, before = [], token
