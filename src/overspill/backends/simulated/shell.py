@@ -136,13 +136,13 @@ def commands_of(script: str, env: Mapping[str, str]) -> list[Command]:
     commands: list[Command] = []
     words: list[str] = []
     before = ""
-    for token in [*lexer, ";"]:
-        if token == "&&" or (token and not token.strip(";\n")):
+    for part in [*lexer, ";"]:
+        if part == "&&" or (part and not part.strip(";\n")):
             if words:
                 commands.append(_command(words, only_after_success=before == "&&"))
-            words, before = [], token
+            words, before = [], part
         else:
-            words.append(VARIABLE.sub(lambda found: env.get(found[1] or found[2], ""), token))
+            words.append(VARIABLE.sub(lambda found: env.get(found[1] or found[2], ""), part))
     return commands
 
 
