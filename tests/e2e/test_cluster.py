@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from overspill.local.archive import File, Image, layer_of, write_archive
-from overspill.local.cgroups import pids_in_cgroup
+from overspill.local.cgroups import container_cgroups, pids_in_cgroup
 from overspill.local.images import BUSYBOX, WEB
 from overspill.local.machine import members
 from overspill.local.paths import cluster_paths
@@ -189,6 +189,7 @@ class Traces:
         self.name, self.plan, self.paths = name, load_plan(name), cluster_paths(name)
         known = marked(self.paths.root) | members(self.paths) | pids_in_cgroup(self.plan.cgroup)
         self.pids = {pid: started_at(pid) for pid in with_descendants(known)}
+        self.cgroups = {self.plan.cgroup, *container_cgroups(self.pids)}
 
     def left(self):
         """What is there still, in words."""
@@ -212,7 +213,8 @@ class Traces:
                 command.split(), capture_output=True, text=True, check=True
             ).stdout.splitlines()
             said |= {f"{command}: {line}" for line in lines if any(word in line for word in mine)}
-        said |= {str(path) for path in pathlib.Path("/sys/fs/cgroup").glob(f"*/{self.plan.cgroup}")}
+        for cgroup in self.cgroups:
+            said |= {str(path) for path in pathlib.Path("/sys/fs/cgroup").glob(f"*/{cgroup}")}
         if self.paths.root.exists():
             said.add(str(self.paths.root))
         return said
@@ -232,6 +234,7 @@ def test_down_leaves_nothing_even_of_a_broken_cluster(needs_root, start_cluster)
         cluster.kubectl("wait", "--for=condition=Ready", "pod/here", "pod/there", "--timeout=60s")
         traces = Traces(cluster.name)
         assert len(traces.pids) > 15
+        assert len(traces.cgroups) > 1
         for name, pid in cluster.processes().items():
             if name in ("podman", "containerd", "kubelet", "kube-apiserver"):
                 os.kill(pid, signal.SIGKILL)

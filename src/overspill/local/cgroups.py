@@ -5,10 +5,10 @@ shared `kubepods` with another would take the other's pods for leftovers and kil
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-__all__ = ["ensure_cgroup", "pids_in_cgroup", "remove_cgroup"]
+__all__ = ["container_cgroups", "ensure_cgroup", "pids_in_cgroup", "remove_cgroup"]
 
 MOUNT = Path("/sys/fs/cgroup")
 CONTROLLERS = ("cpu", "cpuset", "memory", "pids", "io", "hugetlb")
@@ -59,6 +59,18 @@ def pids_in_cgroup(name: str) -> set[int]:
     for folder in _tree(name):
         with contextlib.suppress(OSError):
             found |= {int(word) for word in (folder / "cgroup.procs").read_text().split()}
+    return found
+
+
+def container_cgroups(pids: Iterable[int]) -> set[str]:
+    """The cgroups that Podman made for containers of these processes."""
+    found = set()
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+                name = line.split(":", 2)[2].strip("/")
+                if name.startswith("libpod_parent/libpod"):
+                    found.add(name)
     return found
 
 

@@ -16,7 +16,7 @@ from overspill.local import cloud, controlplane, images, network, worker
 from overspill.local.agentimage import agent_archive
 from overspill.local.builds import Programs, build_all
 from overspill.local.certificates import WORKER, ensure_certificates
-from overspill.local.cgroups import pids_in_cgroup, remove_cgroup
+from overspill.local.cgroups import container_cgroups, pids_in_cgroup, remove_cgroup
 from overspill.local.commands import all_of
 from overspill.local.images import BASE_IMAGES, PAUSE, base_archive
 from overspill.local.kubectl import kubectl, kubectl_path
@@ -102,7 +102,7 @@ class _Start:
         self._apiserver_ready.set()
         await kubectl(paths, "apply", "-f", "-", stdin=_system_manifest(plan))
         if plan.machine:
-            network.start_proxy(paths, built)
+            network.start_proxy(paths, built, node=WORKER if plan.workers else node_names(1)[0])
             await network.start_dns(paths, plan, built)
         await controlplane.wait_usable(paths, plan)
 
@@ -154,10 +154,11 @@ async def down(name: str) -> bool:
         plan = _known_plan(name)
         if plan is not None and plan.machine:
             await cloud.remove_containers(paths)
-        _end_processes(paths, plan)
+        cgroups = _end_processes(paths, plan)
         if plan is not None and plan.machine:
             await remove_machine(paths, plan)
-            remove_cgroup(plan.cgroup)
+            for cgroup in {plan.cgroup, *cgroups}:
+                remove_cgroup(cgroup)
         shutil.rmtree(paths.root)
     return True
 
@@ -170,8 +171,9 @@ def _known_plan(name: str) -> Plan | None:
         return None
 
 
-def _end_processes(paths: Paths, plan: Plan | None) -> None:
-    """End everything, also what is started while we look: until a look finds nothing."""
+def _end_processes(paths: Paths, plan: Plan | None) -> set[str]:
+    """End everything, also what is started while we look; returns the cgroups of containers among it."""
+    cgroups: set[str] = set()
     while True:
         recorded = {process.pid for process in Processes(paths).all() if process.alive}
         found = with_descendants(recorded | marked(paths.root) | members(paths))
@@ -179,7 +181,8 @@ def _end_processes(paths: Paths, plan: Plan | None) -> None:
             found |= pids_in_cgroup(plan.cgroup)
         living = {pid for pid in found if started_at(pid) is not None}
         if not living:
-            return
+            return cgroups
+        cgroups |= container_cgroups(living)
         end(living)
 
 
