@@ -18,7 +18,7 @@ from msgspec import Struct, structs
 from overspill.backends.base import Capabilities, LogOptions, PodUsage, Process
 from overspill.backends.eci import processes
 from overspill.backends.eci.client import Client
-from overspill.backends.eci.containerlogs import Logs
+from overspill.backends.eci.containerlogs import Logs, require_log
 from overspill.backends.eci.creations import Creations, Order
 from overspill.backends.eci.credentials import find_credentials
 from overspill.backends.eci.faults import ApiConflict
@@ -33,7 +33,7 @@ from overspill.backends.eci.tags import node_tags
 from overspill.backends.eci.translate import check
 from overspill.backends.eci.usage import Usage
 from overspill.backends.eci.volumes import volume
-from overspill.errors import NotFound, Rejected, Unsupported
+from overspill.errors import NotFound, Rejected, Throttled, Unsupported
 from overspill.model.fields import BACKEND
 from overspill.model.observation import (
     ContainerObservation,
@@ -93,7 +93,12 @@ class EciBackend:
         self._groups = Groups(self._feed, remove=self._removals.put)
         self._orders_seen: dict[str, Observation] = {}
         self._creations = Creations(self._client, Placements(self._options), self)
-        self._poller = Poller(self._client, self._groups, node_tags=node_tags(cluster, node))
+        self._poller = Poller(
+            self._client,
+            self._groups,
+            node_tags=node_tags(cluster, node),
+            busy_seconds=self._options.poll_seconds,
+        )
         self._logs = Logs(self._client)
         self._usage = Usage(self._client, self._groups)
         self._tasks: asyncio.TaskGroup | None = None
@@ -112,7 +117,7 @@ class EciBackend:
         for name, work in (
             ("poll", self._poller.run(busy=lambda: bool(self._creations.orders))),
             ("create", self._creations.run()),
-            ("delete", self._removals.run()),
+            ("delete", self._removals.run(accepted=self._groups.known_to_eci)),
             ("usage", self._usage.run()),
             ("tidy", self._tidy()),
         ):
@@ -156,11 +161,10 @@ class EciBackend:
         Raises:
             NotFound: there is none.
         """
-        tracked = self._groups.of_pod(identity.uid)
-        if tracked is not None:
-            self._remove(tracked)
-        elif identity.uid in self._creations.orders:
-            order = self._creations.orders[identity.uid]
+        order = self._creations.orders.get(identity.uid)
+        if order is None:
+            self._remove(self._find(identity))
+        elif order.work.identity == identity:
             if self._creations.cancel(identity.uid):
                 self.dropped(order)
             else:
@@ -260,12 +264,7 @@ class EciBackend:
     async def logs(self, identity: Identity, container: str, options: LogOptions) -> AsyncIterator[bytes]:
         """A container's output."""
         tracked = self._find(identity)
-        seen = _container(tracked.seen, container)
-        if options.previous and not seen.restarts:
-            raise NotFound(f"previous terminated container {container!r} in pod {identity.name!r} not found")
-        if isinstance(seen.state, Waiting) and seen.last_state is None:
-            why = seen.state.message or seen.state.reason
-            raise Rejected(f"container {container!r} in pod {identity.name!r} is waiting to start: {why}")
+        require_log(_container(tracked.seen, container), pod=identity.name, previous=options.previous)
         pieces = self._logs.read(
             tracked.group.id, container, options, ended=lambda: _has_ended(tracked, container)
         )
@@ -273,7 +272,7 @@ class EciBackend:
             async for piece in pieces:
                 yield piece
         except ApiConflict as error:
-            raise Rejected(f"container {container!r} in pod {identity.name!r}: {error}") from error
+            raise Rejected(f'container "{container}" in pod "{identity.name}": {error}') from error
 
     async def exec(
         self, identity: Identity, container: str, command: Sequence[str], *, stdin: bool, tty: bool
@@ -281,7 +280,7 @@ class EciBackend:
         """Start a command in a running container."""
         tracked = self._find(identity)
         if not isinstance(_container(tracked.seen, container).state, Running):
-            raise NotFound(f"container {container!r} in pod {identity.name!r} is not running")
+            raise NotFound(f'container "{container}" in pod "{identity.name}" is not running')
         return await processes.run(self._client, tracked.group.id, container, command, stdin=stdin, tty=tty)
 
     async def attach(self, identity: Identity, container: str, *, stdin: bool, tty: bool) -> Process:  # noqa: ARG002 - refused
@@ -304,13 +303,18 @@ class EciBackend:
         return self._usage.latest()
 
     async def health(self) -> None:
-        """Return when ECI was heard of lately."""
-        self._poller.check(silence=SILENCE)
+        """Return when ECI answers; one throttled call is no trouble while others get through."""
+        try:
+            await self._poller.ask()
+        except Throttled:
+            self._poller.check(silence=SILENCE)
 
     def _find(self, identity: Identity) -> Tracked:
         tracked = self._groups.of_pod(identity.uid)
-        if tracked is None:
-            raise NotFound(f"no container group of pod {identity.namespace}/{identity.name}")
+        if tracked is None or tracked.group.identity != identity:
+            raise NotFound(
+                f"no container group of pod {identity.namespace}/{identity.name}, attempt {identity.attempt}"
+            )
         return tracked
 
 
@@ -318,7 +322,7 @@ def _container(seen: Observation, name: str) -> ContainerObservation:
     for each in (*seen.containers, *seen.init_containers):
         if each.name == name:
             return each
-    raise NotFound(f"container {name!r} not found in pod {seen.identity.name!r}")
+    raise NotFound(f'container "{name}" not found in pod "{seen.identity.name}"')
 
 
 def _has_ended(tracked: Tracked, name: str) -> bool:

@@ -21,7 +21,7 @@ import structlog
 
 from overspill.backends.eci.answers import GroupsPage, StatusPage
 from overspill.backends.eci.credentials import Credentials
-from overspill.backends.eci.faults import ApiThrottled, TokenExpired, fault
+from overspill.backends.eci.faults import ApiThrottled, NoRoom, TokenExpired, fault
 from overspill.backends.eci.rates import Rates, budget_of
 from overspill.backends.eci.sign import signed_headers
 from overspill.backends.eci.wire import decode, form
@@ -126,6 +126,8 @@ class Client:
             await self.rates[budget_of(action)].take()
             try:
                 return await self._once(action, body, kind)
+            except NoRoom:
+                raise  # an answer, and not soon another one
             except Retry as error:
                 if isinstance(error, ApiThrottled):
                     self.rates[budget_of(action)].throttled(error.retry_after)

@@ -14,8 +14,10 @@ from typing import Any
 from overspill.backends.base import LogOptions
 from overspill.backends.eci.answers import LogAnswer
 from overspill.backends.eci.client import Client
+from overspill.errors import NotFound, Rejected
+from overspill.model.observation import ContainerObservation, Waiting
 
-__all__ = ["Logs"]
+__all__ = ["Logs", "require_log"]
 
 MOST_LINES = 2000
 MOST_BYTES = 1 << 20
@@ -23,6 +25,27 @@ SHORTEST_PAUSE = 2.0
 # What followers may take of the budget; the rest is for those who read once.
 FOLLOWERS_PART = 0.8
 MISSING = b"[ECI gives 2000 lines at a time; lines are missing here]\n"
+
+
+# What kubectl shows for these reasons, in the kubelet's words.
+WAITS = {
+    "ErrImagePull": "image can't be pulled",
+    "ImagePullBackOff": "trying and failing to pull image",
+}
+
+
+def require_log(seen: ContainerObservation, *, pod: str, previous: bool) -> None:
+    """Make sure that a container has the output that is asked for.
+
+    Raises:
+        NotFound: it has not run before.
+        Rejected: it has not started.
+    """
+    if previous and not seen.restarts:
+        raise NotFound(f'previous terminated container "{seen.name}" in pod "{pod}" not found')
+    if isinstance(seen.state, Waiting) and seen.last_state is None:
+        why = WAITS.get(seen.state.reason, seen.state.reason)
+        raise Rejected(f'container "{seen.name}" in pod "{pod}" is waiting to start: {why}')
 
 
 class Logs:
@@ -37,6 +60,8 @@ class Logs:
         self, group_id: str, container: str, options: LogOptions, *, ended: Callable[[], bool]
     ) -> AsyncIterator[bytes]:
         """The output so far; with `follow` goes on until `ended` says that no more will come."""
+        if options.tail_lines == 0 and not options.follow:
+            return
         if not options.follow:
             content = await self._ask(group_id, container, _parameters(options))
             yield _cut(content, options.limit_bytes)

@@ -41,7 +41,6 @@ class Tracked(Struct, eq=False):
     entry: StatusEntry | None = None
     detail: GroupEntry | None = None
     listed: bool = False
-    detailed_at: float = float("-inf")
     ended_since: float | None = None
 
     @property
@@ -130,7 +129,7 @@ class Groups:
             if tracked.group.id != group.id:
                 return
         tracked.entry, tracked.detail = status or tracked.entry, entry
-        tracked.detailed_at, tracked.listed = self._clock(), True
+        tracked.listed = True
         written = tracked.group.annotations | annotations_of_entry(entry)
         tracked.group = structs.replace(tracked.group, annotations=written)
         self._look(tracked)
@@ -143,6 +142,12 @@ class Groups:
         """Its deletion was asked for."""
         tracked.group = structs.replace(tracked.group, deleting=True)
         self._look(tracked)
+
+    def known_to_eci(self, group_id: str) -> None:
+        """ECI has answered about it: from now on its absence from a listing means something."""
+        tracked = self.by_id(group_id)
+        if tracked is not None:
+            tracked.listed = True
 
     def gone(self, tracked: Tracked) -> None:
         """Nothing is left of it."""

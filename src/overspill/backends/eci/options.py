@@ -17,6 +17,9 @@ from overspill.errors import Misconfigured
 __all__ = ["Options", "read_options"]
 
 
+SHORTEST_POLL, LONGEST_POLL = 0.02, 60.0
+
+
 class Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
     """As the settings file has them; lists are separated by commas.
 
@@ -29,6 +32,7 @@ class Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, ren
         resource_group_id: of all groups; the account's default one if empty.
         create_rate, create_burst, delete_rate, delete_burst: what the account may do, in calls per second
             and calls at once; all agents of the cluster share it.
+        poll_seconds: between two looks at the groups while some start or end.
     """
 
     region: str
@@ -41,12 +45,15 @@ class Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, ren
     create_burst: float = 100.0
     delete_rate: float = 20.0
     delete_burst: float = 100.0
+    poll_seconds: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.region or not self.v_switches:
             raise ValueError("region and vSwitchIds must not be empty")
         if min(self.create_rate, self.delete_rate) <= 0 or min(self.create_burst, self.delete_burst) < 1:
             raise ValueError("rates must be above 0, and bursts at least 1")
+        if not SHORTEST_POLL <= self.poll_seconds <= LONGEST_POLL:
+            raise ValueError(f"pollSeconds must be from {SHORTEST_POLL} to {LONGEST_POLL}")
 
     @property
     def v_switches(self) -> tuple[str, ...]:

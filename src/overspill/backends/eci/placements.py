@@ -4,8 +4,8 @@ In: settings, a pod, ECI's refusals. Out: a `Placement`. Invariant: a vSwitch or
 was full is left out for some minutes, then tried again, for addresses come back.
 """
 
+import hashlib
 import time
-import zlib
 from collections.abc import Callable
 
 from overspill.backends.eci.annotations import PREFIX, spot_fallback
@@ -43,7 +43,7 @@ class Placements:
         if self._options.security_groups and not groups and PREFIX + "eci-security-group" not in own:
             return None
         first = work.identity.attempt % len(switches) if switches else 0
-        spread = zlib.crc32(work.identity.uid.encode())
+        spread = hashlib.sha256(work.identity.uid.encode()).digest()[0]
         return Placement(
             region=self._options.region,
             v_switch_ids=(*switches[first:], *switches[:first])[:MOST_VSWITCHES],

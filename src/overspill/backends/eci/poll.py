@@ -4,7 +4,7 @@ In: listings of ECI. Out: `Groups` brought up to date. Invariant: a group counts
 a listing that was whole and right does not have it, and asking for it by id does not either; a
 failed, throttled or broken listing changes nothing.
 
-Three kinds of listing: what changed lately (`SinceSecond`, every second while something is under
+Three kinds of listing: what changed lately (`SinceSecond`, often while something is under
 way), everything (every few minutes), and whole entries (`DescribeContainerGroups`) only of groups
 that are new to this process, prepare, or have failed.
 """
@@ -30,7 +30,7 @@ __all__ = ["Poller"]
 log = structlog.get_logger(__name__)
 
 STATUS = "DescribeContainerGroupStatus"
-BUSY, IDLE = 1.0, 5.0
+IDLE = 5.0
 SWEEP_EVERY = 180.0
 TROUBLE_PAUSE = 5.0
 # Seconds by which two looks at what changed overlap, for changes that ECI's index shows late.
@@ -39,7 +39,6 @@ OVERLAP = 10
 LONGER_OVERLAP = 60
 # How long a new group may be missing in listings.
 APPEARS_WITHIN = 30.0
-DETAILED_EVERY = 5.0
 IDS_PER_CALL = 20
 STATUS_LIMIT = 200
 
@@ -53,11 +52,13 @@ class Poller:
         groups: Groups,
         *,
         node_tags: list[dict[str, str]],
+        busy_seconds: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
         self._groups = groups
         self._tags = node_tags
+        self._busy_seconds = busy_seconds
         self._clock = clock
         self._overlap = OVERLAP
         self._looked_at = clock()
@@ -76,7 +77,7 @@ class Poller:
         while True:
             pause = await self._look_on()
             if busy() or any(not each.settled for each in self._groups):
-                await asyncio.sleep(max(pause, BUSY))
+                await asyncio.sleep(max(pause, self._busy_seconds))
                 continue
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(pause, IDLE)):
@@ -157,8 +158,7 @@ class Poller:
         if entry.status in {"Failed", "ScheduleFailed", "Expired"}:
             return changed or tracked.detail is None
         if tracked.group.init_containers:
-            due = self._clock() - tracked.detailed_at >= DETAILED_EVERY
-            return changed or (entry.status == "Pending" and due)
+            return changed or entry.status == "Pending"
         # What ECI made of a list of instance types, or of a spot strategy, is known once it is made.
         priced = any(key.endswith("eci-instance-spec") for key in tracked.group.annotations)
         return not priced and entry.status not in {"Scheduling", *ENDED} and tracked.detail is None
@@ -187,6 +187,15 @@ class Poller:
                 self._groups.update(entry)
             for group_id in set(some) - there:
                 self._groups.gone(by_id[group_id])
+
+    async def ask(self) -> None:
+        """Hear anything at all from ECI.
+
+        Raises:
+            Retry: it does not answer.
+            Misconfigured: it does not let us.
+        """
+        await self._client.call(STATUS, {"Limit": 1, "Tag": self._tags}, StatusPage, tries=2)
 
     def check(self, *, silence: float) -> None:
         """Raise what stands against believing this: the last trouble, or `silence` seconds without an answer."""

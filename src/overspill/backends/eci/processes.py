@@ -29,16 +29,16 @@ PIECE = 1 << 16
 CONNECT_SECONDS = 10.0
 
 
-class _Cause(Struct):
+class _Cause(Struct, frozen=True):
     reason: str = ""
     message: str = ""
 
 
-class _Details(Struct):
+class _Details(Struct, frozen=True):
     causes: tuple[_Cause, ...] = ()
 
 
-class _End(Struct):
+class _End(Struct, frozen=True):
     """A Kubernetes Status."""
 
     status: str = ""

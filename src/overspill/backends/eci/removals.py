@@ -5,6 +5,7 @@ that a group is gone; only a listing is. Calls may be repeated, for an id never 
 """
 
 import asyncio
+from collections.abc import Callable
 
 import structlog
 from msgspec import Struct
@@ -38,13 +39,13 @@ class Removals:
             self._pending.add(group_id)
             self._queue.put_nowait(group_id)
 
-    async def run(self) -> None:
-        """Work until cancelled."""
+    async def run(self, *, accepted: Callable[[str], None]) -> None:
+        """Work until cancelled; `accepted` is told each id that ECI has answered about."""
         async with asyncio.TaskGroup() as tasks:
             for number in range(WORKERS):
-                tasks.create_task(self._work(), name=f"delete {number}")
+                tasks.create_task(self._work(accepted), name=f"delete {number}")
 
-    async def _work(self) -> None:
+    async def _work(self, accepted: Callable[[str], None]) -> None:
         while True:
             group_id = await self._queue.get()
             try:
@@ -56,3 +57,4 @@ class Removals:
                 asyncio.get_running_loop().call_later(PAUSE, self._queue.put_nowait, group_id)
                 continue
             self._pending.discard(group_id)
+            accepted(group_id)

@@ -215,7 +215,11 @@ def _not_yet(*, prepared: bool) -> Waiting:
 
 
 def _restarts(group: Group, state: State, status: str) -> bool:
-    if not isinstance(state, Terminated) or status in ENDED or group.deleting or status == "Terminating":
+    if status in ENDED or group.deleting or status == "Terminating":
+        return False
+    if isinstance(state, Waiting):
+        return state.reason == "CrashLoopBackOff"
+    if not isinstance(state, Terminated):
         return False
     return group.restart_policy == "Always" or (group.restart_policy == "OnFailure" and state.exit_code != 0)
 

@@ -1,0 +1,320 @@
+"""The `eci` backend against an emulator that does what clouds do: refuse, lose, throttle, take back."""
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import AsyncIterator
+
+import pytest
+
+pytest.importorskip("alibabacloud_eci20180808", reason="the official SDK is not installed")
+
+from emulators import KEY, Rig, emulator, until
+
+from overspill.backends.base import LogOptions
+from overspill.backends.eci.backend import EciBackend
+from overspill.emulator.network import SecurityGroup, VSwitch
+from overspill.errors import Misconfigured, Unsupported
+from overspill.model.observation import Gone, Observation, Running, Sighting, Waiting
+from overspill.model.work import Container, File, Files, Identity, Mount, WorkSpec
+
+PATIENCE = 20.0
+
+
+@pytest.fixture(autouse=True)
+def _keys(monkeypatch):
+    monkeypatch.setenv("ALIBABA_CLOUD_ACCESS_KEY_ID", KEY.id)
+    monkeypatch.setenv("ALIBABA_CLOUD_ACCESS_KEY_SECRET", KEY.secret)
+
+
+def pod(number: int = 1, *, attempt: int = 0, container: Container | None = None, **fields) -> WorkSpec:
+    identity = Identity("cluster", "vn-0", "default", f"pod-{number}", f"{number:032d}-uid", attempt)
+    containers = (container or Container("main", "example.org/app:1"),)
+    return WorkSpec(identity=identity, hostname=f"pod-{number}", containers=containers, **fields)
+
+
+class Watched:
+    """A backend that is watched."""
+
+    def __init__(self, backend: EciBackend) -> None:
+        self.backend = backend
+        self.history: list[Sighting] = []
+        self._batches = backend.watch()
+
+    async def until(self, work: WorkSpec, condition) -> Sighting:
+        looked_at = 0
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                for seen in self.history[looked_at:]:
+                    if seen.identity == work.identity and condition(seen):
+                        return seen
+                looked_at = len(self.history)
+                self.history += await anext(self._batches)
+
+    async def running(self, work: WorkSpec) -> Observation:
+        seen = await self.until(work, runs)
+        assert isinstance(seen, Observation)
+        return seen
+
+
+def runs(seen: Sighting) -> bool:
+    return isinstance(seen, Observation) and all(isinstance(c.state, Running) for c in seen.containers)
+
+
+def unprovisioned(seen: Sighting) -> bool:
+    return isinstance(seen, Observation) and seen.provisioned is False
+
+
+def options(rig: Rig, **more) -> dict:
+    return {
+        "region": rig.endpoint.region,
+        "endpoint": rig.endpoint.endpoint,
+        "vSwitchIds": ",".join(rig.endpoint.v_switch_ids),
+        "securityGroupIds": rig.endpoint.security_group_id,
+        "pollSeconds": 0.05,
+        **more,
+    }
+
+
+@contextlib.asynccontextmanager
+async def connected(rig: Rig, **more) -> AsyncIterator[Watched]:
+    async with EciBackend(cluster="cluster", node="vn-0", options=options(rig, **more)) as backend:
+        yield Watched(backend)
+
+
+async def groups(rig: Rig) -> dict[str, int]:
+    return (await rig.admin("GET", "/status"))["groups"]
+
+
+async def calls(rig: Rig, action: str) -> int:
+    return (await rig.admin("GET", "/status"))["calls"].get(action, 0)
+
+
+async def test_a_lost_reply_makes_no_second_group(tmp_path):
+    async with emulator(tmp_path) as rig, connected(rig) as watched:
+        await rig.admin(
+            "POST", "/faults", {"kind": "lost-reply", "actions": ["CreateContainerGroup"], "count": 6}
+        )
+        works = [pod(number) for number in range(3)]
+        for work in works:
+            await watched.backend.create(work)
+        for work in works:
+            await watched.running(work)
+        assert sum((await groups(rig)).values()) == 3
+
+
+async def test_a_restarted_agent_finds_the_group_of_a_lost_reply(tmp_path):
+    async with emulator(tmp_path) as rig:
+        await rig.admin(
+            "POST", "/faults", {"kind": "lost-reply", "actions": ["CreateContainerGroup"], "count": 1}
+        )
+        async with connected(rig) as watched:
+            await watched.backend.create(pod())
+            await until(lambda: groups(rig), "a group")
+        # Another placement, as another process may choose: the token then stands for another request.
+        async with connected(rig, vSwitchIds="vsw-b") as again:
+            await again.backend.create(pod())
+            assert [seen.identity for seen in await again.backend.list()] == [pod().identity]
+            assert await groups(rig) == {"Running": 1}
+
+
+async def test_a_mismatched_token_leads_to_the_group_that_it_made(tmp_path):
+    async with emulator(tmp_path) as rig, connected(rig) as watched:
+        await watched.backend.create(pod())
+        first = (await watched.running(pod())).annotations["k8s.aliyun.com/eci-instance-id"]
+        tags = [("another-cluster", "vn-9")]
+        async with EciBackend(cluster=tags[0][0], node=tags[0][1], options=options(rig)) as stranger:
+            other = Watched(stranger)
+            # The same uid and attempt, asked for with other parameters, as if this process had not seen the group.
+            await stranger.create(pod(container=Container("main", "example.org/app:2")))
+            seen = await other.until(pod(), lambda s: isinstance(s, Observation) and bool(s.annotations))
+        assert isinstance(seen, Observation)
+        assert seen.annotations["k8s.aliyun.com/eci-instance-id"] == first
+        assert await groups(rig) == {"Running": 1}
+
+
+async def test_addresses_run_out_and_the_next_vswitch_is_used(tmp_path):
+    small = (
+        VSwitch("vsw-a", "cn-hangzhou-h", "10.230.0.0/29"),
+        VSwitch("vsw-b", "cn-hangzhou-i", "10.230.1.0/29"),
+    )
+    async with emulator(tmp_path, vswitches=small) as rig, connected(rig) as watched:
+        works = [pod(number) for number in range(9)]
+        for work in works:
+            await watched.backend.create(work)
+        for work in works[:8]:
+            await watched.until(work, lambda seen: runs(seen) or unprovisioned(seen))
+        seen = [await watched.until(work, lambda s: runs(s) or unprovisioned(s)) for work in works]
+        placed = [each for each in seen if runs(each)]
+        (left,) = [each for each in seen if unprovisioned(each)]
+        assert len({each.ips for each in placed}) == 8
+        assert left.reason == "NoAddress"
+        await watched.backend.delete(left.identity, grace_seconds=0)
+        assert isinstance(await watched.until(works[seen.index(left)], lambda s: isinstance(s, Gone)), Gone)
+
+
+async def test_no_stock_is_told_and_the_pod_starts_once_there_is_some(tmp_path):
+    async with emulator(tmp_path) as rig, connected(rig) as watched:
+        await rig.admin("POST", "/faults", {"kind": "no-stock"})
+        work = pod()
+        await watched.backend.create(work)
+        seen = await watched.until(work, unprovisioned)
+        assert seen.reason == "NoStock"
+        assert "RequestId" in seen.message
+        assert "OperationDenied.NoStock" in seen.message
+        assert await watched.backend.list() == [seen]
+
+
+async def test_spot_falls_back_to_pay_as_you_go(tmp_path):
+    async with emulator(tmp_path) as rig, connected(rig) as watched:
+        await rig.admin("POST", "/faults", {"kind": "no-stock", "count": 2})
+        notes = {
+            "k8s.aliyun.com/eci-spot-strategy": "SpotAsPriceGo",
+            "k8s.aliyun.com/eci-spot-fallback": "true",
+        }
+        work = pod(annotations=notes)
+        await watched.backend.create(work)
+        await watched.running(work)
+        assert [each["SpotStrategy"] for each in await rig.details()] == ["NoSpot"]
+
+
+async def test_a_spot_instance_is_taken_back(tmp_path):
+    async with emulator(tmp_path) as rig, connected(rig) as watched:
+        work = pod(annotations={"k8s.aliyun.com/eci-spot-strategy": "SpotAsPriceGo"})
+        await watched.backend.create(work)
+        seen = await watched.running(work)
+        await rig.admin("POST", f"/spot/{seen.annotations['k8s.aliyun.com/eci-instance-id']}")
+        warned = await watched.until(work, unprovisioned)
+        assert warned.reason == "SpotInterrupted"
+        ended = await watched.until(work, lambda s: isinstance(s, Observation) and s.failed)
+        assert ended.reason == "SpotInterrupted"
+
+
+async def test_throttling_slows_down_and_loses_nothing(tmp_path):
+    async with emulator(tmp_path) as rig, connected(rig) as watched:
+        await rig.admin("POST", "/faults", {"kind": "throttle", "probability": 0.3})
+        works = [pod(number) for number in range(8)]
+        for work in works:
+            await watched.backend.create(work)
+        for work in works:
+            await watched.running(work)
+        await rig.admin("DELETE", "/faults")
+        assert not any(isinstance(seen, Gone) for seen in watched.history)
+        assert await groups(rig) == {"Running": 8}
+
+
+async def test_a_pod_deleted_while_it_is_being_made_leaves_nothing(tmp_path):
+    async with emulator(tmp_path) as rig, connected(rig) as watched:
+        await rig.admin(
+            "POST", "/faults", {"kind": "latency", "actions": ["CreateContainerGroup"], "seconds": 0.5}
+        )
+        work = pod()
+        await watched.backend.create(work)
+        await until(lambda: calls(rig, "CreateContainerGroup"), "a call")
+        await watched.backend.delete(work.identity, grace_seconds=0)
+        await watched.until(work, lambda seen: isinstance(seen, Gone))
+        assert await watched.backend.list() == []
+        assert await groups(rig) == {}
+
+
+async def test_full_security_groups_lead_to_the_next(tmp_path):
+    two = (SecurityGroup("sg-1", "basic"), SecurityGroup("sg-2", "basic"))
+    async with (
+        emulator(tmp_path, security_groups=two) as rig,
+        connected(rig, securityGroupIds="sg-1,sg-2") as watched,
+    ):
+        works = [pod(number) for number in range(6)]
+        for work in works:
+            await watched.backend.create(work)
+        for work in works:
+            await watched.running(work)
+        assert {each["SecurityGroupId"] for each in await rig.details()} == {"sg-1", "sg-2"}
+
+
+async def test_logs_are_followed_line_by_line(tmp_path):
+    notes = {
+        "k8s.aliyun.com/eci-custom-tags": (
+            "simulated.overspill.dev/output.main:one\ntwo,simulated.overspill.dev/run-seconds.main:1"
+        )
+    }
+    async with emulator(tmp_path) as rig, connected(rig) as watched:
+        work = pod(annotations=notes, restart_policy="Never")
+        await watched.backend.create(work)
+        await watched.running(work)
+        pieces = watched.backend.logs(work.identity, "main", LogOptions(follow=True))
+        text = b"".join([piece async for piece in pieces])
+        assert text == b"one\ntwo\n"
+
+
+async def test_files_are_sent_anew(tmp_path):
+    async with emulator(tmp_path) as rig, connected(rig) as watched:
+        mount = Container("main", "example.org/app:1", mounts=(Mount("token", "/var/run/token"),))
+        work = pod(container=mount, volumes={"token": Files((File("token", b"old"),))})
+        await watched.backend.create(work)
+        await watched.running(work)
+        await watched.backend.refresh(work.identity, {"token": Files((File("token", b"new"),))})
+        assert await calls(rig, "UpdateContainerGroup") == 1
+
+
+async def test_a_wrong_key_is_an_error_at_the_start(tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setenv("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "wrong-secret-value")
+    async with emulator(tmp_path) as rig:
+        with pytest.raises(Misconfigured, match=r"SignatureDoesNotMatch.*RequestId [0-9A-F-]{36}") as refused:
+            async with connected(rig):
+                pass
+    assert "wrong-secret-value" not in str(refused.value) + caplog.text
+
+
+async def test_an_unknown_region_is_an_error_at_the_start(tmp_path):
+    async with emulator(tmp_path) as rig:
+        with pytest.raises(Misconfigured, match="check the backend's setting region"):
+            async with connected(rig, region="mars-1"):
+                pass
+
+
+async def test_an_unknown_vswitch_is_told_at_the_pod(tmp_path):
+    async with emulator(tmp_path) as rig, connected(rig, vSwitchIds="vsw-none") as watched:
+        await watched.backend.create(pod())
+        seen = await watched.until(
+            pod(),
+            lambda s: (
+                isinstance(s, Observation)
+                and isinstance(s.containers[0].state, Waiting)
+                and s.containers[0].state.reason == "CreateContainerError"
+            ),
+        )
+        assert "check the setting vSwitchIds" in seen.containers[0].state.message
+
+
+async def test_what_eci_cannot_do_makes_nothing(tmp_path):
+    async with emulator(tmp_path) as rig, connected(rig) as watched:
+        many = pod()
+        many = WorkSpec(
+            identity=many.identity,
+            hostname="many",
+            containers=tuple(Container(f"c{number}", "example.org/app:1") for number in range(21)),
+        )
+        with pytest.raises(Unsupported) as refused:
+            await watched.backend.create(many)
+        assert refused.value.fields == ("spec.containers",)
+        assert await watched.backend.list() == []
+        assert await calls(rig, "CreateContainerGroup") == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"region": "r"}, "vSwitchIds"),
+        ({"region": "r", "vSwitchIds": "v", "typo": 1}, "typo"),
+        ({"region": "r", "vSwitchIds": "v", "accessKeySecret": "s3cret"}, "cannot be an option"),
+        ({"region": "r", "vSwitchIds": "v", "endpoint": "http://203.0.113.1"}, "plain HTTP"),
+        ({"region": "r", "vSwitchIds": "v", "createRate": 0}, "above 0"),
+    ],
+)
+def test_bad_options(given, told):
+    with pytest.raises(Misconfigured, match=told) as refused:
+        EciBackend(cluster="c", node="n", options=given)
+    assert "s3cret" not in str(refused.value)
+    assert os.environ["ALIBABA_CLOUD_ACCESS_KEY_SECRET"] not in str(refused.value)
