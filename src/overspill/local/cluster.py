@@ -21,6 +21,7 @@ from overspill.local.commands import all_of
 from overspill.local.images import BASE_IMAGES, PAUSE, base_archive
 from overspill.local.kubectl import kubectl, kubectl_path
 from overspill.local.machine import ensure_machine, members, remove_machine
+from overspill.local.needs import check_needs
 from overspill.local.nodes import NodeStatus, nodes, wait_for_nodes
 from overspill.local.paths import Paths, cluster_paths
 from overspill.local.plan import Options, Plan, load_plan, lock, make_plan
@@ -66,7 +67,7 @@ async def up(options: Options) -> Plan:
     """
     began = time.monotonic()
     with lock(options.name) as paths:
-        plan = make_plan(options)
+        plan = make_plan(options, check_needs)
         built = await build_all()
         await _Start(paths, plan, built, scale=options.virtual_nodes is not None).run()
     say(f"cluster {plan.name} is ready after {time.monotonic() - began:.1f} s")

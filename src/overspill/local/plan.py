@@ -9,7 +9,7 @@ import fcntl
 import hashlib
 import ipaddress
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ipaddress import IPv4Network
 from pathlib import Path
 
@@ -143,8 +143,10 @@ def _others(name: str) -> str:
     return f" (there are: {', '.join(names)})" if names else ""
 
 
-def make_plan(options: Options) -> Plan:
+def make_plan(options: Options, check: Callable[[Plan], None] = lambda _: None) -> Plan:
     """The plan to follow: the existing one, or a new one that is written down before it is returned.
+
+    `check` sees it before that, and may refuse it.
 
     Raises:
         Conflict: the cluster exists with other options.
@@ -155,6 +157,7 @@ def make_plan(options: Options) -> Plan:
     with _locked(state_root()):
         known = paths.plan.exists()
         plan = _adapted(load_plan(options.name), options) if known else _new_plan(options)
+        check(plan)
         save_plan(paths, plan)
     return plan
 
@@ -223,7 +226,11 @@ def lock(name: str) -> Iterator[Paths]:
     paths = cluster_paths(name)
     paths.root.mkdir(parents=True, exist_ok=True, mode=0o755)
     with _locked(paths.root, wait=False):
-        yield paths
+        try:
+            yield paths
+        finally:
+            with contextlib.suppress(OSError):
+                paths.root.rmdir()  # only when nothing came of it
 
 
 @contextlib.contextmanager
