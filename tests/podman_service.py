@@ -56,6 +56,7 @@ class PodmanService:
                 env=self._environment,
                 stdout=log,
                 stderr=log,
+                cwd=self.folder,  # where conmon leaves a file `oom` when a container runs out of memory
                 start_new_session=True,
             )
         deadline = time.monotonic() + 30
