@@ -1,7 +1,7 @@
 """The life of pods on a real Podman: what they see, how they end, what is left."""
 
 import pytest
-from podman_pods import SLEEP, Stage, ended, first_output, log_of, pod, run_in, shell, waits
+from podman_pods import SLEEP, Stage, ended, first_output, is_running, log_of, pod, run_in, shell, waits
 
 from overspill.backends.podman.backend import PodmanBackend
 from overspill.backends.podman.eviction import enforce_once
@@ -21,7 +21,7 @@ from overspill.model.work import (
     Resources,
     SecurityContext,
 )
-from podman_service import IMAGE, PodmanService
+from podman_service import IMAGE, NETWORK, PodmanService
 
 pytestmark = pytest.mark.podman
 
@@ -263,12 +263,7 @@ async def test_memory_volume_is_shared_limited_and_outlives_a_container(stage: S
     )
     await stage.backend.create(work)
     await stage.witness.until(
-        work,
-        lambda s: (
-            isinstance(s, Observation)
-            and s.containers[0].restarts == 1
-            and isinstance(s.containers[0].state, Running)
-        ),
+        work, lambda s: is_running(s) and isinstance(s, Observation) and s.containers[0].restarts == 1
     )
     assert await run_in(stage.backend, work, ["cat", "/elsewhere/x"], container="other") == "kept\n"
     failed = await run_in(
@@ -321,6 +316,11 @@ async def test_settings(podman: PodmanService):
         PodmanBackend(cluster="c", node="n", options={"sokcet": "x"})
     with pytest.raises(Misconfigured, match="network 'absent'"):
         async with PodmanBackend(cluster="c", node="n", options=good | {"network": "absent"}):
+            pass
+    with pytest.raises(Retry, match="cannot be used"):
+        async with PodmanBackend(
+            cluster="c", node="n", options=good | {"data_dir": "/dev/null/x", "network": NETWORK}
+        ):
             pass
     with pytest.raises(Retry, match="does not answer"):
         async with PodmanBackend(cluster="c", node="n", options=good | {"socket": "/nowhere/sock"}):

@@ -83,6 +83,11 @@ STEPS = {
         seen(sandbox=None, troubles=trouble(key="", at=980.0)),
         CreateSandbox(),
     ),
+    "sandbox without an address": (
+        work(),
+        seen(sandbox=Sandbox("pod", "infra", running=True)),
+        StartSandbox(),
+    ),
     "sandbox lost under a running container": (
         work(),
         seen(running(), sandbox=DOWN),

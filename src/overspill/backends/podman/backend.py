@@ -7,8 +7,8 @@ so that a kill at any moment loses and doubles nothing.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from types import TracebackType
 from typing import Any, Self
 
@@ -29,7 +29,7 @@ from overspill.backends.podman.streams import attach_container, exec_in_containe
 from overspill.backends.podman.supervisor import Supervisor
 from overspill.backends.podman.usage import pod_usage
 from overspill.backends.podman.volumes import check_paths, write_files
-from overspill.errors import Misconfigured, NotFound
+from overspill.errors import Misconfigured, NotFound, Retry
 from overspill.model.observation import Observation, Sighting
 from overspill.model.work import Files, Identity, Volume, WorkSpec
 
@@ -80,8 +80,8 @@ class PodmanBackend:
         """Find everything again.
 
         Raises:
-            Retry: Podman does not answer.
-            Misconfigured: the network is missing, or a path cannot be used.
+            Retry: Podman does not answer, or the data directory cannot be used.
+            Misconfigured: the network is missing.
         """
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._podman.client)
@@ -89,7 +89,8 @@ class PodmanBackend:
                 raise Misconfigured(
                     f"Podman has no network {self.options.network!r}: make it with `podman network create`"
                 )
-            await stack.enter_async_context(self._node.running())
+            with self._recording():
+                await stack.enter_async_context(self._node.running())
             self._stack = stack.pop_all()
         return self
 
@@ -102,11 +103,13 @@ class PodmanBackend:
     async def create(self, work: WorkSpec) -> None:
         """Record the pod; its supervisor does the rest."""
         check(work)
-        self._node.add(work)
+        with self._recording():
+            self._node.add(work)
 
     async def delete(self, identity: Identity, *, grace_seconds: int) -> None:
         """Record the pod's end; its supervisor does the rest."""
-        self._found(identity).delete(float(grace_seconds))
+        with self._recording():
+            self._found(identity).delete(float(grace_seconds))
 
     async def list(self) -> Sequence[Observation]:
         """Every pod, after a fresh look at Podman."""
@@ -164,6 +167,14 @@ class PodmanBackend:
     async def health(self) -> None:
         """Return when Podman answers."""
         await self._podman.ping()
+
+    @contextmanager
+    def _recording(self) -> Iterator[None]:
+        """A full disk may have room again later: that is `Retry`."""
+        try:
+            yield
+        except OSError as error:
+            raise Retry(f"backend podman: {self.options.data_dir} cannot be used: {error}") from error
 
     def _found(self, identity: Identity) -> Supervisor:
         found = self._node.find(identity)

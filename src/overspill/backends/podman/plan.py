@@ -213,7 +213,7 @@ def _rest(seen: Seen) -> Step:
 def _sandbox(seen: Seen, now: float) -> Step | None:
     """Bring the sandbox up; None once it is."""
     trouble = seen.troubles.get("")
-    if seen.sandbox and seen.sandbox.running:
+    if seen.sandbox and seen.sandbox.running and seen.sandbox.ips:
         return None
     if trouble and trouble.delay is not None and now < trouble.at + trouble.delay:
         return Wait(trouble.at + trouble.delay)
