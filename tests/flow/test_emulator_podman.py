@@ -118,6 +118,25 @@ async def test_stdin_and_exit_code_over_a_websocket(tmp_path, podman, over_podma
         assert channels[1] == b"got hello\n"
         assert channels[2] == b"bad\n"
         assert json.loads(channels[3])["details"]["causes"] == [{"reason": "ExitCode", "message": "3"}]
+
+        async def sleeping():
+            return "sleep 4321" in await output(rig, group, "ps")
+
+        async def awake():
+            return not await sleeping()
+
+        answer = await rig.call(
+            "exec_container_command",
+            container_group_id=group,
+            container_name="main",
+            command='["sleep", "4321"]',
+        )
+        async with (
+            aiohttp.ClientSession() as session,
+            session.ws_connect(answer["WebSocketUri"]),
+        ):
+            await until(sleeping, "the command to run")
+        await until(awake, "the command to end with its client")
         await rig.call("delete_container_group", container_group_id=group)
         await rig.until_gone(group)
         await PodmanNetworks(podman.socket, emulator=rig.endpoint.emulator).remove()

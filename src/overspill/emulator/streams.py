@@ -97,12 +97,12 @@ class Execs:
 
 
 async def _join(socket: web.WebSocketResponse, process: Process, *, stdin: bool) -> None:
-    """Until the command has ended or the client has gone."""
+    """Until the command has ended or the client has gone; whichever is first ends the other."""
     async with asyncio.TaskGroup() as tasks:
         reading = tasks.create_task(_read(socket, process, stdin=stdin))
-        with contextlib.suppress(ConnectionError):
-            await _write(socket, process)
-        reading.cancel()
+        writing = tasks.create_task(_write(socket, process))
+        reading.add_done_callback(lambda _: writing.cancel())
+        writing.add_done_callback(lambda _: reading.cancel())
 
 
 async def _read(socket: web.WebSocketResponse, process: Process, *, stdin: bool) -> None:
@@ -115,7 +115,6 @@ async def _read(socket: web.WebSocketResponse, process: Process, *, stdin: bool)
             continue
         if data:
             await _take(process, data[0], data[1:], stdin=stdin)
-    await process.close()  # the client has gone; this ends the output as well
 
 
 async def _take(process: Process, channel: int, data: bytes, *, stdin: bool) -> None:
@@ -132,10 +131,11 @@ async def _take(process: Process, channel: int, data: bytes, *, stdin: bool) -> 
 
 
 async def _write(socket: web.WebSocketResponse, process: Process) -> None:
-    async with aclosing(process.output()) as output:  # type: ignore[type-var]  # the iterators are generators
-        async for channel, data in output:
-            await socket.send_bytes(bytes([channel]) + data)
-    await socket.send_bytes(bytes([STATUS]) + msgspec.json.encode(_end(await process.wait())))
+    with contextlib.suppress(ConnectionError):  # the client has gone
+        async with aclosing(process.output()) as output:  # type: ignore[type-var]  # the iterators are generators
+            async for channel, data in output:
+                await socket.send_bytes(bytes([channel]) + data)
+        await socket.send_bytes(bytes([STATUS]) + msgspec.json.encode(_end(await process.wait())))
 
 
 def _end(code: int) -> dict[str, Any]:
