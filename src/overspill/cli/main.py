@@ -29,7 +29,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "overspill.cli.cluster:load_image",
         "Copy an image from your Podman into a local cluster.",
     ),
+    "settings": ("overspill.cli.settings:settings", "Print the agent's settings as Markdown."),
     "agent": ("overspill.cli.agent:agent", "Be one virtual node."),
+    "check": ("overspill.cli.check:check", "Tell what of some manifests a backend would refuse."),
+    "cost": ("overspill.cli.cost:cost", "Print what pods on virtual nodes have cost."),
     "emulator": ("overspill.cli.emulator:app", "Serve ECI's API on this machine, over any backend."),
 }
 # kubectl's own flags are not ours to read.

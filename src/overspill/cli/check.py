@@ -1,0 +1,136 @@
+"""`overspill check`: what of some manifests a backend would refuse, told before anything is deployed.
+
+In: YAML or JSON files, such as what `helm template` prints. Out: one line per refusal. Exit code 0 when
+nothing is refused, 1 when something is, 2 when a file cannot be read. No cluster and no account is asked.
+"""
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+import yaml
+from msgspec import Struct
+
+from overspill.agent.references import ConfigMap, Found, Secret, Token, references
+from overspill.agent.scope import Missing, NodeFacts
+from overspill.agent.spec import build
+from overspill.backends.registry import backend_factory
+from overspill.errors import Unsupported
+from overspill.model.fields import unsupported_fields
+from overspill.model.pods import Pod
+
+__all__ = ["check"]
+
+TEMPLATES = frozenset({"Deployment", "ReplicaSet", "StatefulSet", "Job", "ReplicationController"})
+NODE = NodeFacts(cluster="", name="virtual-node", ip="192.0.2.1", allocatable={}, cluster_dns=("192.0.2.2",))
+
+
+class Report(Struct, frozen=True):
+    """One thing to tell about an object; `refused` is False for what could not be checked."""
+
+    thing: str
+    text: str
+    refused: bool = True
+
+
+def check(
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Manifests; - reads from stdin.")],
+    backend: Annotated[str, typer.Option(help="Which backend is asked.")] = "eci",
+) -> None:
+    """Tell what of some manifests a backend would refuse; asks no cluster and no cloud.
+
+    Exit code 0: nothing; 1: something; 2: a file cannot be read.
+    """
+    factory: Any = backend_factory(backend)
+    try:
+        objects = [each for file in files for each in _objects(file)]
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(2) from error
+    reports = list(_reports(objects, factory))
+    for report in reports:
+        print(f"{report.thing}: {report.text}", file=sys.stdout if report.refused else sys.stderr)
+    refused = {report.thing for report in reports if report.refused}
+    count = sum(1 for each in objects if _template(each) is not None)
+    print(f"{count} pod specs checked against {backend}; {len(refused)} would be refused", file=sys.stderr)
+    raise typer.Exit(1 if refused else 0)
+
+
+def _objects(file: str) -> Iterator[dict[str, Any]]:
+    text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+    for document in yaml.safe_load_all(text):
+        if isinstance(document, dict):
+            yield from document.get("items") or [document]
+
+
+def _template(each: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The pod of an object, or of its template; None if it has none."""
+    kind, spec = each.get("kind"), each.get("spec") or {}
+    if kind == "Pod":
+        return dict(each)
+    if kind == "CronJob":
+        spec = (spec.get("jobTemplate") or {}).get("spec") or {}
+    elif kind not in TEMPLATES | {"DaemonSet"}:
+        return None
+    return spec.get("template") or {}
+
+
+def _reports(objects: Iterable[dict[str, Any]], factory: Any) -> Iterator[Report]:
+    every = list(objects)
+    found = _references(every)
+    for each in every:
+        template = _template(each)
+        if template is None:
+            continue
+        meta = each.get("metadata") or {}
+        thing = f"{each['kind']} {meta.get('namespace', 'default')}/{meta.get('name', '?')}"
+        if each["kind"] == "DaemonSet":
+            yield Report(thing, "pods of a DaemonSet do not run on virtual nodes")
+            continue
+        yield from _of_template(thing, template, factory, found)
+
+
+def _of_template(thing: str, template: dict[str, Any], factory: Any, found: Found) -> Iterator[Report]:
+    spec = template.get("spec") or {}
+    for field in unsupported_fields(spec, factory.capabilities.pod_fields):
+        yield Report(thing, f"{field} is not something that this backend can do")
+    offline = getattr(factory, "check", None)
+    if offline is None:
+        return
+    meta = {"name": "pod", "namespace": "default", "uid": "uid"} | (template.get("metadata") or {})
+    try:
+        pod = msgspec.json.decode(msgspec.json.encode({"metadata": meta, "spec": spec}), type=Pod)
+        offline(build(pod, pod.decoded_spec(), _found_of(pod, found), NODE).work)
+    except Missing as missing:
+        yield Report(thing, f"not checked any further: {missing}", refused=False)
+    except Unsupported as error:
+        yield Report(thing, str(error))
+    except msgspec.ValidationError as error:
+        yield Report(thing, f"not a valid pod: {error}")
+
+
+def _found_of(pod: Pod, found: Found) -> Found:
+    """What the files have of a pod's references; a token of the usual length stands for one."""
+    wanted = references(pod.decoded_spec())
+    return Found(
+        config_maps={name: found.config_maps.get(name) for name in wanted.config_maps},
+        secrets={name: found.secrets.get(name) for name in wanted.secrets},
+        tokens={wish: Token(b"x" * 1200, None) for wish in wanted.tokens},
+    )
+
+
+def _references(objects: Iterable[Mapping[str, Any]]) -> Found:
+    """ConfigMaps and Secrets of the files, so that their sizes count."""
+    config_maps, secrets = {}, {}
+    for each in objects:
+        name = (each.get("metadata") or {}).get("name", "")
+        if each.get("kind") == "ConfigMap":
+            config_maps[name] = msgspec.convert(each, ConfigMap)
+        elif each.get("kind") == "Secret":
+            plain = {key: text.encode() for key, text in (each.get("stringData") or {}).items()}
+            data = msgspec.convert(each.get("data") or {}, dict[str, bytes])
+            secrets[name] = Secret(data | plain)
+    return Found(config_maps=config_maps, secrets=secrets)

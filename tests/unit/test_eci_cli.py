@@ -1,0 +1,154 @@
+"""`overspill check` and `overspill cost` over files, without cluster or account."""
+
+import base64
+import json
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from overspill.cli.main import app
+from overspill.model.cost import list_prices
+
+
+def run(*args: str, stdin: str = ""):
+    return CliRunner().invoke(app, list(args), input=stdin)
+
+
+def deployment(**spec) -> dict:
+    containers = [{"name": "web", "image": "nginx:1"}]
+    template = {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": containers, **spec}}
+    return {
+        "kind": "Deployment",
+        "metadata": {"name": "web", "namespace": "shop"},
+        "spec": {"template": template},
+    }
+
+
+def checked(*objects: dict):
+    return run("check", "-", stdin=yaml.safe_dump_all(objects))
+
+
+def test_what_eci_can_do_passes():
+    probe = {"httpGet": {"path": "/", "port": 80}, "periodSeconds": 5}
+    container = {"name": "web", "image": "nginx:1", "readinessProbe": probe, "args": ["a"]}
+    result = checked({"kind": "Service", "metadata": {"name": "web"}}, deployment(containers=[container]))
+    assert result.exit_code == 0
+    assert result.stdout == ""
+    assert "1 pod specs checked" in result.stderr
+
+
+CANNOT = {
+    "host network": (deployment(hostNetwork=True), "spec.hostNetwork"),
+    "host path": (
+        deployment(volumes=[{"name": "host", "hostPath": {"path": "/"}}]),
+        "spec.volumes[0].hostPath",
+    ),
+    "privileged": (
+        deployment(containers=[{"name": "web", "image": "x", "securityContext": {"privileged": True}}]),
+        "spec.containers[0].securityContext.privileged",
+    ),
+    "startup probe": (
+        deployment(
+            containers=[{"name": "web", "image": "x", "startupProbe": {"exec": {"command": ["true"]}}}]
+        ),
+        "spec.containers[0].startupProbe",
+    ),
+    "too many": (
+        deployment(containers=[{"name": f"c{number}", "image": "x"} for number in range(21)]),
+        "spec.containers: ECI runs at most 20 containers",
+    ),
+    "a DaemonSet": ({**deployment(), "kind": "DaemonSet"}, "do not run on virtual nodes"),
+}
+
+
+@pytest.mark.parametrize(("thing", "told"), CANNOT.values(), ids=CANNOT)
+def test_what_eci_cannot_do_is_named(thing, told):
+    result = checked(thing)
+    assert result.exit_code == 1
+    assert told in result.stdout
+    assert result.stdout.startswith(f"{thing['kind']} shop/web: ")
+
+
+def test_sizes_of_config_maps_in_the_same_files_count():
+    volume = {"name": "cm", "configMap": {"name": "big"}}
+    big = {"kind": "ConfigMap", "metadata": {"name": "big"}, "data": {"a": "x" * 30_000}}
+    result = checked(big, deployment(volumes=[volume]))
+    assert result.exit_code == 1
+    assert "spec.volumes[cm][a]" in result.stdout
+
+
+def test_secrets_count_and_are_not_shown():
+    data = {"a": base64.b64encode(b"s3cret" * 6000).decode()}
+    secret = {"kind": "Secret", "metadata": {"name": "big"}, "data": data}
+    result = checked(secret, deployment(volumes=[{"name": "s", "secret": {"secretName": "big"}}]))
+    assert result.exit_code == 1
+    assert "s3cret" not in result.output
+
+
+def test_what_is_not_in_the_files_is_told_to_be_unchecked():
+    result = checked(deployment(volumes=[{"name": "cm", "configMap": {"name": "elsewhere"}}]))
+    assert result.exit_code == 0
+    assert "not checked any further" in result.stderr
+    assert "elsewhere" in result.stderr
+
+
+def test_a_file_that_cannot_be_read(tmp_path):
+    assert run("check", str(tmp_path / "none.yaml")).exit_code == 2
+    assert checked_text("a: [").exit_code == 2
+
+
+def checked_text(text: str):
+    return run("check", "-", stdin=text)
+
+
+def pod(name: str, *, namespace="shop", owner="web-5d", end=None) -> dict:
+    annotations = {
+        "k8s.aliyun.com/eci-instance-spec": "2.0-4.0Gi",
+        "overspill.dev/price-per-second": "0.00012252",
+        "overspill.dev/currency": "CNY",
+    }
+    terminated = {"terminated": {"finishedAt": end}} if end else {"running": {}}
+    return {
+        "metadata": {
+            "name": name,
+            "namespace": namespace,
+            "labels": {"pod-template-hash": "5d"},
+            "annotations": annotations,
+            "ownerReferences": [{"kind": "ReplicaSet", "name": owner, "controller": True}],
+        },
+        "status": {
+            "phase": "Succeeded" if end else "Running",
+            "startTime": "2026-11-23T10:00:00Z",
+            "containerStatuses": [{"state": terminated}],
+        },
+    }
+
+
+def test_cost_of_pods_that_have_ended():
+    items = [
+        pod("web-5d-1", end="2026-11-23T11:00:00Z"),
+        pod("web-5d-2", end="2026-11-23T10:30:00Z"),
+        pod("x", namespace="other", owner="job", end="2026-11-23T10:00:10Z"),
+        {"metadata": {"name": "on-a-real-node", "namespace": "shop"}, "status": {"phase": "Running"}},
+    ]
+    result = run("cost", "-f", "-", "--by", "owner", "-o", "json", stdin=json.dumps({"items": items}))
+    assert result.exit_code == 0, result.output
+    first, second = json.loads(result.stdout)
+    assert first["name"] == "shop/Deployment web"
+    assert (first["pods"], first["vcpu_hours"], first["gib_hours"]) == (2, 3.0, 6.0)
+    assert float(first["cost"]) == pytest.approx(5400 * 0.00012252)
+    assert second["name"] == "other/ReplicaSet job"
+
+
+def test_cost_as_a_table_beside_own_nodes():
+    items = {"items": [pod("web-5d-1", end="2026-11-23T11:00:00Z")]}
+    result = run(
+        "cost", "-f", "-", "--base-vcpu-hour", "0.1", "--base-gib-hour", "0.01", stdin=json.dumps(items)
+    )
+    assert result.stdout.splitlines()[-1].split() == ["shop", "1", "2.00", "4.00", "0.4411", "CNY", "0.2400"]
+    assert list_prices().date in result.stderr
+
+
+def test_list_price_of_the_example_on_the_price_page():
+    assert f"{list_prices().per_second(cpu=2, memory=4):f}" == "0.00012252"
