@@ -64,4 +64,4 @@ async def _tell_failure(walk: Walk, error: OverspillError) -> None:
     walk.cross(str(error))
     with contextlib.suppress(OverspillError):
         await walk.show("get", "nodes,pods", "-A", "-o", "wide")
-        await walk.show("get", "events", "-A", "--sort-by=.metadata.creationTimestamp")
+        await walk.show("get", "events", "-A", "--field-selector=type=Warning")

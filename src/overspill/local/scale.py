@@ -97,7 +97,8 @@ async def _follow(walk: Walk, word: str, total: int, count: Callable[[], Awaitab
     """Show a bar on a terminal, until the count is full."""
     deadline = time.monotonic() + WITHIN
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=walk.console, transient=True) as progress:
+    bar = Progress(*columns, console=walk.console, transient=True, disable=not walk.console.is_terminal)
+    with bar as progress:
         task = progress.add_task(f"pods {word}", total=total)
         while (done := await count()) < total:
             progress.update(task, completed=done)

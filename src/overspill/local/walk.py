@@ -11,6 +11,7 @@ import os
 import shlex
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import groupby
 from typing import Any
 
 from rich.console import Console
@@ -52,18 +53,17 @@ class Walk:
         self.console.print(text, style="dim", highlight=False, soft_wrap=True)
 
     async def show(self, *args: str) -> str:
-        """Run kubectl for all to see; returns what it printed."""
+        """Run kubectl for all to see, a line that is repeated only once; returns what it printed."""
         self._prompt("kubectl", args)
         output = await self.kubectl(*args)
-        self.console.print(output.rstrip("\n"), highlight=False, markup=False, soft_wrap=True)
+        self._print(output)
         return output
 
     async def show_containers(self) -> None:
         """Ask Podman for all to see."""
         command = self.podman("ps", "--all", "--format", "table {{.ID}} {{.Names}} {{.Status}}")
         self._prompt(command[0], command[1:])
-        output = (await run(command)).decode()
-        self.console.print(output.rstrip("\n"), highlight=False, markup=False, soft_wrap=True)
+        self._print((await run(command)).decode())
 
     async def kubectl(self, *args: str) -> str:
         """Run kubectl quietly.
@@ -109,6 +109,10 @@ class Walk:
     def tick(self, text: str) -> None:
         """Tell what held."""
         self.console.print(f"✓ {text}", style="green", highlight=False, markup=False, soft_wrap=True)
+
+    def _print(self, output: str) -> None:
+        lines = "\n".join(line for line, _ in groupby(output.splitlines()))
+        self.console.print(lines, highlight=False, markup=False, soft_wrap=True)
 
     def _prompt(self, program: str, args: Sequence[str]) -> None:
         line = f"$ {program} {' '.join(shlex.quote(arg) for arg in args)}"
