@@ -141,3 +141,9 @@ def test_lifecycle_handlers_are_put_together():
     container = create(Container=[tree]).container[0]
     assert container.hook("pre_stop") == Hook(exec=("sleep", "1"))
     assert container.hook("post_start") == Hook()
+
+
+def test_an_update_spells_headers_otherwise():
+    sent = wire_names(models.UpdateContainerGroupRequestContainer)
+    here = requests.as_in_create({"Container": [dict.fromkeys(sent, "")]})["Container"][0]
+    assert set(here) - set(requests.Container.__struct_encode_fields__) - {"EnvironmentVarHide"} == set()

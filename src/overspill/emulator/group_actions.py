@@ -14,7 +14,7 @@ from overspill.emulator.books import Entry
 from overspill.emulator.groups import Group
 from overspill.emulator.paging import Page, page, wanted_ids
 from overspill.emulator.refusals import Refused
-from overspill.emulator.requests import CreateContainerGroup, Pair, UpdateContainerGroup
+from overspill.emulator.requests import CreateContainerGroup, Pair, UpdateContainerGroup, as_in_create
 from overspill.emulator.service import Answer, Handler, Service
 from overspill.emulator.translate import unhonoured, volumes, work_spec
 from overspill.emulator.validate import check, parse_create, refuse_not_emulated
@@ -101,7 +101,7 @@ async def restart(service: Service, tree: Tree) -> Answer:
 async def update(service: Service, tree: Tree) -> Answer:
     """UpdateContainerGroup: files of volumes are replaced in place, anything else begins the group anew."""
     refuse_not_emulated(tree)
-    asked = read(tree, UpdateContainerGroup)
+    asked = read(as_in_create(tree), UpdateContainerGroup)
     entry = service.cloud.books.find(asked.container_group_id)
     renewed = _updated(entry.request, asked)
     check(renewed)

@@ -6,7 +6,7 @@ none of ECI's, which the service ignores as well.
 Source: models of the official SDK 2.1.0.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import Struct, field
 
@@ -23,6 +23,7 @@ __all__ = [
     "RegistryCredential",
     "UpdateContainerGroup",
     "Volume",
+    "as_in_create",
 ]
 
 
@@ -340,6 +341,20 @@ class UpdateContainerGroup(Struct, frozen=True, kw_only=True, rename="pascal"):
     image_registry_credential: tuple[RegistryCredential, ...] | None = None
     tag: tuple[Pair, ...] | None = None
     resource_group_id: str | None = None
+
+
+def as_in_create(tree: dict[str, Any]) -> dict[str, Any]:
+    """A tree of UpdateContainerGroup, whose lists of hooks' headers end in `Headers`, in create's spelling."""
+    containers = tree.get("Container")
+    if not isinstance(containers, list):
+        return tree
+    spelled = [
+        {name.removesuffix("s") if name.endswith("HttpHeaders") else name: value for name, value in c.items()}
+        if isinstance(c, dict)
+        else c
+        for c in containers
+    ]
+    return tree | {"Container": spelled}
 
 
 # ECI does these; no engine behind the emulator does. Refused by name, never left out in silence.
