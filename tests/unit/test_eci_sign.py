@@ -1,8 +1,11 @@
 """What is signed and how parameters are written; test_eci_oracle.py compares both with the official SDK."""
 
 import hashlib
+from urllib.parse import parse_qsl
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from overspill.backends.eci.sign import Key, signed_headers
 from overspill.backends.eci.wire import decode, flatten, fold, form
@@ -56,3 +59,8 @@ def test_fold_lowers_keys_and_drops_nulls():
 
 def test_decode_takes_numbers_as_text():
     assert decode(b'{"Limit":"3","On":"true"}', dict[str, int | bool]) == {"limit": 3, "on": True}
+
+
+@given(st.dictionaries(st.text("ABC.", min_size=1), st.text(st.characters(blacklist_categories=("Cs",)))))
+def test_form_is_what_every_server_reads(pairs):
+    assert dict(parse_qsl(form(pairs).decode(), keep_blank_values=True)) == pairs

@@ -6,9 +6,9 @@ unknown in an answer is not seen, and the case of an answer's keys does not
 matter: the service's own are mixed (`type` beside `Reason`, `StartedAtstartedAt`).
 """
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Mapping
 from typing import Any, TypeVar
-from urllib.parse import urlencode
 
 import msgspec
 
@@ -16,30 +16,55 @@ __all__ = ["Params", "decode", "flatten", "fold", "form"]
 
 T = TypeVar("T")
 Params = Mapping[str, Any]
-"""A tree: values are mappings, sequences, text, numbers, booleans, or None for what is left out."""
+"""A tree: values are dicts, lists, tuples, text, numbers, booleans, or None for what is left out."""
 
 
 def flatten(params: Params) -> dict[str, str]:
     """`{"A": {"B": [1, 2]}}` as `{"A.B.1": "1", "A.B.2": "2"}`; lists count from 1."""
-    return dict(_leaves("", params))
+    return dict(_leaves(params))
 
 
 def form(params: Params) -> bytes:
-    """The parameters as a form body."""
-    return urlencode(flatten(params)).encode()
+    """The parameters as a form body.
+
+    Quoted by a regular expression: `urlencode` goes through a text with a single `+` or `/` byte by
+    byte, and the files of a pod are long texts of base64.
+    """
+    return b"&".join([_quoted(name) + b"=" + _quoted(value) for name, value in _leaves(params)])
 
 
-def _leaves(path: str, value: Any) -> Iterator[tuple[str, str]]:
+UNSAFE = re.compile(rb"[^A-Za-z0-9_.~-]")
+QUOTES = {bytes([byte]): b"%%%02X" % byte for byte in range(256)} | {b" ": b"+"}
+
+
+def _quoted(text: str) -> bytes:
+    return UNSAFE.sub(_quote, text.encode())
+
+
+def _quote(match: re.Match[bytes]) -> bytes:
+    return QUOTES[match[0]]
+
+
+def _leaves(params: Params) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    for name, value in params.items():
+        _collect(name, value, found)
+    return found
+
+
+def _collect(path: str, value: Any, found: list[tuple[str, str]]) -> None:
     if value is None:
         return
-    if isinstance(value, Mapping):
+    if isinstance(value, str):
+        found.append((path, value))
+    elif isinstance(value, dict):
         for name, inner in value.items():
-            yield from _leaves(f"{path}.{name}" if path else name, inner)
+            _collect(f"{path}.{name}", inner, found)
     elif isinstance(value, list | tuple):
         for index, inner in enumerate(value, 1):
-            yield from _leaves(f"{path}.{index}", inner)
+            _collect(f"{path}.{index}", inner, found)
     else:
-        yield path, _text(value)
+        found.append((path, _text(value)))
 
 
 def _text(value: Any) -> str:
