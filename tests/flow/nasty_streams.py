@@ -112,6 +112,61 @@ RECORDINGS = {
         ["", "", "9"],
         1,
     ),
+    "changes right before an error are not lost": (
+        [
+            Stream(
+                [initial(A1, version=1), event("MODIFIED", A2) + event("ERROR", status(500, "InternalError"))]
+            ),
+            Stream([event("ADDED", B3)]),
+        ],
+        {"a": "2", "b": "3"},
+        ["", "2", "3"],
+        0,
+    ),
+    "deletion lost while away": (
+        [
+            Stream([initial(A1, B3, version=3)]),
+            Refused(410, status(410, "Expired", "too old resource version")),
+            Stream([initial(A1, version=9)]),
+        ],
+        {"a": "1"},
+        ["", "3", "", "9"],
+        1,
+    ),
+    "silent from its first byte: the version may be of the future": (
+        [
+            Stream([initial(A1, version=1)]),
+            Stream([], end="hang"),
+            Stream([initial(B3, version=9)]),
+        ],
+        {"b": "3"},
+        ["", "1", "", "9"],
+        1,
+    ),
+    "list restored from a backup": (
+        [
+            Stream([initial(A1, version=1)]),
+            Refused(
+                504,
+                status(504, "Timeout", "Too large resource version")
+                | {"details": {"causes": [{"reason": "ResourceVersionTooLarge"}]}},
+            ),
+            Stream([initial(B3, version=9)]),
+        ],
+        {"b": "3"},
+        ["", "1", "", "9"],
+        1,
+    ),
+    "cut at once, again and again": (
+        [
+            Stream([initial(A1, version=1)]),
+            *(Stream([], end="cut") for _ in range(3)),
+            Stream([event("ADDED", B3)]),
+        ],
+        {"a": "1", "b": "3"},
+        ["", "1", "1", "1", "1", "3"],
+        0,
+    ),
     "410 as the reply": (
         [
             Stream([initial(A1, version=1)]),

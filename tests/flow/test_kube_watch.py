@@ -5,7 +5,8 @@ import contextlib
 
 import pytest
 from aiohttp import web
-from nasty_streams import RECORDINGS, Listed, Refused
+from kube_server import serving
+from nasty_streams import A1, B3, RECORDINGS, Listed, Refused, Stream, event, initial, pod, status
 
 from overspill.errors import Misconfigured
 from overspill.kube import watch as watch_module
@@ -58,15 +59,8 @@ async def serve():
     async with contextlib.AsyncExitStack() as stack:
 
         async def start(handler):
-            app = web.Application()
-            app.router.add_route("*", "/{path:.*}", handler)
-            runner = web.AppRunner(app, shutdown_timeout=0.1)
-            await runner.setup()
-            stack.push_async_callback(runner.cleanup)
-            site = web.TCPSite(runner, "127.0.0.1", 0)
-            await site.start()
-            port = site._server.sockets[0].getsockname()[1]
-            config = Config(server=f"http://127.0.0.1:{port}", credentials=FileCredentials())
+            url = await stack.enter_async_context(serving(handler))
+            config = Config(server=url, credentials=FileCredentials())
             return await stack.enter_async_context(Client(config))
 
         yield start
@@ -118,3 +112,57 @@ async def test_forbidden_ends_the_watch_and_names_verb_and_resource(serve):
     ):
         async for _ in Watch(client, PODS, kind=Pod).batches():
             pass
+
+
+async def test_forbidden_for_a_moment_is_waited_out(serve):
+    """An apiserver that has just started has not read its roles yet."""
+    denied = status(
+        403, "Forbidden", 'pods is forbidden: User "x" cannot watch resource "pods" in API group ""'
+    )
+    player = Player([Stream([initial(A1, version=1)]), Refused(403, denied), Stream([event("ADDED", B3)])])
+    client = await serve(player.handle)
+    cache = Cache()
+    async with asyncio.timeout(10):
+        async for batch in Watch(client, PODS, kind=Pod, tick=0).batches():
+            cache.apply(batch)
+            if len(cache) == 2:
+                break
+    assert player.asked[:3] == ["", "1", "1"]
+
+
+async def test_a_server_that_hangs_up_at_once_is_not_stormed(serve, monkeypatch):
+    """Each connection that brings nothing doubles the pause, up to a cap."""
+    pauses = []
+    monkeypatch.setattr(watch_module, "_pause", lambda fruitless: pauses.append(fruitless) or 0.0)
+    player = Player([Stream([]) for _ in range(6)])
+    client = await serve(player.handle)
+
+    async def follow():
+        async for _ in Watch(client, PODS, kind=Pod, tick=0).batches():
+            pass
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(follow())
+        await player.played.wait()
+        task.cancel()
+    assert pauses == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize(
+    ("fruitless", "least", "most"), [(0, 0, 0), (1, 0, 0), (2, 0.02, 0.06), (4, 0.09, 0.21), (99, 0.9, 2.1)]
+)
+def test_pause_grows_with_failures_in_a_row(fruitless, least, most):
+    assert least <= watch_module._pause(fruitless) <= most
+
+
+async def test_events_of_one_tick_are_one_batch(serve):
+    events = [event("ADDED", pod(f"p{number}", number + 10)) for number in range(50)]
+    player = Player([Stream([initial(A1, version=1), *events], end="hang")])
+    client = await serve(player.handle)
+    sizes = []
+    async with asyncio.timeout(10):
+        async for batch in Watch(client, PODS, kind=Pod, tick=0.2).batches():
+            sizes.append(len(batch.changes))
+            if sum(sizes) == 51:
+                break
+    assert len(sizes) < 10

@@ -6,7 +6,11 @@ import functools
 import itertools
 
 import looptime
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
+from overspill.errors import Throttled
 from overspill.kube.queue import Queue
 
 
@@ -141,3 +145,67 @@ async def test_depth_counts_what_waits_for_a_worker():
     queue.add("b")
     queue.add("c", after=5)
     assert queue.depth == 2
+
+
+@fast
+async def test_throttling_is_respected_and_a_bug_is_told_with_its_trace():
+    runs = []
+
+    async def reconcile(key):
+        runs.append(now() - start)
+        if len(runs) == 1:
+            raise Throttled("slower", retry_after=30)
+        if len(runs) == 2:
+            raise ZeroDivisionError
+
+    queue = Queue(reconcile, name="test")
+    start = now()
+    queue.add("a")
+    with capture_logs() as logs:
+        async with running(queue):
+            await asyncio.sleep(100)
+    assert 30 <= runs[1] < 40
+    assert len(runs) == 3
+    assert [bool(entry["exc_info"]) for entry in logs] == [False, True]
+
+
+actions = st.lists(
+    st.tuples(
+        st.sampled_from("abc"),
+        st.sampled_from([0.0, 0.0, 0.3, 2.0]),  # after
+        st.sampled_from([0.0, 0.1, 0.5]),  # pause before the next add
+    ),
+    max_size=20,
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(actions, st.integers(1, 3), st.lists(st.booleans(), max_size=12))
+def test_every_key_is_run_after_its_last_add_and_never_twice_at_once(actions, workers, failures):
+    fate = iter(failures)
+    active, last_add, last_good = set(), {}, {}
+
+    async def reconcile(key):
+        assert key not in active
+        active.add(key)
+        begun = now()
+        await asyncio.sleep(0.2)
+        active.discard(key)
+        if next(fate, False):
+            raise Throttled("no", retry_after=0.1)
+        last_good[key] = begun
+
+    @fast
+    async def scenario():
+        queue = Queue(reconcile, name="test", workers=workers)
+        async with running(queue):
+            for key, after, pause in actions:
+                queue.add(key, after=after)
+                last_add[key] = max(last_add.get(key, 0), now())
+                await asyncio.sleep(pause)
+            await asyncio.sleep(1000)
+        assert queue.depth == 0
+
+    scenario()
+    assert not active
+    assert all(last_good[key] >= added for key, added in last_add.items())

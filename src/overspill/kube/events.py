@@ -158,6 +158,7 @@ class Events:
                 await self._write_patiently(happening, series)
 
     async def _write_patiently(self, happening: _Happening, series: _Series) -> None:
+        series.written_at = self._clock()
         for _ in range(TRIES):
             try:
                 await self._write(happening, series)
@@ -168,7 +169,7 @@ class Events:
                 _left_out(happening, str(error))
                 self._series.pop(happening, None)
                 break
-        series.queued, series.written_at = False, self._clock()
+        series.queued = False
 
     async def _write(self, happening: _Happening, series: _Series) -> None:
         count, last = series.count, series.last

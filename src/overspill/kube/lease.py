@@ -11,6 +11,7 @@ import contextlib
 import os
 import random
 import time
+from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -78,7 +79,7 @@ class NodeLease:
         self._clock = clock
         self._renewed = time.monotonic()
         self._version = ""
-        self._written = ""  # the last renewTime sent, whether or not it arrived
+        self._sent: deque[str] = deque(maxlen=10)  # the latest renewTimes, whether or not they arrived
         self.owner_uid = ""
 
     @property
@@ -150,7 +151,7 @@ class NodeLease:
             return
         if found.holder == self._holder:
             # Ours from before a restart, or a write whose reply was lost. Any other means a twin.
-            if self._version and found.spec.renew_time != self._written:
+            if self._version and found.spec.renew_time not in self._sent:
                 raise Held(
                     f"node {self._node} is served by two agents that both call themselves {self._holder}"
                 )
@@ -175,23 +176,26 @@ class NodeLease:
         self._renewed = time.monotonic()
 
     async def _release(self) -> None:
-        patch = {
-            "metadata": {
-                "annotations": {names.HOLDER_ANNOTATION: None},
-                "resourceVersion": self._version,  # not if it is somebody else's by now
-            },
-            # Since 1.37 the node controller believes that its cache is stale, and never marks the node
-            # NotReady, when a lease changed whose renewTime did not (NodeControllerLeaseCircuitBreaker).
-            "spec": {"renewTime": _micro_time(self._clock())},
-        }
+        """Take our name off, unless it is somebody else's by now; the last renewal may have been cut off."""
         with contextlib.suppress(OverspillError, TimeoutError):
             async with asyncio.timeout(RELEASE_TIMEOUT):
+                found = await self._client.get(LEASES, self._node, namespace=NAMESPACE, kind=_Lease)
+                if found.holder != self._holder or found.spec.renew_time not in self._sent:
+                    return
+                version = found.metadata.resource_version
+                patch = {
+                    "metadata": {"annotations": {names.HOLDER_ANNOTATION: None}, "resourceVersion": version},
+                    # Since 1.37 the node controller believes that its cache is stale, and never marks the node
+                    # NotReady, when a lease changed whose renewTime did not (NodeControllerLeaseCircuitBreaker).
+                    "spec": {"renewTime": _micro_time(self._clock())},
+                }
                 await self._client.patch(
                     LEASES, self._node, patch, namespace=NAMESPACE, content_type=MERGE, retry=False
                 )
 
     def _body(self, *, version: str) -> dict[str, Any]:
-        self._written = _micro_time(self._clock())
+        renewed = _micro_time(self._clock())
+        self._sent.append(renewed)
         metadata: dict[str, Any] = {
             "name": self._node,
             "namespace": NAMESPACE,
@@ -207,11 +211,7 @@ class NodeLease:
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
             "metadata": metadata,
-            "spec": {
-                "holderIdentity": self._node,
-                "leaseDurationSeconds": DURATION,
-                "renewTime": self._written,
-            },
+            "spec": {"holderIdentity": self._node, "leaseDurationSeconds": DURATION, "renewTime": renewed},
         }
 
 

@@ -19,6 +19,8 @@ __all__ = ["Queue"]
 
 log = structlog.get_logger(__name__)
 K = TypeVar("K", bound=Hashable)
+# Keys that are due within this many seconds of each other are one wake-up; no clock is finer than that.
+RESOLUTION = 0.001
 
 
 class Queue(Generic[K]):
@@ -128,8 +130,8 @@ class Queue(Generic[K]):
         loop = asyncio.get_running_loop()
         while True:
             self._timer_set.clear()
-            now = loop.time()
-            while self._timers and self._timers[0][0] <= now:
+            soon = loop.time() + RESOLUTION
+            while self._timers and self._timers[0][0] <= soon:
                 due, _, key = heapq.heappop(self._timers)
                 if self._due.get(key) == due:
                     del self._due[key]

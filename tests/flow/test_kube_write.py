@@ -1,0 +1,199 @@
+"""The status writer against a small apiserver."""
+
+import asyncio
+import contextlib
+import json
+
+import pytest
+from aiohttp import web
+from kube_server import refusal, serving
+
+from overspill.kube.cache import Key
+from overspill.kube.client import Client
+from overspill.kube.config import Config
+from overspill.kube.credentials import FileCredentials
+from overspill.kube.write import StatusWriter
+
+
+def key(name="a", uid=""):
+    return Key("ns", name, uid or f"uid-{name}")
+
+
+class Apiserver:
+    """Keeps the PATCHes; `refusals` are given before anything is taken, `gate` holds requests while it is closed."""
+
+    def __init__(self):
+        self.patches = []
+        self.refusals = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.in_flight = self.most_in_flight = 0
+        self.metadata = {}
+        self.arrived = asyncio.Event()
+
+    async def handle(self, request):
+        name = request.path.split("/")[-2]
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        self.arrived.set()
+        body = await request.json()
+        await self.gate.wait()
+        self.in_flight -= 1
+        if self.refusals:
+            return refusal(*self.refusals.pop(0))
+        self.patches.append((name, body["status"], body["metadata"]))
+        meta = {"resourceVersion": str(len(self.patches)), "generation": 1} | self.metadata
+        return web.json_response({"kind": "PartialObjectMetadata", "metadata": meta})
+
+    def statuses(self, name="a"):
+        return [status["n"] for patched, status, _ in self.patches if patched == name]
+
+
+@contextlib.asynccontextmanager
+async def writing(server, **options):
+    async with (
+        serving(server.handle) as url,
+        Client(Config(server=url, credentials=FileCredentials())) as client,
+    ):
+        writer = StatusWriter(client, **options)
+        async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+            task = tasks.create_task(writer.run())
+            yield writer
+            task.cancel()
+
+
+def status(number):
+    return json.dumps({"n": number}).encode()
+
+
+async def test_one_patch_with_the_uid_and_no_version():
+    server, heard = Apiserver(), []
+    async with writing(server, on_written=lambda *told: heard.append(told)) as writer:
+        writer.put(key(), status(1))
+        await writer.flush(key())
+    assert server.patches == [("a", {"n": 1}, {"uid": "uid-a"})]
+    assert heard == [(key(), "1")]
+
+
+async def test_the_same_status_is_not_sent_twice():
+    server = Apiserver()
+    async with writing(server) as writer:
+        for number in (1, 1, 2, 2, 1):
+            writer.put(key(), status(number))
+            await writer.flush(key())
+    assert server.statuses() == [1, 2, 1]
+
+
+async def test_the_newest_wins_and_one_is_in_flight():
+    server = Apiserver()
+    server.gate.clear()
+    async with writing(server) as writer:
+        writer.put(key(), status(1))
+        await server.arrived.wait()
+        for number in (2, 3, 4):
+            writer.put(key(), status(number))
+        server.gate.set()
+        await writer.flush(key())
+    assert server.statuses() == [1, 4]
+    assert server.most_in_flight == 1
+
+
+async def test_back_to_what_is_in_flight_is_no_second_patch():
+    server = Apiserver()
+    server.gate.clear()
+    async with writing(server) as writer:
+        writer.put(key(), status(1))
+        await server.arrived.wait()
+        writer.put(key(), status(2))
+        writer.put(key(), status(1))
+        server.gate.set()
+        await writer.flush(key())
+    assert server.statuses() == [1]
+
+
+async def test_a_thousand_dirty_pods_are_written_by_a_few_workers():
+    server = Apiserver()
+    async with writing(server, workers=4) as writer:
+        before = len(asyncio.all_tasks())
+        keys = [key(f"p{number}") for number in range(1000)]
+        for each in keys:
+            writer.put(each, status(1))
+        assert len(asyncio.all_tasks()) == before
+        for each in keys:
+            await writer.flush(each)
+    assert len(server.patches) == 1000
+    assert server.most_in_flight <= 4
+
+
+@pytest.mark.parametrize("refused", [(500,), (429,), (403, "", 'cannot patch resource "pods/status"')])
+async def test_what_may_work_later_is_sent_again_with_the_newest(refused, monkeypatch):
+    monkeypatch.setattr("overspill.kube.write.FORBIDDEN_PAUSE", 0.05)
+    server = Apiserver()
+    server.refusals = [refused]
+    server.gate.clear()
+    async with writing(server) as writer:
+        writer.put(key(), status(1))
+        await server.arrived.wait()
+        writer.put(key(), status(2))
+        server.gate.set()
+        await writer.flush(key())
+    assert server.statuses() == [2]
+
+
+async def test_a_refused_status_is_not_sent_again_but_another_is():
+    server = Apiserver()
+    server.refusals = [(422, "Invalid", "status.phase: Unsupported value")]
+    async with writing(server) as writer:
+        for number in (1, 1, 2):
+            writer.put(key(), status(number))
+            await writer.flush(key())
+    assert server.statuses() == [2]
+    assert server.refusals == []
+
+
+@pytest.mark.parametrize("code", [404, 409])
+async def test_a_pod_that_is_gone_is_forgotten(code):
+    server = Apiserver()
+    server.refusals = [(code,)]
+    async with writing(server) as writer:
+        writer.put(key(), status(1))
+        await writer.flush(key())
+        assert not writer.is_echo(key(), "1")
+    assert server.patches == []
+
+
+async def test_forgetting_frees_those_who_wait():
+    server = Apiserver()
+    server.gate.clear()
+    async with writing(server) as writer:
+        writer.put(key(), status(1))
+        await server.arrived.wait()
+        async with asyncio.TaskGroup() as tasks:
+            waiting = tasks.create_task(writer.flush(key()))
+            await asyncio.sleep(0)
+            writer.forget(key())
+        assert waiting.done()
+        server.gate.set()
+        await writer.flush(key())
+
+
+async def test_our_own_patch_is_known_when_it_comes_back():
+    server = Apiserver()
+    async with writing(server) as writer:
+        writer.put(key(), status(1))
+        await writer.flush(key())
+        assert writer.is_echo(key(), "1")
+        assert not writer.is_echo(key(), "2")
+        assert not writer.is_echo(key(uid="another"), "1")
+        assert not writer.is_echo(key("b"), "")
+
+
+@pytest.mark.parametrize("change", [{"deletionTimestamp": "2026-01-01T00:00:00Z"}, {"generation": 2}])
+async def test_a_reply_that_shows_somebody_elses_change_is_no_echo(change):
+    """A PATCH that changes nothing answers with the version of that other change, which is still to be seen."""
+    server = Apiserver()
+    async with writing(server) as writer:
+        server.metadata = change
+        writer.put(key(), status(1))
+        await writer.flush(key())
+        assert not writer.is_echo(key(), "1")
