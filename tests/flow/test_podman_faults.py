@@ -223,3 +223,14 @@ async def test_nodes_of_one_podman_do_not_see_each_other(stage: Stage):
     await stage.witness.running(work)
     async with backend_of(stage.service, node="virtual-node-1") as other:
         assert await other.list() == []
+
+
+async def test_of_two_agents_at_once_one_may_end_the_pod(stage: Stage):
+    work = pod(shell(SLEEP))
+    await stage.backend.create(work)
+    await stage.witness.running(work)
+    async with backend_of(stage.service) as other:
+        await other.delete(work.identity, grace_seconds=30)
+        await stage.witness.gone(work)
+        assert await stage.backend.list() == []
+        await eventually(lambda: not stage.service.leftovers())

@@ -260,7 +260,7 @@ def test_a_pod_is_recorded_whole_or_not_at_all(tmp_path):
     folder.remove()
     folder.remove()
     assert list(tmp_path.iterdir()) == []
-    assert folder.record() is None
+    assert not folder.exists()
 
 
 def test_volume_files_change_in_one_go(tmp_path):

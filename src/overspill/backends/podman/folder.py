@@ -67,9 +67,9 @@ class Folder:
         draft.rename(self.path)
         return True
 
-    def record(self) -> Record | None:
-        """The record."""
-        return _read(self.path / "record.json", Record)
+    def exists(self) -> bool:
+        """Whether the pod is recorded."""
+        return (self.path / "record.json").exists()
 
     def deletion(self) -> Deletion | None:
         """The end that was asked for."""

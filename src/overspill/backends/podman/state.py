@@ -72,10 +72,18 @@ class PodState:
 
     async def look(self, podman: Podman) -> None:
         """Inspect what was noticed."""
+        self._look_at_folder()
         while self._stale:
             container = next(iter(self._stale))
             await self._inspect(podman, container)
             self._stale.discard(container)
+
+    def _look_at_folder(self) -> None:
+        """Another agent of this node may have ended the pod, as one that is just being replaced can see."""
+        if self.deletion is None:
+            self.deletion = self.folder.deletion()
+        if self.work and not self.folder.exists():
+            self.work = None
 
     async def find_sandbox(self, podman: Podman) -> None:
         """Look for the pod by its name, instead of by what is remembered of it."""
