@@ -4,9 +4,9 @@ import hashlib
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_eci_translate import FIELDS, WHERE
+from test_eci_translate import FIELDS, WHERE, works
 
 from overspill.backends.eci.sign import ALGORITHM, Key, authorization
 from overspill.backends.eci.translate import parameters
@@ -23,6 +23,7 @@ printable = st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size
 names = st.from_regex(r"[A-Z][A-Za-z0-9]{0,5}", fullmatch=True)
 
 
+@settings(deadline=None)
 @given(
     query=st.dictionaries(st.from_regex(r"[A-Za-z0-9.]{1,8}", fullmatch=True), texts, max_size=6),
     headers=st.dictionaries(
@@ -42,6 +43,7 @@ def branches(inner):
     )
 
 
+@settings(deadline=None)
 @given(
     tree=st.dictionaries(
         names, st.recursive(st.one_of(texts, st.integers()), branches, max_leaves=8), max_size=5
@@ -57,9 +59,17 @@ NEWER = {"MaxPendingMinute"}
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_the_sdk_knows_every_parameter(name):
-    tree = {
-        key: value for key, value in plain(parameters(FIELDS[name][0], WHERE)).items() if key not in NEWER
-    }
+    same_as_the_sdks(FIELDS[name][0])
+
+
+@settings(deadline=None)
+@given(works())
+def test_the_sdk_would_send_the_same(spec):
+    same_as_the_sdks(spec)
+
+
+def same_as_the_sdks(spec):
+    tree = {key: value for key, value in plain(parameters(spec, WHERE)).items() if key not in NEWER}
     theirs = models.CreateContainerGroupRequest().from_map(tree)
     assert {key: value.lower() for key, value in utils.query(theirs.to_map()).items()} == {
         key: value.lower() for key, value in utils.query(tree).items()

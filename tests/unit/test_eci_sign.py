@@ -4,7 +4,7 @@ import hashlib
 from urllib.parse import parse_qsl
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overspill.backends.eci.sign import Key, signed_headers
@@ -61,6 +61,7 @@ def test_decode_takes_numbers_as_text():
     assert decode(b'{"Limit":"3","On":"true"}', dict[str, int | bool]) == {"limit": 3, "on": True}
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.text("ABC.", min_size=1), st.text(st.characters(blacklist_categories=("Cs",)))))
 def test_form_is_what_every_server_reads(pairs):
     assert dict(parse_qsl(form(pairs).decode(), keep_blank_values=True)) == pairs
