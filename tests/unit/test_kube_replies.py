@@ -68,7 +68,7 @@ def test_a_timeout_with_a_wait_may_have_had_its_effect():
 def test_a_missing_right_is_named():
     found = error(403, RBAC)
     assert isinstance(found, Misconfigured)
-    assert 'grant verb "patch" on "pods/status" of API group "" in namespace "work" by RBAC' in str(found)
+    assert 'grant verb "patch" on "pods/status" in namespace "work" by RBAC' in str(found)
     assert "serviceaccount:kube-system:agent" in str(found)
 
 

@@ -95,10 +95,10 @@ def _forbidden(message: str, text: str) -> OverspillError:
     found = UNAUTHORIZED.search(message)
     if found is None:
         return Rejected(text)
+    group = f' of API group "{found["group"]}"' if found["group"] else ""
     scope = f' in namespace "{found["namespace"]}"' if found["namespace"] else ""
     return Misconfigured(
-        f'{text}; grant verb "{found["verb"]}" on "{found["resource"]}"'
-        f' of API group "{found["group"] or ""}"{scope} by RBAC'
+        f'{text}; grant verb "{found["verb"]}" on "{found["resource"]}"{group}{scope} by RBAC'
     )
 
 
