@@ -40,8 +40,9 @@ IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 def enter(paths: Paths, argv: Sequence[str]) -> tuple[str, ...]:
     """The argv that runs `argv` inside the machine; the process keeps its pid."""
     handles = (f"--net={paths.namespaces / 'net'}", f"--mount={paths.namespaces / 'mnt'}")
-    # conmon leaves a file `oom` in its working directory when a container runs out of memory.
-    return ("nsenter", *handles, f"--wd={paths.root}", "--", *argv)
+    # conmon leaves a file `oom` in its working directory when a container runs out of memory. --wd would set a
+    # folder of the namespace outside, for which Go programs have no path.
+    return ("nsenter", *handles, f"--wdns={paths.root}", "--", *argv)
 
 
 async def ensure_machine(paths: Paths, plan: Plan) -> None:
