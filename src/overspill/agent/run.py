@@ -217,6 +217,8 @@ class Agent:
 
     def _node_changed(self, node: NodeObject) -> None:
         self._admission.node_changed(node.metadata.labels, node.spec.taints)
+        # A Node that was deleted and registered again has another uid; the lease would go with the old one.
+        self._lease.owner_uid = node.metadata.uid
 
     def _watch_trouble(self) -> str | None:
         if not self._pods.cache.synced.is_set():
