@@ -23,7 +23,9 @@ def test_module_says_what_it_is_and_stays_small(path):
     assert len(text.splitlines()) <= LONGEST_FILE
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            assert node.end_lineno - node.lineno < LONGEST_FUNCTION, f"{node.name} is too long to read at once"
+            assert node.end_lineno - node.lineno < LONGEST_FUNCTION, (
+                f"{node.name} is too long to read at once"
+            )
 
 
 @pytest.mark.parametrize("path", MODULES, ids=relative)

@@ -7,7 +7,6 @@ host, where the host's own name servers are within reach, and listens at the hos
 import asyncio
 
 from overspill.local.builds import Programs
-from overspill.local.certificates import WORKER
 from overspill.local.commands import until
 from overspill.local.machine import enter
 from overspill.local.paths import Paths, write_file
@@ -21,11 +20,11 @@ __all__ = ["start_dns", "start_proxy"]
 READY_TIMEOUT = 60.0
 
 
-def start_proxy(paths: Paths, built: Programs) -> None:
-    """Have kube-proxy started."""
+def start_proxy(paths: Paths, built: Programs, *, node: str) -> None:
+    """Have kube-proxy started, on behalf of a node: it waits half a minute for one that never comes."""
     flags = {
         "kubeconfig": paths.pki / "kube-proxy.kubeconfig",
-        "hostname-override": WORKER,
+        "hostname-override": node,
         "proxy-mode": "nftables",
         # The limits of connection tracking belong to the host.
         "conntrack-max-per-core": 0,

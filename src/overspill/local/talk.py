@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 from rich.console import Console
 
@@ -33,16 +33,23 @@ async def step(text: str, *, expected: str = "") -> AsyncIterator[None]:
     else:
         if expected:
             say(f"{text}{hint} …")
-        ticker = asyncio.ensure_future(_tick(text, began)) if expected else None
-        try:
+        with _ticking(text, began) if expected else contextlib.nullcontext():
             yield
-        finally:
-            if ticker:
-                ticker.cancel()
     say(f"{text}: {time.monotonic() - began:.1f} s")
 
 
-async def _tick(text: str, began: float) -> None:
-    while True:
-        await asyncio.sleep(TELL_EVERY)
+@contextlib.contextmanager
+def _ticking(text: str, began: float) -> Iterator[None]:
+    """Say from time to time that it still runs."""
+    loop = asyncio.get_running_loop()
+
+    def tick() -> None:
+        nonlocal timer
         say(f"{text}: still at it after {time.monotonic() - began:.0f} s")
+        timer = loop.call_later(TELL_EVERY, tick)
+
+    timer = loop.call_later(TELL_EVERY, tick)
+    try:
+        yield
+    finally:
+        timer.cancel()
