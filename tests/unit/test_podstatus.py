@@ -119,7 +119,9 @@ def test_addresses_and_container_details():
     )
     got = status(seen)
     assert got["podIP"] == "10.1.0.2"
-    assert got["podIPs"] == [{"ip": "10.1.0.2"}, {"ip": "fd00::2"}]
+    # The apiserver merges these lists by ip, unless it is told to replace them.
+    assert got["podIPs"] == [{"$patch": "replace"}, {"ip": "10.1.0.2"}, {"ip": "fd00::2"}]
+    assert got["hostIPs"] == [{"$patch": "replace"}, {"ip": "10.0.0.1"}]
     assert got["hostIP"] == "10.0.0.1"
     assert got["startTime"] == "1970-01-01T00:00:05Z"
     assert got["containerStatuses"] == [

@@ -42,13 +42,13 @@ async def step(text: str, *, expected: str = "") -> AsyncIterator[None]:
 def _ticking(text: str, began: float) -> Iterator[None]:
     """Say from time to time that it still runs."""
     loop = asyncio.get_running_loop()
+    timer = loop.call_later(TELL_EVERY, lambda: tick())
 
     def tick() -> None:
         nonlocal timer
         say(f"{text}: still at it after {time.monotonic() - began:.0f} s")
         timer = loop.call_later(TELL_EVERY, tick)
 
-    timer = loop.call_later(TELL_EVERY, tick)
     try:
         yield
     finally:

@@ -98,9 +98,18 @@ class ContainerStatus(Struct, frozen=True, rename="camel"):
 
 
 class Address(Struct, frozen=True):
-    """One of podIPs or hostIPs."""
+    """One of podIPs or hostIPs; or, as the first, a directive to the apiserver.
 
-    ip: str
+    A strategic merge patch merges both lists by `ip`: without the directive, an address that
+    changed (an agent's pod was replaced) would be added to the old one, and be refused as a second one.
+    Source: https://kubernetes.io/docs/tasks/manage-kubernetes-objects/update-api-object-kubectl-patch/
+    """
+
+    ip: str | UnsetType = UNSET
+    directive: str | UnsetType = msgspec.field(name="$patch", default=UNSET)
+
+
+REPLACE_LIST = Address(directive="replace")
 
 
 class PodStatus(Struct, frozen=True, rename="camel"):
@@ -160,9 +169,9 @@ def to_pod_status(seen: Observation, *, host_ip: str) -> PodStatus:
         container_statuses=tuple(map(_container_status, seen.containers)),
         init_container_statuses=tuple(map(_container_status, seen.init_containers)) or UNSET,
         host_ip=host_ip,
-        host_ips=(Address(host_ip),),
+        host_ips=(REPLACE_LIST, Address(host_ip)),
         pod_ip=seen.ips[0] if seen.ips else UNSET,
-        pod_ips=tuple(map(Address, seen.ips)) or UNSET,
+        pod_ips=(REPLACE_LIST, *map(Address, seen.ips)) if seen.ips else UNSET,
         reason=(seen.reason or UNSET) if phase == "Failed" else UNSET,
         message=(seen.message or UNSET) if phase == "Failed" else UNSET,
     )
