@@ -42,7 +42,7 @@ async def step(text: str, *, expected: str = "") -> AsyncIterator[None]:
 def _ticking(text: str, began: float) -> Iterator[None]:
     """Say from time to time that it still runs."""
     loop = asyncio.get_running_loop()
-    timer = loop.call_later(TELL_EVERY, lambda: tick())
+    timer = loop.call_later(TELL_EVERY, lambda: tick())  # noqa: PLW0108 - defined below
 
     def tick() -> None:
         nonlocal timer
