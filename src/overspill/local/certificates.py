@@ -48,6 +48,13 @@ def _leaves(plan: Plan) -> list[Leaf]:
     )
     return [
         Leaf(file="apiserver", name="kube-apiserver", hosts=serving, server=True, client=False),
+        Leaf(
+            file="emulator",
+            name="eci-emulator",
+            hosts=("localhost", "127.0.0.1", plan.node_address),
+            server=True,
+            client=False,
+        ),
         Leaf(file="apiserver-kubelet-client", name="kube-apiserver-kubelet-client"),
         Leaf(
             file="etcd",

@@ -49,7 +49,7 @@ async def start_cloud(paths: Paths, plan: Plan) -> None:
         Misconfigured: Podman is missing.
     """
     write_file(
-        _conf(paths), render("containers.conf", networks=paths.cloud / "networks", subnet=plan.cloud_range)
+        _conf(paths), render("containers.conf", networks=paths.cloud / "networks", subnet=plan.podman_range)
     )
     argv = _podman(paths, "system", "service", "--time=0", f"unix://{paths.podman_socket}")
     processes = Processes(paths)

@@ -18,6 +18,7 @@ from overspill.local.builds import Programs, build_all
 from overspill.local.certificates import WORKER, ensure_certificates
 from overspill.local.cgroups import container_cgroups, pids_in_cgroup, remove_cgroup
 from overspill.local.commands import all_of
+from overspill.local.emulator import EmulatorFacts, emulator_facts, start_emulator
 from overspill.local.images import BASE_IMAGES, PAUSE, base_archive
 from overspill.local.kubectl import kubectl, kubectl_path
 from overspill.local.machine import ensure_machine, members, remove_machine
@@ -56,6 +57,7 @@ class Status(Struct, frozen=True, rename="camel", kw_only=True):
     tuned: bool
     nodes: list[NodeStatus]
     cloud: cloud.Cloud | None
+    emulator: EmulatorFacts | None
     processes: list[ProcessStatus]
 
 
@@ -92,7 +94,7 @@ class _Start:
         parts = [self._control_plane()]
         if plan.workers:
             parts.append(self._worker())
-        if plan.backend == "podman":
+        if plan.cloud:
             parts.append(self._cloud())
         await all_of(*parts)
         await self._virtual_nodes()
@@ -126,6 +128,8 @@ class _Start:
         await cloud.start_cloud(self._paths, self._plan)
         if not all([await cloud.has_image(self._paths, name) for name in BASE_IMAGES]):
             await cloud.load_images(self._paths, base_archive(self._built))
+        if self._plan.backend == "eci":
+            await start_emulator(self._paths, self._plan)
 
     async def _virtual_nodes(self) -> None:
         paths, plan = self._paths, self._plan
@@ -212,7 +216,8 @@ async def status(name: str) -> Status:
         backend=plan.backend,
         tuned=plan.tuned,
         nodes=known_nodes or [],
-        cloud=cloud.cloud_facts(paths) if plan.backend == "podman" else None,
+        cloud=cloud.cloud_facts(paths) if plan.cloud else None,
+        emulator=emulator_facts(paths, plan) if plan.backend == "eci" else None,
         processes=known,
     )
 

@@ -111,5 +111,5 @@ async def load_image(paths: Paths, plan: Plan, built: Programs, name: str) -> No
         await run(["podman", "save", "--output", archive, name], timeout=600)
         if plan.workers:
             await import_images(paths, built, archive)
-        if plan.backend == "podman":
+        if plan.cloud:
             await load_images(paths, archive)

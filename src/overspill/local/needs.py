@@ -34,7 +34,7 @@ def missing_packages(plan: Plan) -> list[str]:
     """The Debian packages that this cluster lacks here."""
     wanted = dict(MACHINE) if plan.machine else {}
     wanted |= WORKER if plan.workers else {}
-    wanted |= PODMAN if plan.backend == "podman" else {}
+    wanted |= PODMAN if plan.cloud else {}
     return sorted({package for program, package in wanted.items() if not _is_there(program)})
 
 

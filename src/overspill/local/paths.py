@@ -104,6 +104,11 @@ class Paths(Struct, frozen=True):
         return self.root / "pods"
 
     @property
+    def emulator(self) -> Path:
+        """The ECI emulator's database and secret."""
+        return self.root / "emulator"
+
+    @property
     def cloud(self) -> Path:
         """The cloud's containers and images."""
         return self.root / "cloud"

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from overspill.errors import Conflict, Misconfigured, NotFound, Unsupported
+from overspill.errors import Conflict, Misconfigured, NotFound
 from overspill.local.paths import Paths, cluster_paths, state_root, write_file
 from overspill.local.ports import choose_network, choose_ports, routed_networks
 
@@ -31,6 +31,7 @@ PORTS = (
     "dns",
     "dns-health",
     "dns-ready",
+    "emulator",
 )
 BACKENDS = ("podman", "simulated", "eci")
 
@@ -60,7 +61,12 @@ class Plan(Struct, frozen=True, kw_only=True):
     @property
     def machine(self) -> bool:
         """Whether there is a machine (namespaces of its own) for the worker and the cloud."""
-        return self.workers > 0 or self.backend == "podman"
+        return self.workers > 0 or self.cloud
+
+    @property
+    def cloud(self) -> bool:
+        """Whether virtual nodes' pods run at Podman, directly or behind the ECI emulator."""
+        return self.backend in {"podman", "eci"}
 
     def _quarter(self, number: int) -> IPv4Network:
         """One fourth of the cluster's /16: 0 link, 1 the worker's pods, 2 the cloud's pods, 3 services."""
@@ -90,6 +96,19 @@ class Plan(Struct, frozen=True, kw_only=True):
     def cloud_range(self) -> IPv4Network:
         """Addresses of virtual nodes' pods."""
         return self._quarter(2)
+
+    @property
+    def vswitch_ranges(self) -> tuple[IPv4Network, IPv4Network]:
+        """Addresses of the emulated vSwitches."""
+        first, second, *_ = self.cloud_range.subnets(prefixlen_diff=2)
+        return first, second
+
+    @property
+    def podman_range(self) -> IPv4Network:
+        """Addresses of Podman's default network, beside those of the vSwitches."""
+        return (
+            list(self.cloud_range.subnets(prefixlen_diff=2))[3] if self.backend == "eci" else self.cloud_range
+        )
 
     @property
     def service_range(self) -> IPv4Network:
@@ -203,15 +222,13 @@ def _new_plan(options: Options) -> Plan:
 def _check(*, workers: int, backend: str, tuned: bool, root: bool) -> None:
     if backend not in BACKENDS:
         raise Misconfigured(f"unknown backend {backend!r}; there are {', '.join(BACKENDS)}")
-    if backend == "eci":
-        raise Unsupported("backend eci needs the ECI emulator, which the local cluster does not have yet")
     if workers not in (0, 1):
         raise Misconfigured(f"--workers is 0 or 1, not {workers}")
-    if tuned and (workers or backend == "podman"):
+    if tuned and (workers or backend != "simulated"):
         raise Misconfigured("--tuned is for scale runs: without a worker, on the simulated backend")
-    if not root and (workers or backend == "podman"):
+    if not root and (workers or backend != "simulated"):
         raise Misconfigured(
-            "a worker and the podman backend need root; without it, this works: "
+            "a worker and the backends podman and eci need root; without it, this works: "
             "`overspill up --workers 0 --backend simulated`"
         )
 

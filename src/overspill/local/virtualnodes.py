@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import yaml
@@ -16,16 +17,20 @@ from msgspec import Struct
 
 from overspill.local.cloud import cloud_facts
 from overspill.local.controlplane import get
+from overspill.local.emulator import emulator_facts
 from overspill.local.kubectl import kubectl
 from overspill.local.paths import Paths, repository, write_file
 from overspill.local.plan import Plan
 from overspill.local.processes import Processes, Program
+from overspill.local.render import render
 
 __all__ = ["AGENT_NAME", "node_names", "start_agent_pods", "start_agents"]
 
 AGENT_NAME = "virtual-node-eci"
 STATEFUL_SET = f"/apis/apps/v1/namespaces/kube-system/statefulsets/{AGENT_NAME}"
 READY_TIMEOUT = 90.0
+# The folder of `deploy/` for each backend that has one of its own.
+BASES = {"podman": "podman", "eci": "eci"}
 
 
 class _Spec(Struct, frozen=True):
@@ -55,15 +60,17 @@ async def start_agent_pods(paths: Paths, plan: Plan, *, image: str, scale: bool)
             await kubectl(paths, "-n", "kube-system", "scale", "statefulset", AGENT_NAME, "--replicas=0")
         return 0
     folder = paths.config / "deploy"
-    write_file(folder / "kustomization.yaml", _overlay(plan, folder, count=count, image=image))
+    write_file(
+        folder / "kustomization.yaml", _overlay(paths, plan, folder, count=count, image=image), mode=0o600
+    )
     await kubectl(paths, "apply", "-k", str(folder))
     return count
 
 
-def _overlay(plan: Plan, folder: Path, *, count: int, image: str) -> str:
-    base = repository() / "deploy" / ("podman" if plan.backend == "podman" else "base")
+def _overlay(paths: Paths, plan: Plan, folder: Path, *, count: int, image: str) -> str:
+    base = repository() / "deploy" / BASES.get(plan.backend, "base")
     name, _, tag = image.rpartition(":")
-    content = {
+    content: dict[str, Any] = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
         # Kustomize takes no absolute path.
@@ -71,7 +78,38 @@ def _overlay(plan: Plan, folder: Path, *, count: int, image: str) -> str:
         "images": [{"name": "overspill", "newName": name, "newTag": tag}],
         "replicas": [{"name": AGENT_NAME, "count": count}],
     }
+    if plan.backend == "eci":
+        content |= _eci_overlay(paths, plan, folder)
     return yaml.safe_dump(content, sort_keys=False)
+
+
+def _eci_overlay(paths: Paths, plan: Plan, folder: Path) -> dict[str, Any]:
+    """What `deploy/eci` leaves to its user: where the API is, whom to trust, and the access key."""
+    facts = emulator_facts(paths, plan)
+    assert facts is not None, "the emulator is started before the virtual nodes"
+    settings = {
+        "backend": "eci",
+        "backendOptions": {
+            "region": facts.region,
+            "endpoint": facts.endpoint,
+            "vSwitchIds": ",".join(facts.v_switch_ids),
+            "securityGroupIds": facts.security_group_id,
+        },
+        "healthAddress": "0.0.0.0:10256",
+        "logFormat": "json",
+    }
+    write_file(folder / "agent.yaml", yaml.safe_dump(settings, sort_keys=False))
+    write_file(folder / "trust.yaml", render("eci-trust.yaml", name=AGENT_NAME))
+    literals = [
+        f"ALIBABA_CLOUD_ACCESS_KEY_ID={facts.access_key_id}",
+        f"ALIBABA_CLOUD_ACCESS_KEY_SECRET={facts.access_key_secret}",
+    ]
+    generated = {"namespace": "kube-system", "behavior": "replace"}
+    return {
+        "configMapGenerator": [{"name": AGENT_NAME, "files": ["agent.yaml"], **generated}],
+        "secretGenerator": [{"name": "overspill-eci", "literals": literals, **generated}],
+        "patches": [{"path": "trust.yaml"}],
+    }
 
 
 async def start_agents(paths: Paths, plan: Plan) -> int:
