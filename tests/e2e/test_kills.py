@@ -50,6 +50,11 @@ def kill_agent(cluster):
         os.kill(pid, signal.SIGKILL)  # the kubelet starts it again
 
 
+def replace_agent(cluster):
+    """A rollout of the StatefulSet does the same: the next agent has another address."""
+    cluster.kubectl("delete", "pod", "virtual-node-eci-0", "-n", "kube-system", "--timeout=60s")
+
+
 def kill_podman(cluster):
     os.kill(cluster.processes()["podman"], signal.SIGKILL)
     cluster.overspill("up")
@@ -60,7 +65,7 @@ def kill_apiserver(cluster):
     cluster.overspill("up")
 
 
-@pytest.mark.parametrize("kill", [kill_agent, kill_podman, kill_apiserver])
+@pytest.mark.parametrize("kill", [kill_agent, replace_agent, kill_podman, kill_apiserver])
 def test_a_deployment_of_twenty_converges(cluster, until, kill):
     namespace = kill.__name__.replace("_", "-")
     labels = {"virtual-node-affinity-injection": "enabled"}
