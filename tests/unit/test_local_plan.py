@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from overspill.errors import Conflict, Misconfigured, NotFound, Unsupported
+from overspill.errors import Conflict, Misconfigured, NotFound
 from overspill.local import plan as plans
 from overspill.local.paths import cluster_paths
 from overspill.local.plan import Options, Plan, load_plan, lock, make_plan
@@ -98,7 +98,8 @@ def test_defaults_are_what_the_user_may_do(monkeypatch, uid, given, expected):
         (1000, {"workers": 1}, Misconfigured, "--workers 0 --backend simulated"),
         (1000, {"backend": "podman"}, Misconfigured, "need root"),
         (0, {"backend": "fargate"}, Misconfigured, "podman, simulated, eci"),
-        (0, {"backend": "eci"}, Unsupported, "emulator"),
+        (0, {"backend": "eci", "tuned": True}, Misconfigured, "--tuned"),
+        (1000, {"backend": "eci", "workers": 0}, Misconfigured, "need root"),
         (0, {"workers": 2}, Misconfigured, "--workers is 0 or 1"),
         (0, {"tuned": True, "workers": 1}, Misconfigured, "--tuned"),
     ],

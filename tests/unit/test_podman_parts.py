@@ -3,11 +3,18 @@
 import stat
 
 import pytest
+from msgspec import structs
 
 from overspill.backends.base import LogOptions
 from overspill.backends.podman import capabilities, tags
 from overspill.backends.podman.api import ContainerInspect, InspectConfig, InspectState
-from overspill.backends.podman.bodies import container_body, pod_body, resource_limits, volume_body
+from overspill.backends.podman.bodies import (
+    container_body,
+    pod_body,
+    resource_limits,
+    volume_body,
+    without_place,
+)
 from overspill.backends.podman.feed import Feed
 from overspill.backends.podman.folder import Folder, Record, folders
 from overspill.backends.podman.images import credential_for, is_valid, normalize
@@ -212,6 +219,20 @@ def test_who_a_container_runs_as(security, image_user, user, tmp_path):
 
 def test_bodies_of_pod_and_volume():
     assert pod_body(work(), "net")["Networks"] == {"net": {}}
+
+
+def test_a_user_has_no_say_in_the_network():
+    placed = structs.replace(
+        work(),
+        annotations={
+            "podman.overspill.dev/network": "other",
+            "podman.overspill.dev/ip": "10.0.0.9",
+            "kept": "x",
+        },
+    )
+    assert pod_body(placed, "net")["Networks"] == {"other": {"static_ips": ["10.0.0.9"]}}
+    assert pod_body(without_place(placed), "net")["Networks"] == {"net": {}}
+    assert without_place(placed).annotations == {"kept": "x"}
     made = volume_body(work(), "m", EmptyDir(medium="Memory", size_limit=5000))
     assert made["Options"]["o"] == "mode=1777,nr_blocks=2"
 

@@ -208,9 +208,11 @@ def _cloud(settings: Settings, store: Store, faults: Faults) -> Cloud:
 
 def _backend(settings: Settings, emulator: str, networks: Mapping[str, str]) -> Backend:
     """The engine; one with networks has the first vSwitch's for what names none."""
-    first = {"network": next(iter(networks.values()))} if networks else {}
+    own: dict[str, Any] = {}
+    if networks:
+        own = {"network": next(iter(networks.values())), "place_by_annotation": True}
     factory = backend_factory(settings.engine)
-    return factory(cluster=emulator, node=settings.region, options=first | settings.engine_options)
+    return factory(cluster=emulator, node=settings.region, options=own | settings.engine_options)
 
 
 def _networks(settings: Settings, emulator: str) -> Networks:

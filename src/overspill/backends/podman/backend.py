@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from overspill.backends.base import Capabilities, LogOptions, PodUsage, Process
 from overspill.backends.podman.api import Podman
+from overspill.backends.podman.bodies import without_place
 from overspill.backends.podman.capabilities import CAPABILITIES, check
 from overspill.backends.podman.client import Client
 from overspill.backends.podman.folder import node_root
@@ -42,11 +43,14 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         socket: path of the socket of `podman system service`.
         network: the Podman network that gives the pods their addresses; it has to exist.
+        place_by_annotation: take a pod's network and address from its annotations. For whoever manages both
+            itself, as the ECI emulator does; never for an agent, whose pods' annotations are their users'.
         data_dir: where the pods' records, volumes and logs are; Podman has to see it under the same path.
     """
 
     socket: str = "/run/podman/podman.sock"
     network: str = "podman"
+    place_by_annotation: bool = False
     data_dir: str = "/var/lib/overspill/podman"
 
 
@@ -104,7 +108,7 @@ class PodmanBackend:
         """Record the pod; its supervisor does the rest."""
         check(work)
         with self._recording():
-            self._node.add(work)
+            self._node.add(work if self.options.place_by_annotation else without_place(work))
 
     async def delete(self, identity: Identity, *, grace_seconds: int) -> None:
         """Record the pod's end; its supervisor does the rest."""

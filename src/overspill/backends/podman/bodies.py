@@ -8,6 +8,8 @@ Source: specgen.SpecGenerator and specgen.PodSpecGenerator of Podman 4.3.
 import os
 from typing import Any
 
+from msgspec import structs
+
 from overspill.backends.podman import tags
 from overspill.backends.podman.folder import Folder
 from overspill.backends.podman.plan import CreateRun
@@ -15,7 +17,7 @@ from overspill.backends.podman.seen import PulledImage, Sandbox
 from overspill.backends.podman.volumes import memory_volumes
 from overspill.model.work import Container, EmptyDir, Files, Mount, Resources, WorkSpec
 
-__all__ = ["container_body", "keeper_body", "pod_body", "resource_limits", "volume_body"]
+__all__ = ["container_body", "keeper_body", "pod_body", "resource_limits", "volume_body", "without_place"]
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 NETWORK_ANNOTATION = "podman.overspill.dev/network"
@@ -39,6 +41,12 @@ def pod_body(work: WorkSpec, network: str) -> dict[str, Any]:
         # A cgroup of the pod's own could not be removed while a conmon of an exec lingers in it.
         "share_parent": False,
     }
+
+
+def without_place(work: WorkSpec) -> WorkSpec:
+    """The work without a say in which network it is put."""
+    kept = {k: v for k, v in work.annotations.items() if k not in {NETWORK_ANNOTATION, ADDRESS_ANNOTATION}}
+    return structs.replace(work, annotations=kept)
 
 
 def _place(work: WorkSpec, network: str) -> dict[str, Any]:
