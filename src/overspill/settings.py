@@ -62,7 +62,7 @@ class AgentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     health_address: Annotated[
         str, _about("Serving", "host:port of /livez, /readyz and /metrics; port 0 takes a free one.")
     ] = "127.0.0.1:10256"
-    workers: Annotated[int, _about("Work", "Pods reconciled at the same time."), Meta(ge=1)] = 16
+    workers: Annotated[int, _about("Work", "Pods reconciled at the same time."), Meta(ge=1)] = 8
     status_writers: Annotated[
         int, _about("Work", "Status writes in flight at the same time."), Meta(ge=1)
     ] = 8

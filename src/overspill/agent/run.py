@@ -43,6 +43,7 @@ log = structlog.get_logger(__name__)
 WATCH_AGE_LIMIT = 150.0
 LEASE_AGE_LIMIT = 40.0
 BACKEND_RETRY = 1.0
+WATCHES_AND_MORE = 4
 
 
 class _Named(Struct, frozen=True):
@@ -71,13 +72,16 @@ async def run_agent(settings: AgentSettings) -> None:
     name = settings.require_node_name()
     factory = backend_factory(settings.backend)
     async with AsyncExitStack() as stack:
-        client = await stack.enter_async_context(
-            Client(load_config(settings.kubeconfig or None, settings.context or None))
-        )
+        config = load_config(settings.kubeconfig or None, settings.context or None)
+        # Each connection keeps a buffer of 256 KiB: no more of them than there are requests at once.
+        connections = settings.workers + settings.status_writers + WATCHES_AND_MORE
+        client = await stack.enter_async_context(Client(config, connections=connections))
+        # The heartbeat waits behind nobody, however much there is to do.
+        heart = await stack.enter_async_context(Client(config, connections=1))
         kube_system = await client.get(NAMESPACES, "kube-system", kind=_Named)
         cluster = kube_system.metadata.uid
         backend = factory(cluster=cluster, node=name, options=settings.backend_options)
-        lease = NodeLease(client, name, holder=f"{socket.gethostname()}/{os.getpid()}")
+        lease = NodeLease(heart, name, holder=f"{socket.gethostname()}/{os.getpid()}")
         await lease.acquire()
         await stack.enter_async_context(backend)
         agent = await _assemble(client, settings, backend, lease, cluster)

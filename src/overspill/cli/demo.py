@@ -34,17 +34,20 @@ def demo(
     keep: Annotated[
         bool, typer.Option("--keep", envvar="KEEP", help="Leave the cluster running afterwards.")
     ] = False,
+    backend: Annotated[
+        str, typer.Option("--backend", help="podman, or eci: the same by way of ECI's API.")
+    ] = "podman",
 ) -> None:
     """Walk through what virtual nodes do, on a fresh local cluster."""
-    asyncio.run(_demo(name, keep=keep))
+    asyncio.run(_demo(name, backend=backend, keep=keep))
 
 
-async def _demo(name: str, *, keep: bool) -> None:
+async def _demo(name: str, *, backend: str, keep: bool) -> None:
     if cluster_paths(name).root.exists():
         say(f"cluster {name} is there from before; taking it down")
         await cluster.down(name)
     try:
-        await cluster.up(Options(name=name, workers=1, virtual_nodes=1, backend="podman"))
+        await cluster.up(Options(name=name, workers=1, virtual_nodes=1, backend=backend))
         walk = Walk(name, terminal())
         try:
             await walk_through(walk)

@@ -167,8 +167,11 @@ def _fresh_folder(folder: Path) -> Iterator[Path]:
     try:
         yield part
         part.chmod(0o755)
-        with contextlib.suppress(FileExistsError):
+        try:
             part.rename(folder)
+        except OSError:
+            if not folder.exists():  # else somebody built the same meanwhile, and theirs is as good
+                raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

@@ -6,6 +6,7 @@ Invariant: the agents are processes of the cluster, so that `overspill down` end
 
 import asyncio
 import json
+import os
 import shutil
 import sys
 import time
@@ -37,7 +38,7 @@ async def thousand_simulated(walk: Walk) -> None:
     await walk.show("get", "nodes", "-l", "pool=simulated")
     await walk.show("create", "namespace", "scale")
     began = time.monotonic()
-    await walk.show("-n", "scale", "apply", "-f", str(repository() / EXAMPLE))
+    await walk.show("-n", "scale", "apply", "-f", os.path.relpath(repository() / EXAMPLE))
     await _follow(walk, "Running", PODS, lambda: _running(walk))
     _tell_rate(walk, "Running", time.monotonic() - began)
     await _check_spread(walk)

@@ -119,7 +119,7 @@ class EciBackend:
         for name, work in (
             ("poll", self._poller.run(busy=lambda: bool(self._creations.orders))),
             ("create", self._creations.run()),
-            ("delete", self._removals.run(accepted=self._groups.known_to_eci)),
+            ("delete", self._removals.run(accepted=self._groups.removal_answered)),
             ("usage", self._usage.run()),
             ("tidy", self._tidy()),
         ):

@@ -32,6 +32,7 @@ class Tracked(Struct, eq=False):
         since: when it came to be known here, of the monotonic clock.
         detail: its entry of DescribeContainerGroups, where that was needed.
         listed: whether it ever stood in an answer of ECI; a new group may be missing there for a while.
+        removing: ECI has answered to its deletion, so that it may be gone at any moment.
         ended_since: when it was first seen as ScheduleFailed, of the monotonic clock.
     """
 
@@ -41,6 +42,7 @@ class Tracked(Struct, eq=False):
     entry: StatusEntry | None = None
     detail: GroupEntry | None = None
     listed: bool = False
+    removing: bool = False
     ended_since: float | None = None
 
     @property
@@ -143,11 +145,11 @@ class Groups:
         tracked.group = structs.replace(tracked.group, deleting=True)
         self._look(tracked)
 
-    def known_to_eci(self, group_id: str) -> None:
-        """ECI has answered about it: from now on its absence from a listing means something."""
+    def removal_answered(self, group_id: str) -> None:
+        """ECI has answered to a deletion: from now on the group's absence from a listing means something."""
         tracked = self.by_id(group_id)
         if tracked is not None:
-            tracked.listed = True
+            tracked.listed = tracked.removing = True
 
     def gone(self, tracked: Tracked) -> None:
         """Nothing is left of it."""

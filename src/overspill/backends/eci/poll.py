@@ -121,7 +121,7 @@ class Poller:
 
     async def _look(self) -> None:
         """Look at what changed, and at what is to go."""
-        deleting = [each for each in self._groups if each.group.deleting]
+        deleting = [each for each in self._groups if each.removing]
         if len(deleting) > max(len(self._groups) * IDS_PER_CALL // STATUS_LIMIT, IDS_PER_CALL):
             return await self._sweep()  # fewer calls than asking for each by id
         began = self._clock()
