@@ -9,7 +9,9 @@ import sys
 
 from msgspec import Struct
 
-from overspill.emulator.run import read_endpoint
+from overspill.backends.eci.tags import identity_of
+from overspill.emulator.run import DATABASE, read_endpoint
+from overspill.emulator.store import read_bill
 from overspill.errors import Misconfigured
 from overspill.local.cloud import cloud_facts
 from overspill.local.commands import until
@@ -17,8 +19,9 @@ from overspill.local.machine import enter
 from overspill.local.paths import Paths
 from overspill.local.plan import Plan
 from overspill.local.processes import Processes, Program
+from overspill.model.work import Identity
 
-__all__ = ["EmulatorFacts", "emulator_facts", "start_emulator"]
+__all__ = ["EmulatorFacts", "billed_groups", "emulator_facts", "start_emulator"]
 
 NAME = "eci-emulator"
 REGION = "cn-hangzhou"
@@ -95,3 +98,10 @@ def emulator_facts(paths: Paths, plan: Plan) -> EmulatorFacts | None:
         security_group_id=found.security_group_id,
         certificate_authority=str(paths.pki / "ca.crt"),
     )
+
+
+def billed_groups(paths: Paths) -> dict[str, Identity | None]:
+    """The container groups that cost money now, by id, and whose pods they are: what a cloud would bill."""
+    return {
+        line.group: identity_of(line.tags) for line in read_bill(paths.emulator / DATABASE) if not line.ended
+    }

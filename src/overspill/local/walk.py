@@ -10,18 +10,21 @@ import json
 import os
 import shlex
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
 from rich.console import Console
 
+from overspill import names
 from overspill.errors import OverspillError
 from overspill.local.cloud import cloud_facts
 from overspill.local.commands import run
+from overspill.local.emulator import billed_groups
 from overspill.local.kubectl import kubectl_path
 from overspill.local.paths import cluster_paths
 from overspill.local.plan import load_plan
+from overspill.model.work import Identity
 
 __all__ = ["Unmet", "Walk", "terminal"]
 
@@ -79,10 +82,15 @@ class Walk:
         items: list[Any] = json.loads(await self.kubectl("get", *args, "-o", "json"))["items"]
         return items
 
-    async def containers(self) -> list[Any]:
-        """Every container in the cloud, running or not, without the pods' infra containers."""
+    async def containers(self, *, infra: bool = False) -> list[Any]:
+        """Every container in the cloud, running or not; pods' infra containers only if asked for.
+
+        Behind ECI a container has its group's id where it has a pod's uid otherwise. It is told here with the
+        pod of its group, and a group that is billed without a container as if it were one.
+        """
         answer = await run(self.podman("ps", "--all", "--format", "json"))
-        return [each for each in json.loads(answer) if not each.get("IsInfra")]
+        found = [each for each in json.loads(answer) if infra or not each.get("IsInfra")]
+        return _of_groups(found, billed_groups(self.paths)) if self.plan.backend == "eci" else found
 
     def podman(self, *args: str) -> list[str]:
         """The command that asks the cloud's Podman, which is not the user's."""
@@ -117,6 +125,17 @@ class Walk:
     def _prompt(self, program: str, args: Sequence[str]) -> None:
         line = f"$ {program} {' '.join(shlex.quote(arg) for arg in args)}"
         self.console.print(line, style="bold", highlight=False, markup=False, soft_wrap=True)
+
+
+def _of_groups(found: list[Any], groups: Mapping[str, Identity | None]) -> list[Any]:
+    ids = [(each.get("Labels") or {}).get(names.UID_TAG, "") for each in found]
+    unseen = [{"Labels": {names.UID_TAG: group}, "State": "billed"} for group in groups if group not in ids]
+    for each in [*found, *unseen]:
+        labels = each.get("Labels") or {}
+        owner = groups.get(labels.get(names.UID_TAG, ""))
+        if owner is not None:
+            each["Labels"] = labels | {names.UID_TAG: owner.uid, names.NODE_TAG: owner.node}
+    return [*found, *unseen]
 
 
 def terminal() -> Console:
