@@ -38,7 +38,7 @@ async def thousand_simulated(walk: Walk) -> None:
     await walk.show("get", "nodes", "-l", "pool=simulated")
     await walk.show("create", "namespace", "scale")
     began = time.monotonic()
-    await walk.show("-n", "scale", "apply", "-f", os.path.relpath(repository() / EXAMPLE))
+    await walk.show("-n", "scale", "apply", "-f", _example())
     await _follow(walk, "Running", PODS, lambda: _running(walk))
     _tell_rate(walk, "Running", time.monotonic() - began)
     await _check_spread(walk)
@@ -47,6 +47,11 @@ async def thousand_simulated(walk: Walk) -> None:
     await _follow(walk, "gone", PODS, lambda: _gone(walk))
     _tell_rate(walk, "gone", time.monotonic() - began)
     await _clear(walk)
+
+
+def _example() -> str:
+    """The path as a user would type it."""
+    return os.path.relpath(repository() / EXAMPLE)
 
 
 def _start_agents(walk: Walk) -> None:
