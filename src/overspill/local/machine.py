@@ -14,7 +14,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from overspill.errors import Misconfigured
+from overspill.errors import Misconfigured, Retry
 from overspill.local.commands import run, succeeds
 from overspill.local.paths import Paths, write_file
 from overspill.local.plan import Plan
@@ -75,8 +75,28 @@ async def _make_namespaces(paths: Paths) -> None:
     await run(["mount", "--make-private", folder])
     for name in ("net", "mnt"):
         (folder / name).touch()
-    handles = (f"--net={folder / 'net'}", f"--mount={folder / 'mnt'}")
-    await run(["unshare", *handles, "--propagation", "slave", "true"])
+    if not _is_mounted(folder / "net"):
+        await run(["unshare", f"--net={folder / 'net'}", "true"])
+    await _pin_mount_namespace(folder / "mnt")
+
+
+async def _pin_mount_namespace(handle: Path) -> None:
+    """Make the mount namespace on the first CPU that the kernel lets us.
+
+    It refuses to pin a namespace within one of a higher id, and Linux 6.18 numbers them per CPU: within a
+    container, a new namespace may have a lower id than the container's own, on some CPUs and always there.
+    """
+    refused: Retry | None = None
+    for cpu in sorted(os.sched_getaffinity(0)):
+        pinned = ["taskset", "-c", str(cpu)]
+        try:
+            await run([*pinned, "unshare", f"--mount={handle}", "--propagation", "slave", "true"])
+        except Retry as error:
+            refused = error
+        else:
+            return
+    assert refused is not None
+    raise refused
 
 
 async def _mount_inside(paths: Paths) -> None:

@@ -6,9 +6,9 @@ for the number of virtual nodes; one command at a time works on a cluster.
 
 import contextlib
 import fcntl
-import hashlib
 import ipaddress
 import os
+import secrets
 from collections.abc import Callable, Iterator
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -128,12 +128,12 @@ class Plan(Struct, frozen=True, kw_only=True):
     @property
     def cgroup(self) -> str:
         """Name of the cgroup that holds the worker's pods."""
-        return f"overspill-{self.name}"
+        return f"overspill-{self.name}-{self.link.removeprefix('ovs')}"
 
     @property
     def firewall_table(self) -> str:
         """Name of the nftables table on the host that lets pods out."""
-        return f"overspill-{self.name}"
+        return f"overspill-{self.name}-{self.link.removeprefix('ovs')}"
 
 
 def load_plan(name: str) -> Plan:
@@ -214,7 +214,8 @@ def _new_plan(options: Options) -> Plan:
         backend=backend,
         tuned=tuned,
         network=str(ipaddress.IPv4Network(network)),
-        link="ovs" + hashlib.sha256(str(cluster_paths(options.name).root).encode()).hexdigest()[:10],
+        # Not made of the name: another user, or a container on this host, may have a cluster of that name.
+        link=f"ovs{secrets.token_hex(5)}",
         ports=choose_ports(PORTS, {port for other in others for port in other.ports.values()}),
     )
 
