@@ -25,9 +25,10 @@ STEPS = [
 
 
 @pytest.mark.usefixtures("needs_root")
-def test_every_step_holds_and_nothing_is_left():
-    name = f"walk-{os.getpid()}"
-    command = [OVERSPILL, "demo", "--name", name]
+@pytest.mark.parametrize("backend", ["podman", "eci"])
+def test_every_step_holds_and_nothing_is_left(backend):
+    name = f"walk-{os.getpid()}-{backend}"
+    command = [OVERSPILL, "demo", "--name", name, "--backend", backend]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1400)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
     lines = done.stdout.splitlines()
