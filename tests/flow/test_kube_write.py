@@ -197,3 +197,16 @@ async def test_a_reply_that_shows_somebody_elses_change_is_no_echo(change):
         writer.put(key(), status(1))
         await writer.flush(key())
         assert not writer.is_echo(key(), "1")
+
+
+async def test_annotations_go_with_the_status_and_alone_are_a_change():
+    server = Apiserver()
+    async with writing(server) as writer:
+        for annotations in ({}, {"price": "1"}, {"price": "1"}, {"price": "2"}):
+            writer.put(key(), b'{"n":1}', annotations=annotations)
+            await writer.flush(key())
+    assert [metadata.get("annotations") for _, _, metadata in server.patches] == [
+        None,
+        {"price": "1"},
+        {"price": "2"},
+    ]

@@ -238,7 +238,7 @@ class Pods:
         if pod.metadata.deletion_timestamp is not None or pod.ended:
             return
         status = to_pod_status(seen, host_ip=self._node.ip)
-        self._writer.put(key, encode(status))
+        self._writer.put(key, encode(status), annotations=seen.annotations)
         if status.phase == "Running" and pod.status.phase != "Running":
             self._started.observe(max(self._clock() - seconds(pod.metadata.creation_timestamp), 0.0))
 

@@ -9,7 +9,7 @@ Source: kubelet, pkg/util/pod/pod.go: a strategic merge with the uid as the only
 import asyncio
 import hashlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 import structlog
@@ -49,6 +49,8 @@ class _Slot(Struct):
 
 
 written = msgspec.json.Decoder(_Written)
+encoder = msgspec.json.Encoder()
+NOTHING: Mapping[str, str] = {}
 
 
 class StatusWriter:
@@ -65,17 +67,21 @@ class StatusWriter:
         self._dirty: asyncio.Queue[tuple[Key, _Slot]] = asyncio.Queue()
         self._failing = False
 
-    def put(self, key: Key, status: bytes) -> None:
-        """Have a pod's status written: PodStatus as JSON, encoded the same way each time."""
+    def put(self, key: Key, status: bytes, *, annotations: Mapping[str, str] = NOTHING) -> None:
+        """Have a pod's status written: PodStatus as JSON, encoded the same way each time.
+
+        `annotations` are set by the same PATCH; those of the pod that are not among them stay.
+        """
+        body = _body(key, status, annotations)
         slot = self._slots.get(key)
         if slot is None:
             slot = self._slots[key] = _Slot()
         if not slot.busy:
-            if _digest(status) == slot.sent:
+            if _digest(body) == slot.sent:
                 return
             slot.busy = True
             self._dirty.put_nowait((key, slot))
-        slot.wanted = status
+        slot.wanted = body
 
     def forget(self, key: Key) -> None:
         """Drop what is known of a pod, an unsent status included."""
@@ -105,8 +111,8 @@ class StatusWriter:
     async def _work(self) -> None:
         while True:
             key, slot = await self._dirty.get()
-            status, slot.wanted = slot.wanted, None
-            pause = await self._write(key, slot, status) if status is not None else 0.0
+            body, slot.wanted = slot.wanted, None
+            pause = await self._write(key, slot, body) if body is not None else 0.0
             if self._slots.get(key) is not slot:  # forgotten meanwhile
                 _settle(slot)
             elif pause:
@@ -117,9 +123,8 @@ class StatusWriter:
                 slot.busy, slot.wanted = False, None
                 _settle(slot)
 
-    async def _write(self, key: Key, slot: _Slot, status: bytes) -> float:
+    async def _write(self, key: Key, slot: _Slot, body: bytes) -> float:
         """Send one status; returns the seconds after which to try again, 0 for never."""
-        body = b'{"metadata":{"uid":"%s"},"status":%s}' % (key.uid.encode(), status)
         path = PODS.path(namespace=key.namespace, name=key.name, subresource="status")
         try:
             reply = await self._client.request(
@@ -129,12 +134,12 @@ class StatusWriter:
             self.forget(key)
         except Rejected as error:
             log.error("pod status refused", pod=f"{key.namespace}/{key.name}", error=str(error))  # noqa: TRY400 - the message says it all
-            slot.sent = _digest(status)  # the same would be refused again
+            slot.sent = _digest(body)  # the same would be refused again
         except OverspillError as error:
-            slot.wanted = slot.wanted or status
+            slot.wanted = slot.wanted or body
             return self._pause(slot, error)
         else:
-            self._note(key, slot, _digest(status), _meta_of(reply))
+            self._note(key, slot, _digest(body), _meta_of(reply))
         return 0.0
 
     def _note(self, key: Key, slot: _Slot, sent: bytes, meta: _Meta) -> None:
@@ -162,9 +167,14 @@ class StatusWriter:
         return FORBIDDEN_PAUSE if isinstance(error, Misconfigured) else float(pause)
 
 
-def _digest(status: bytes) -> bytes:
-    """Stands for a sent status: a node of 3,000 pods need not keep 3 MB to compare with."""
-    return hashlib.blake2b(status, digest_size=16).digest()
+def _body(key: Key, status: bytes, annotations: Mapping[str, str]) -> bytes:
+    more = b',"annotations":' + encoder.encode(annotations) if annotations else b""
+    return b'{"metadata":{"uid":"%s"%s},"status":%s}' % (key.uid.encode(), more, status)
+
+
+def _digest(body: bytes) -> bytes:
+    """Stands for what was sent: a node of 3,000 pods need not keep 3 MB to compare with."""
+    return hashlib.blake2b(body, digest_size=16).digest()
 
 
 def _meta_of(reply: bytes) -> _Meta:
