@@ -125,7 +125,8 @@ class SettingInfo(Struct, frozen=True):
         origin = get_origin(self.kind)
         if origin is Literal:
             return "|".join(get_args(self.kind))
-        return {dict: "KEY=VALUE", list: "TEXT"}.get(origin, "INTEGER" if self.kind is int else "TEXT")
+        scalars = {int: "INTEGER", bool: "true|false"}
+        return {dict: "KEY=VALUE", list: "TEXT"}.get(origin) or scalars.get(self.kind, "TEXT")
 
 
 def setting_infos() -> list[SettingInfo]:

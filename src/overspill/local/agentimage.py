@@ -5,6 +5,7 @@ archive in the cache, named by its content. Only what the agent needs at run tim
 """
 
 import hashlib
+import os
 import re
 import shutil
 import sys
@@ -82,7 +83,7 @@ async def _debian_root() -> Path:
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         async with step("fetching a small Debian with Python", expected="10 s"):
-            part = target.with_name(f".{target.name}.part.tar")
+            part = target.with_name(f".{target.name}.{os.getpid()}.part.tar")
             excludes = [f"--dpkgopt=path-exclude=/{pattern}" for pattern in LEFT_OUT]
             options = (
                 "--variant=extract",

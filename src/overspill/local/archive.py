@@ -7,6 +7,7 @@ input gives the same bytes, so that an image's digest says what is in it.
 import hashlib
 import io
 import json
+import os
 import platform
 import tarfile
 from collections.abc import Mapping, Sequence
@@ -63,7 +64,7 @@ def _folders(files: Mapping[str, File]) -> list[str]:
 
 def write_archive(target: Path, images: Sequence[Image]) -> None:
     """Write one archive of several images; a layer that they share stands in it once."""
-    part = target.with_name(f".{target.name}.part")
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")  # another `up` may write the same
     manifest = []
     written: set[str] = set()
     with tarfile.open(part, "w", format=tarfile.GNU_FORMAT) as tar:
