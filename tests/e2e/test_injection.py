@@ -248,7 +248,7 @@ def four_virtual_nodes(injected, until):
     )
 
     def untainted():
-        found = injected.get("nodes")
+        found = [each for each in injected.get("nodes") if each["metadata"]["name"] in nodes]
         return len(found) == len(nodes) and not any(
             taint["key"] == "node.kubernetes.io/not-ready"
             for each in found
