@@ -249,11 +249,10 @@ def test_an_interrupted_up_leaves_what_down_clears(needs_root, until, seen):
     name = f"cut-{os.getpid()}"
     paths = cluster_paths(name)
     up = subprocess.Popen(
-        [OVERSPILL, "up", "--name", name, "--virtual-nodes", "0"],
+        # A shell lets what it starts in the background ignore SIGINT, and so do its children.
+        ["env", "--default-signal=INT", OVERSPILL, "up", "--name", name, "--virtual-nodes", "0"],
         stderr=subprocess.PIPE,
         start_new_session=True,
-        # A shell lets what it starts in the background ignore SIGINT, and so do its children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         until((paths.root / seen).exists, what=seen)
