@@ -243,12 +243,13 @@ def pods_by_themselves():
 @pytest.fixture(scope="module")
 def four_virtual_nodes(injected, until):
     nodes = {"own-0": False, **{f"virtual-{number}": True for number in range(4)}}
+    injected.kubectl("delete", "nodes", "--all")  # those of other tests
     injected.apply(
         *(lease(name) for name in nodes), *(node(name, virtual=kind) for name, kind in nodes.items())
     )
 
     def untainted():
-        found = [each for each in injected.get("nodes") if each["metadata"]["name"] in nodes]
+        found = injected.get("nodes")
         return len(found) == len(nodes) and not any(
             taint["key"] == "node.kubernetes.io/not-ready"
             for each in found
