@@ -6,6 +6,7 @@ import pytest
 from msgspec import structs
 
 from overspill.backends.base import LogOptions
+from overspill.backends.feed import Feed
 from overspill.backends.podman import capabilities, tags
 from overspill.backends.podman.api import ContainerInspect, InspectConfig, InspectState
 from overspill.backends.podman.bodies import (
@@ -15,7 +16,6 @@ from overspill.backends.podman.bodies import (
     volume_body,
     without_place,
 )
-from overspill.backends.podman.feed import Feed
 from overspill.backends.podman.folder import Folder, Record, folders
 from overspill.backends.podman.images import credential_for, is_valid, normalize
 from overspill.backends.podman.inspect import instant, run_of

@@ -29,13 +29,11 @@ class Capabilities(Struct, frozen=True):
             resolves (`model/fields.py`): `containers[].resources.limits.cpu`, with `[]` for any item.
             A trailing `.*` takes everything below.
         verbs: of `logs`, `exec`, `attach`, `port-forward`, `metrics`.
-        shares_host: its addresses are reachable from this host without more ado.
         reads_files: it gives pods the files of their volumes; otherwise no token is asked for on their behalf.
     """
 
     pod_fields: frozenset[str]
     verbs: frozenset[str]
-    shares_host: bool = False
     reads_files: bool = True
 
 

@@ -3,11 +3,8 @@
 In: flags. Out: a server until a signal; tables of what a running or stopped one has kept.
 """
 
-import asyncio
-import contextlib
 import json
 import os
-import signal
 import time
 import urllib.error
 import urllib.request
@@ -20,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from overspill import logs
+from overspill.cli.signals import run_until_signalled
 from overspill.emulator.auth import AccessKey
 from overspill.emulator.bill import total
 from overspill.emulator.cloud import Timings
@@ -109,8 +107,7 @@ def serve(
             retention=Retention(seconds=retention_seconds),
         ),
     )
-    with contextlib.suppress(asyncio.CancelledError):
-        _loop_run(_until_signalled(settings))
+    run_until_signalled(run_emulator(settings, ready=_announce))
 
 
 def _options(texts: list[str]) -> dict[str, Any]:
@@ -144,26 +141,8 @@ def _secret(path: Path | None) -> str:
         raise Misconfigured(f"the access key's secret cannot be read: {error}") from error
 
 
-async def _until_signalled(settings: Settings) -> None:
-    task = asyncio.current_task()
-    assert task is not None
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, task.cancel)
-    await run_emulator(settings, ready=_announce)
-
-
 def _announce(endpoint: Endpoint) -> None:
     print(endpoint.endpoint, flush=True)
-
-
-def _loop_run(main: Any) -> None:
-    try:
-        import uvloop  # noqa: PLC0415 - an optional extra
-    except ImportError:
-        asyncio.run(main)
-    else:
-        uvloop.run(main)
 
 
 @app.command()

@@ -22,7 +22,6 @@ from overspill.backends.eci.containerlogs import Logs, require_log
 from overspill.backends.eci.creations import Creations, Order
 from overspill.backends.eci.credentials import find_credentials
 from overspill.backends.eci.faults import ApiConflict
-from overspill.backends.eci.feed import Feed
 from overspill.backends.eci.groups import Groups, Tracked, group_of_work
 from overspill.backends.eci.options import read_options
 from overspill.backends.eci.placements import Placements
@@ -33,6 +32,7 @@ from overspill.backends.eci.tags import node_tags
 from overspill.backends.eci.translate import check
 from overspill.backends.eci.usage import Usage
 from overspill.backends.eci.volumes import volume
+from overspill.backends.feed import Feed
 from overspill.errors import NotFound, Rejected, Throttled, Unsupported
 from overspill.model.fields import BACKEND
 from overspill.model.observation import (
@@ -202,7 +202,7 @@ class EciBackend:
     def dropped(self, order: Order) -> None:
         """It was taken back in time."""
         last = self._orders_seen.pop(order.work.identity.uid, None)
-        self._feed.tell(Gone(order.work.identity, last))
+        self._feed.publish(Gone(order.work.identity, last))
 
     def _tell_order(self, order: Order, waiting: Waiting, **more: Any) -> None:
         work = order.work
@@ -222,7 +222,7 @@ class EciBackend:
 
     def _tell(self, seen: Observation) -> None:
         self._orders_seen[seen.identity.uid] = seen
-        self._feed.tell(seen)
+        self._feed.publish(seen)
 
     # --- what is seen ---
 

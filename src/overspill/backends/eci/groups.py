@@ -13,10 +13,10 @@ from msgspec import Struct, structs
 
 from overspill.backends.eci.annotations import fails_fast
 from overspill.backends.eci.answers import GroupEntry, StatusEntry, at
-from overspill.backends.eci.feed import Feed
 from overspill.backends.eci.prices import annotations_of_entry, annotations_of_work, ending_annotations
 from overspill.backends.eci.status import ENDED, Group, observe
 from overspill.backends.eci.tags import FAIL_FAST_TAG, identity_of
+from overspill.backends.feed import Feed
 from overspill.model.observation import Gone, Observation
 from overspill.model.work import WorkSpec
 
@@ -96,7 +96,7 @@ class Groups:
         tracked = Tracked(group, seen, self._clock(), entry, detail, listed=entry is not None)
         self._by_uid[group.identity.uid] = tracked
         self._uids[group.id] = group.identity.uid
-        self._feed.tell(tracked.seen)
+        self._feed.publish(tracked.seen)
         return tracked
 
     def _gives_way(self, known: Tracked, group: Group) -> bool:
@@ -157,7 +157,7 @@ class Groups:
         self._uids.pop(group.id, None)
         if self._by_uid.get(group.identity.uid) is tracked:
             del self._by_uid[group.identity.uid]
-            self._feed.tell(Gone(group.identity, tracked.seen))
+            self._feed.publish(Gone(group.identity, tracked.seen))
 
     def _look(self, tracked: Tracked) -> None:
         seen = observe(tracked.group, tracked.entry, tracked.detail)
@@ -167,7 +167,7 @@ class Groups:
             tracked.ended_since = self._clock()
         if seen != tracked.seen:
             tracked.seen = seen
-            self._feed.tell(seen)
+            self._feed.publish(seen)
 
 
 def group_of_work(work: WorkSpec, group_id: str, *, region: str, created_at: float) -> Group:

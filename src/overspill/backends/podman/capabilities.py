@@ -37,7 +37,6 @@ CAPABILITIES = Capabilities(
         ]
     ),
     verbs=frozenset({"logs", "exec", "attach", "port-forward", "metrics"}),
-    shares_host=True,
 )
 
 

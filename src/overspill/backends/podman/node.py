@@ -17,10 +17,10 @@ from pathlib import Path
 import structlog
 
 from overspill import names
+from overspill.backends.feed import Feed
 from overspill.backends.podman import tags
 from overspill.backends.podman.api import Event, ListedContainer, ListedPod, Podman
 from overspill.backends.podman.eviction import enforce_limits
-from overspill.backends.podman.feed import Feed
 from overspill.backends.podman.folder import Folder, Record, folders
 from overspill.backends.podman.pull import Puller
 from overspill.backends.podman.seen import Sandbox

@@ -1,4 +1,4 @@
-"""Sightings on their way from supervisors to whoever watches.
+"""Sightings on their way from a backend to whoever watches.
 
 In: `publish`. Out: batches. Invariant: of several observations of one pod that
 nobody has fetched yet only the newest is kept, but a `Gone` is never lost.
