@@ -221,7 +221,7 @@ async def test_a_host_that_is_not_there_is_named():
 
 
 async def test_a_silent_apiserver_is_not_waited_for_for_ever(monkeypatch):
-    monkeypatch.setitem(transport.TIMEOUTS, 30.0, transport.aiohttp.ClientTimeout(total=0.2))
+    monkeypatch.setattr(transport, "REQUEST_TIMEOUT", 0.2)
 
     async def silent(request):
         await asyncio.Event().wait()

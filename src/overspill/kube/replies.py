@@ -6,7 +6,6 @@ Source: https://kubernetes.io/docs/reference/using-api/api-concepts/ and apimach
 """
 
 import re
-from collections.abc import Mapping
 
 import msgspec
 from msgspec import Struct
@@ -53,9 +52,7 @@ class Status(Struct):
     details: Details | None = None
 
 
-def error_of(
-    code: int, content: bytes, *, method: str, path: str, headers: Mapping[str, str]
-) -> OverspillError:
+def error_of(code: int, content: bytes, *, method: str, path: str, retry_after: str = "") -> OverspillError:
     """The error for a reply that is not of 200 to 299."""
     try:
         status = msgspec.json.decode(content, type=Status)
@@ -65,7 +62,7 @@ def error_of(
     return status_error(
         status,
         what=f"{VERBS.get(method, method.lower())} {path}",
-        retry_after=_seconds(headers.get("Retry-After", "")),
+        retry_after=_seconds(retry_after),
     )
 
 
