@@ -56,6 +56,15 @@ def _leaves(plan: Plan) -> list[Leaf]:
             client=False,
         ),
         Leaf(file="apiserver-kubelet-client", name="kube-apiserver-kubelet-client"),
+        # The account that its manifest binds to what it may do.
+        Leaf(
+            file="metrics-server",
+            name="system:serviceaccount:kube-system:metrics-server",
+            groups=("system:serviceaccounts", "system:serviceaccounts:kube-system"),
+            hosts=("metrics-server.kube-system.svc", plan.host_address),
+            server=True,
+            kubeconfig=True,
+        ),
         Leaf(
             file="etcd",
             authority="etcd-ca",

@@ -22,6 +22,7 @@ from overspill.local.emulator import EmulatorFacts, emulator_facts, start_emulat
 from overspill.local.images import BASE_IMAGES, PAUSE, base_archive
 from overspill.local.kubectl import kubectl, kubectl_path
 from overspill.local.machine import ensure_machine, members, remove_machine
+from overspill.local.metricsserver import start_metrics_server
 from overspill.local.needs import check_needs
 from overspill.local.nodes import NodeStatus, nodes, wait_for_nodes
 from overspill.local.paths import Paths, cluster_paths
@@ -107,6 +108,8 @@ class _Start:
         if plan.machine:
             network.start_proxy(paths, built, node=WORKER if plan.workers else node_names(1)[0])
             await network.start_dns(paths, plan, built)
+        if plan.metrics:
+            await start_metrics_server(paths, plan, built)
         await controlplane.wait_usable(paths, plan)
 
     async def _worker(self) -> None:

@@ -98,7 +98,8 @@ def _apiserver(paths: Paths, plan: Plan) -> dict[str, object]:
         "requestheader-username-headers": "X-Remote-User",
         "proxy-client-cert-file": pki / "front-proxy-client.crt",
         "proxy-client-key-file": pki / "front-proxy-client.key",
-        "enable-aggregator-routing": "true",
+        # To the endpoints of an aggregated API's Service; on loopback it has none, but a name.
+        "enable-aggregator-routing": "true" if plan.machine else "false",
         "authorization-mode": "Node,RBAC",
         "enable-admission-plugins": "NodeRestriction",
         "allow-privileged": "true",

@@ -32,6 +32,7 @@ PORTS = (
     "dns-health",
     "dns-ready",
     "emulator",
+    "metrics-server",
 )
 BACKENDS = ("podman", "simulated", "eci")
 
@@ -67,6 +68,11 @@ class Plan(Struct, frozen=True, kw_only=True):
     def cloud(self) -> bool:
         """Whether virtual nodes' pods run at Podman, directly or behind the ECI emulator."""
         return self.backend in {"podman", "eci"}
+
+    @property
+    def metrics(self) -> bool:
+        """Whether metrics-server runs: not beside a scale run, whose figures it would blur."""
+        return not self.tuned
 
     def _quarter(self, number: int) -> IPv4Network:
         """One fourth of the cluster's /16: 0 link, 1 the worker's pods, 2 the cloud's pods, 3 services."""
