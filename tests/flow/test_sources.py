@@ -7,6 +7,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
+from overspill.agent.references import ObjectName
 from overspill.agent.sources import FRESH, Sources
 from overspill.agent.spec import Missing, NodeFacts, resolve, resolve_volumes
 from overspill.errors import Misconfigured
@@ -114,6 +115,10 @@ def make_pod(number=0, *, links=True, token=False, **container) -> Pod:
 READS_BOTH = {"envFrom": [{"configMapRef": {"name": "conf"}}, {"secretRef": {"name": "keys"}}]}
 
 
+async def renewed(pod, sources, *names):
+    return await resolve_volumes(pod, pod.decoded_spec(), names or ("access",), sources, NODE)
+
+
 def env_of(made):
     return {var.name: var.value for var in made.work.containers[0].env}
 
@@ -203,7 +208,7 @@ async def test_each_pod_has_a_token_of_its_own_and_each_refresh_a_new_one(apiser
     for pod in pods:
         await resolve(pod, sources, NODE)
     apiserver.objects[TOKEN]["status"]["token"] = "renewed"
-    volumes = await resolve_volumes(pods[0], sources, NODE)
+    volumes = (await renewed(pods[0], sources)).volumes
     assert volumes["access"].files[0].data == b"renewed"
     assert [body["spec"]["boundObjectRef"]["uid"] for body in apiserver.bodies] == [
         "uid-0",
@@ -215,7 +220,7 @@ async def test_each_pod_has_a_token_of_its_own_and_each_refresh_a_new_one(apiser
 
 async def test_a_long_lived_token_is_renewed_every_day(apiserver, client):
     apiserver.objects[TOKEN]["spec"]["expirationSeconds"] = 30 * 86400
-    volumes = await resolve_volumes(make_pod(token=True), Sources(client), NODE)
+    volumes = (await renewed(make_pod(token=True), Sources(client))).volumes
     assert volumes["access"].refresh_after == 86400
 
 
@@ -224,8 +229,9 @@ async def test_without_its_service_account_a_pod_waits(apiserver, client):
     with pytest.raises(Missing, match='failed to fetch token: serviceaccounts "clerk" not found') as raised:
         await resolve(make_pod(token=True), Sources(client), NODE)
     assert raised.value.event == "FailedMount"
-    with pytest.raises(Missing):
-        await resolve_volumes(make_pod(token=True), Sources(client), NODE)
+    again = await renewed(make_pod(token=True), Sources(client))
+    assert again.volumes == {}
+    assert "not found" in again.problems[0].message
 
 
 async def test_no_token_is_issued_where_nothing_could_read_it(apiserver, client):
@@ -235,12 +241,16 @@ async def test_no_token_is_issued_where_nothing_could_read_it(apiserver, client)
     assert made.work.volumes["access"].files[0].data == b""
 
 
-async def test_refreshing_gives_the_volumes_of_files_only(client):
-    pod = make_pod()
+async def test_only_the_volumes_that_are_asked_for_are_made_again(apiserver, client):
+    pod = make_pod(token=True)
     spec = msgspec.json.decode(pod.spec)
-    spec["volumes"] = [{"name": "scratch", "emptyDir": {}}, {"name": "c", "configMap": {"name": "conf"}}]
+    spec["volumes"] += [{"name": "scratch", "emptyDir": {}}, {"name": "c", "configMap": {"name": "conf"}}]
     pod.spec = msgspec.Raw(msgspec.json.encode(spec))
-    assert set(await resolve_volumes(pod, Sources(client), NODE)) == {"c"}
+    apiserver.objects[CONF]["metadata"] = {"resourceVersion": "7"}
+    again = await renewed(pod, Sources(client), "c")
+    assert set(again.volumes) == {"c"}
+    assert again.used == {ObjectName("ConfigMap", "shop", "conf"): "7"}
+    assert apiserver.asked[TOKEN] == 0
 
 
 async def test_what_the_agent_may_not_read_is_a_persons_business(apiserver, client):

@@ -26,7 +26,6 @@ class Memory(Struct):
         held: generation of the spec that was refused for good, and so is not given to the backend again.
         first_seen: when this process first dealt with it, seconds since 1970.
         waits: how often it was put off in a row because something it refers to is missing.
-        refresh_at: when its volumes are to be resolved again, seconds since 1970; None: not known.
         last: how it stood when the backend let it go.
         removed: the apiserver was told to remove it; its DELETED event is on the way.
     """
@@ -36,7 +35,6 @@ class Memory(Struct):
     held: int = -1
     first_seen: float = 0.0
     waits: int = 0
-    refresh_at: float | None = None
     last: Observation | None = None
     removed: bool = False
 

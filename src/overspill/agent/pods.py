@@ -8,15 +8,17 @@ remembers of a pod can be lost at any moment without harm.
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import structlog
 
 from overspill.agent.admission import UNSUPPORTED, Admission, Refusal
+from overspill.agent.freshness import Freshness
 from overspill.agent.plan import Create, Delete, Fail, Finalize, Forget, Memory, Nothing, plan
 from overspill.agent.podevents import changes
 from overspill.agent.sources import Sources
-from overspill.agent.spec import Missing, NodeFacts, resolve, resolve_volumes
+from overspill.agent.spec import Missing, NodeFacts, resolve
+from overspill.agent.upkeep import Upkeep
 from overspill.backends.base import Backend
 from overspill.errors import Conflict, Misconfigured, NotFound, Rejected, Unsupported
 from overspill.kube.cache import Cache, Key
@@ -38,7 +40,7 @@ from overspill.model.podstatus import (
     to_pod_status,
     waiting_status,
 )
-from overspill.model.work import Files, Identity, Volume
+from overspill.model.work import Identity
 
 __all__ = ["Pods"]
 
@@ -48,9 +50,6 @@ log = structlog.get_logger(__name__)
 PENDING_TOLD_AFTER = 1.0
 # Waiting for a ConfigMap or Secret: first soon, then every half minute.
 MISSING_FIRST, MISSING_CAP = 1.0, 30.0
-# A restarted agent does not know how old its pods' tokens are: it renews them all, spread over this time.
-ADOPTED_REFRESH_WITHIN = 600.0
-NEVER = float("inf")
 
 
 class Pods:
@@ -79,6 +78,15 @@ class Pods:
         self._admission = admission
         self._node = node
         self._clock = clock
+        self.freshness = Freshness(sources, stale=self.queue.add)
+        self._upkeep = Upkeep(
+            backend=backend,
+            sources=sources,
+            events=events,
+            node=node,
+            freshness=self.freshness,
+            clock=clock,
+        )
         self._started = POD_START_SECONDS.labels(backend.name)
         self._seen: dict[str, Observation] = {}
         self._memory: dict[str, Memory] = {}
@@ -157,7 +165,7 @@ class Pods:
             case Nothing() if pod is not None and seen is not None and not pod.ended:
                 self._admission.adopt(pod)
                 self._report(key, pod, seen)
-                return await self._keep_fresh(key, pod, memory)
+                return await self._upkeep.tend(key, pod, seen.identity)
         return None
 
     async def _create(self, key: Key, pod: Pod, memory: Memory, attempt: int) -> float | None:
@@ -180,8 +188,7 @@ class Pods:
             self._events.warning(_reference(key), "FailedCreatePodContainer", str(error))
             raise
         memory.attempt, memory.waits = attempt, 0
-        memory.refresh_at = _refresh_at(resolved.work.volumes, self._clock())
-        return self._until_refresh(memory)
+        return self._upkeep.begin(key, pod, resolved)
 
     async def _delete(self, key: Key, memory: Memory, grace: int) -> None:
         memory.asked_grace = grace
@@ -203,16 +210,6 @@ class Pods:
         except (NotFound, Conflict):
             log.debug("pod was removed already", pod=f"{key.namespace}/{key.name}")
         memory.removed = True
-
-    async def _keep_fresh(self, key: Key, pod: Pod, memory: Memory) -> float | None:
-        if memory.refresh_at is None:
-            memory.refresh_at = self._adopted_refresh_at(pod)
-        elif memory.refresh_at <= self._clock():
-            identity = self._seen[key.uid].identity
-            volumes = await resolve_volumes(pod, self._sources, self._node)
-            await self._backend.refresh(identity, volumes)
-            memory.refresh_at = _refresh_at(volumes, self._clock())
-        return self._until_refresh(memory)
 
     # --- what is told ---
 
@@ -274,6 +271,7 @@ class Pods:
 
     def _forget(self, key: Key) -> None:
         self._memory.pop(key.uid, None)
+        self._upkeep.forget(key)
         self._admission.release(key.uid)
         self._writer.forget(key)
 
@@ -283,27 +281,9 @@ class Pods:
     def _since(self, pod: Pod, memory: Memory) -> float:
         return seconds(pod.status.start_time) if pod.status.start_time else memory.first_seen
 
-    def _until_refresh(self, memory: Memory) -> float | None:
-        due = memory.refresh_at
-        return None if due is None or due == NEVER else max(due - self._clock(), 0.0)
-
-    def _adopted_refresh_at(self, pod: Pod) -> float:
-        ages = any(
-            source.service_account_token
-            for volume in pod.decoded_spec().volumes
-            if volume.projected
-            for source in volume.projected.sources
-        )
-        return self._clock() + random.uniform(0, ADOPTED_REFRESH_WITHIN) if ages else NEVER  # noqa: S311 - spreads load
-
 
 def _key(identity: Identity) -> Key:
     return Key(identity.namespace, identity.name, identity.uid)
-
-
-def _refresh_at(volumes: Mapping[str, Volume], now: float) -> float:
-    ages = [v.refresh_after for v in volumes.values() if isinstance(v, Files) and v.refresh_after is not None]
-    return now + min(ages) if ages else NEVER
 
 
 def _end_is_read(pod: Pod) -> bool:

@@ -5,6 +5,7 @@ Invariant: whatever `env.py`, `volumes.py` and `credentials.py` look up in `Foun
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Literal, NamedTuple
 
 from msgspec import Struct, field
 
@@ -15,15 +16,33 @@ from overspill.model.work import EnvVar
 __all__ = [
     "ConfigMap",
     "Found",
+    "ObjectMeta",
+    "ObjectName",
     "References",
     "Secret",
     "Service",
     "ServiceLinks",
     "Token",
     "TokenWish",
+    "file_references",
     "references",
     "service_links",
+    "volume_objects",
 ]
+
+
+class ObjectName(NamedTuple):
+    """One ConfigMap or Secret."""
+
+    kind: Literal["ConfigMap", "Secret"]
+    namespace: str
+    name: str
+
+
+class ObjectMeta(Struct, frozen=True, rename="camel"):
+    """What is read of a ConfigMap's or Secret's metadata."""
+
+    resource_version: str = ""
 
 
 class ConfigMap(Struct, frozen=True, rename="camel"):
@@ -31,6 +50,8 @@ class ConfigMap(Struct, frozen=True, rename="camel"):
 
     data: dict[str, str] = {}
     binary_data: dict[str, bytes] = {}
+    immutable: bool = False
+    metadata: ObjectMeta = ObjectMeta()
 
 
 class Secret(Struct, frozen=True):
@@ -38,6 +59,8 @@ class Secret(Struct, frozen=True):
 
     data: dict[str, bytes] = {}
     type: str = ""
+    immutable: bool = False
+    metadata: ObjectMeta = ObjectMeta()
 
     def __repr__(self) -> str:
         return f"Secret({self.type!r})"
@@ -124,6 +147,13 @@ class Found(Struct, frozen=True):
     links: ServiceLinks = ServiceLinks()
     tokens: Mapping[TokenWish, Token | None] | None = None
 
+    def version(self, wanted: ObjectName) -> str:
+        """The resourceVersion of an object that was looked for; "" if it was not there."""
+        kinds: Mapping[str, Mapping[str, ConfigMap | Secret | None]]
+        kinds = {"ConfigMap": self.config_maps, "Secret": self.secrets}
+        found = kinds[wanted.kind][wanted.name]
+        return found.metadata.resource_version if found is not None else ""
+
 
 def references(spec: PodSpec) -> References:
     """Everything that a pod refers to."""
@@ -141,8 +171,36 @@ def references(spec: PodSpec) -> References:
         needed_config_maps=frozenset(name for name, needed in named.config_maps.items() if needed),
         needed_secrets=frozenset(name for name, needed in named.secrets.items() if needed),
         service_links=spec.enable_service_links,
-        tokens=tuple(dict.fromkeys(_token_wishes(spec))),
+        tokens=tuple(dict.fromkeys(_token_wishes(spec, spec.volumes))),
     )
+
+
+def file_references(spec: PodSpec, volumes: Iterable[Volume]) -> References:
+    """What these volumes of a pod refer to; their files alone are looked for, so nothing is mandatory."""
+    named = _Named()
+    for volume in volumes:
+        named.add_volume(volume)
+    return References(
+        config_maps=frozenset(named.config_maps),
+        secrets=frozenset(named.secrets),
+        needed_config_maps=frozenset(),
+        needed_secrets=frozenset(),
+        service_links=False,
+        tokens=tuple(dict.fromkeys(_token_wishes(spec, volumes))),
+    )
+
+
+def volume_objects(volume: Volume, namespace: str) -> Iterator[ObjectName]:
+    """The objects that a volume's files come from."""
+    for source in _sources(volume):
+        if source.config_map is not None:
+            yield ObjectName("ConfigMap", namespace, source.config_map.name)
+        if source.secret is not None:
+            yield ObjectName("Secret", namespace, source.secret.secret_name or source.secret.name)
+
+
+def _sources(volume: Volume) -> Iterable[Volume | Projection]:
+    return volume.projected.sources if volume.projected is not None else (volume,)
 
 
 class _Named:
@@ -169,10 +227,7 @@ class _Named:
                 _note(self.secrets, key.name, key.optional)
 
     def add_volume(self, volume: Volume) -> None:
-        sources: Iterable[Volume | Projection] = (
-            volume.projected.sources if volume.projected is not None else (volume,)
-        )
-        for source in sources:
+        for source in _sources(volume):
             if source.config_map is not None:
                 _note(self.config_maps, source.config_map.name, source.config_map.optional)
             if source.secret is not None:
@@ -184,9 +239,9 @@ def _note(names: dict[str, bool], name: str, optional: bool) -> None:  # noqa: F
     names[name] = names.get(name, False) or not optional
 
 
-def _token_wishes(spec: PodSpec) -> Iterator[TokenWish]:
-    """The tokens that the pod's projected volumes ask for."""
-    for volume in spec.volumes:
+def _token_wishes(spec: PodSpec, volumes: Iterable[Volume]) -> Iterator[TokenWish]:
+    """The tokens that projected volumes of the pod ask for."""
+    for volume in volumes:
         for source in volume.projected.sources if volume.projected is not None else ():
             if source.service_account_token is not None:
                 yield TokenWish.of(spec, source.service_account_token)

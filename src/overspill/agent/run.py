@@ -183,6 +183,7 @@ class Agent:
             tasks.create_task(self._follow_apiserver(), name="pod watch")
             tasks.create_task(self._follow_backend(), name="backend watch")
             tasks.create_task(self._work(), name="pods")
+            tasks.create_task(self._pods.freshness.run(), name="files")
             tasks.create_task(self._node.run(), name="node")
             tasks.create_task(health.serve(host, int(port), checks), name="health")
 

@@ -9,7 +9,7 @@ what was written before it, as under a kubelet.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from typing import Any, Generic, TypeVar
 
 from msgspec import Struct
@@ -17,6 +17,7 @@ from msgspec import Struct
 from overspill.agent.references import (
     ConfigMap,
     Found,
+    ObjectName,
     References,
     Secret,
     Service,
@@ -96,6 +97,22 @@ class Sources:
         """A Secret, None if there is none of this name."""
         return await self._secrets.get((namespace, name), lambda: self._get(SECRETS, namespace, name, Secret))
 
+    async def reread(self, wanted: ObjectName, *, not_before: str) -> ConfigMap | Secret | None:
+        """An object as it is now, None if there is none; whoever asks next is given this one.
+
+        It comes from the apiserver's cache, which costs etcd nothing, and is no older than the
+        resourceVersion `not_before` ("" for any).
+        """
+        query = {"resourceVersion": not_before or "0"}
+        key = (wanted.namespace, wanted.name)
+        if wanted.kind == "ConfigMap":
+            config_map = await self._get(CONFIGMAPS, *key, ConfigMap, query)
+            self._config_maps.put(key, config_map)
+            return config_map
+        secret = await self._get(SECRETS, *key, Secret, query)
+        self._secrets.put(key, secret)
+        return secret
+
     async def service_links(self, namespace: str | None) -> ServiceLinks:
         """The apiserver's Service as every container is told of it, and those of a namespace."""
         return await self._links.get(namespace, lambda: self._list_links(namespace))
@@ -125,9 +142,16 @@ class Sources:
         own = await self._client.list(SERVICES, namespace=namespace, kind=Service) if namespace else []
         return service_links([*([master] if master else []), *own])
 
-    async def _get(self, resource: Resource, namespace: str, name: str, kind: type[T]) -> T | None:
+    async def _get(
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        kind: type[T],
+        query: Mapping[str, str] | None = None,
+    ) -> T | None:
         try:
-            return await self._client.get(resource, name, namespace=namespace, kind=kind)
+            return await self._client.get(resource, name, namespace=namespace, kind=kind, query=query)
         except NotFound:
             return None
 
@@ -174,13 +198,16 @@ class _Shared(Generic[T]):
     async def _fetched(self, key: Hashable, fetch: Callable[[], Awaitable[T]]) -> T:
         answer = self._fresh_answer(key)  # of whoever held the lock before
         if answer is None:
-            value = await fetch()
-            # That something is not there is believed for no longer than anything else: it is waited for.
-            fresh = self._fresh if value is not None else min(self._fresh, FRESH)
-            answer = _Answer(value, self._clock() + fresh)
-            self._drop_stale()
-            self._answers[key] = answer
+            answer = self.put(key, await fetch())
         return answer.value
+
+    def put(self, key: Hashable, value: T) -> "_Answer[T]":
+        """Share an answer that somebody has fetched."""
+        # That something is not there is believed for no longer than anything else: it is waited for.
+        fresh = self._fresh if value is not None else min(self._fresh, FRESH)
+        self._drop_stale()
+        answer = self._answers[key] = _Answer(value, self._clock() + fresh)
+        return answer
 
     def _fresh_answer(self, key: Hashable) -> _Answer[T] | None:
         answer = self._answers.get(key)

@@ -4,19 +4,22 @@ In: a Pod, `Sources`. Out: `Resolved`, for `Backend.create`. Invariant: `resolve
 decision, `build` all decision and no I/O; what is missing is raised at once and whole, as `Missing`.
 """
 
+from collections.abc import Collection
+
 from msgspec import Struct
 
 from overspill.agent.containers import container
 from overspill.agent.credentials import registry_credentials
 from overspill.agent.dns import dns, domain, host_aliases, hostname
-from overspill.agent.references import Found, references
-from overspill.agent.scope import Missing, NodeFacts, Scope
+from overspill.agent.references import Found, ObjectName, file_references, references, volume_objects
+from overspill.agent.scope import Missing, NodeFacts, Problem, Scope
 from overspill.agent.sources import Sources
 from overspill.agent.volumes import volumes
 from overspill.model.pods import Pod, PodSpec
-from overspill.model.work import Files, Identity, Volume, WorkSpec
+from overspill.model.podvolumes import Volume as DeclaredVolume
+from overspill.model.work import Identity, Volume, WorkSpec
 
-__all__ = ["Missing", "NodeFacts", "Resolved", "Warned", "build", "resolve", "resolve_volumes"]
+__all__ = ["Missing", "NodeFacts", "Renewed", "Resolved", "Warned", "build", "resolve", "resolve_volumes"]
 
 
 class Warned(Struct, frozen=True):
@@ -27,10 +30,23 @@ class Warned(Struct, frozen=True):
 
 
 class Resolved(Struct, frozen=True):
-    """A pod ready for a backend."""
+    """A pod ready for a backend.
+
+    Attributes:
+        used: the objects that its files were made of, each with its resourceVersion, "" if it was not there.
+    """
 
     work: WorkSpec
     warnings: tuple[Warned, ...] = ()
+    used: dict[ObjectName, str] = {}
+
+
+class Renewed(Struct, frozen=True):
+    """Volumes resolved again, what they were made of, and why others of them could not be made."""
+
+    volumes: dict[str, Volume]
+    used: dict[ObjectName, str]
+    problems: tuple[Problem, ...] = ()
 
 
 async def resolve(pod: Pod, sources: Sources, node: NodeFacts, *, attempt: int = 0) -> Resolved:
@@ -47,15 +63,24 @@ async def resolve(pod: Pod, sources: Sources, node: NodeFacts, *, attempt: int =
     return build(pod, spec, found, node, attempt=attempt)
 
 
-async def resolve_volumes(pod: Pod, sources: Sources, node: NodeFacts) -> dict[str, Volume]:
-    """The pod's volumes of files with their content as of now; raises what `resolve` raises."""
-    spec = pod.decoded_spec()
-    found = await sources.find(pod.metadata, references(spec))
+async def resolve_volumes(
+    pod: Pod, spec: PodSpec, names: Collection[str], sources: Sources, node: NodeFacts
+) -> Renewed:
+    """The volumes of these names with their files as of now.
+
+    Raises:
+        Retry: the apiserver did not answer.
+        Misconfigured: the agent may not read what they refer to.
+    """
+    wanted = tuple(volume for volume in spec.volumes if volume.name in names)
+    found = await sources.find(pod.metadata, file_references(spec, wanted))
     scope = Scope(pod, spec, found, node)
-    made = volumes(scope)
-    if scope.problems:
-        raise Missing(scope.problems)
-    return {name: volume for name, volume in made.items() if isinstance(volume, Files)}
+    made = volumes(scope, wanted)
+    return Renewed(made, _used(wanted, found, pod.metadata.namespace), tuple(scope.problems))
+
+
+def _used(declared: Collection[DeclaredVolume], found: Found, namespace: str) -> dict[ObjectName, str]:
+    return {name: found.version(name) for volume in declared for name in volume_objects(volume, namespace)}
 
 
 def build(pod: Pod, spec: PodSpec, found: Found, node: NodeFacts, *, attempt: int = 0) -> Resolved:
@@ -66,7 +91,7 @@ def build(pod: Pod, spec: PodSpec, found: Found, node: NodeFacts, *, attempt: in
         Unsupported: a value cannot be honoured.
     """
     scope = Scope(pod, spec, found, node)
-    made_volumes = volumes(scope)
+    made_volumes = volumes(scope, spec.volumes)
     init_containers = tuple([container(one, scope) for one in spec.init_containers])
     containers = tuple([container(one, scope) for one in spec.containers])
     if scope.problems:
@@ -91,7 +116,8 @@ def build(pod: Pod, spec: PodSpec, found: Found, node: NodeFacts, *, attempt: in
         share_process_namespace=spec.share_process_namespace,
         sysctls=tuple((sysctl.name, sysctl.value) for sysctl in spec.security_context.sysctls),
     )
-    return Resolved(work, tuple(_warnings(unusable, left_out)))
+    used = _used(spec.volumes, found, meta.namespace)
+    return Resolved(work, tuple(_warnings(unusable, left_out)), used)
 
 
 def _warnings(unusable: list[str], left_out: list[str]) -> list[Warned]:

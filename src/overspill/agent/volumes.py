@@ -21,14 +21,14 @@ from overspill.model.work import EmptyDir, File, Files, FlexVolume, Nfs, Volume
 __all__ = ["volumes"]
 
 
-def volumes(scope: Scope) -> dict[str, Volume]:
-    """Every volume of the pod; what cannot be resolved is left out and noted in the scope.
+def volumes(scope: Scope, declared: Iterable[podvolumes.Volume]) -> dict[str, Volume]:
+    """These volumes of the pod; what cannot be resolved is left out and noted in the scope.
 
     Raises:
         Unsupported: a volume is of a kind or medium that is not honoured.
     """
     made: dict[str, Volume] = {}
-    for index, volume in enumerate(scope.spec.volumes):
+    for index, volume in enumerate(declared):
         try:
             made[volume.name] = _volume(volume, f"spec.volumes[{index}]", scope)
         except Unresolved as error:

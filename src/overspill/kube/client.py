@@ -108,9 +108,18 @@ class Client:
         """
         return self._transport.stream(path, query=query, accept=JSON)
 
-    async def get(self, resource: Resource, name: str, *, namespace: str = "", kind: type[T]) -> T:
+    async def get(
+        self,
+        resource: Resource,
+        name: str,
+        *,
+        namespace: str = "",
+        kind: type[T],
+        query: Mapping[str, str] | None = None,
+    ) -> T:
         """One object."""
-        return _decode(await self.request("GET", resource.path(namespace=namespace, name=name)), kind)
+        path = resource.path(namespace=namespace, name=name)
+        return _decode(await self.request("GET", path, query=query), kind)
 
     async def list(
         self,
