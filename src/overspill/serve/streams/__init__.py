@@ -1,0 +1,100 @@
+"""exec, attach and port-forward, over SPDY/3.1 and WebSocket.
+
+In: a request's head and its connection. Out: `Process`es of the backend carried over it. Invariant:
+whatever a client sends, at most its own connection ends, and its process with it.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from msgspec import Struct
+
+from overspill.backends.base import Process
+from overspill.serve.request import Request
+from overspill.serve.streams import portforward, remotecommand
+from overspill.serve.streams.forwards import SpdyForwards
+from overspill.serve.streams.remotecommand import wanted
+from overspill.serve.streams.session import V1, V2, V3, V4, SpdySession, Wanted
+from overspill.serve.streams.upgrade import Refusal, Upgrade, refuse, upgrade
+from overspill.serve.streams.wire import Wire, converse
+
+__all__ = ["Limits", "Wanted", "port_forward", "remote_command", "wanted"]
+
+# Best first.
+SPDY_COMMAND = (V4, V3, V2, V1)
+SPDY_FORWARD = ("portforward.k8s.io",)
+
+
+class Limits(Struct, frozen=True):
+    """Bounds of a connection, in seconds, and whether the newest protocols are spoken.
+
+    Attributes:
+        idle: without a byte in either direction.
+        creation: until all streams of a command, or both of a forwarded connection, are there.
+        websocket_v5: speak `v5.channel.k8s.io` and the tunnel of port-forward, which apiservers send
+            only to nodes that declare the feature ExtendWebSocketsToKubelet.
+    """
+
+    idle: float = 4 * 3600
+    creation: float = 30.0
+    websocket_v5: bool = False
+
+
+async def remote_command(
+    request: Request,
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    *,
+    wanted: Wanted,
+    start: Callable[[], Awaitable[Process]],
+    limits: Limits,
+) -> None:
+    """Serve one exec or attach (which, the path says) from the upgrade's answer to the connection's end.
+
+    `start` is called once, when the client has set up all its streams; what it raises is told to the
+    client. Raises nothing but cancellation.
+    """
+    wire = Wire(reader, writer, idle=limits.idle)
+    agreed = await _agree(request, wire, spdy=SPDY_COMMAND, websocket=())
+    if agreed is None:
+        return
+    session = SpdySession(wire, wanted, protocol=agreed.protocol, creation=limits.creation)
+    attach = request.path.startswith("/attach/")
+    work = remotecommand.run(session, wanted, start=start, attach=attach)
+    await converse(session, work, about=request.path)
+
+
+async def port_forward(
+    request: Request,
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    *,
+    connect: Callable[[int], Awaitable[Process]],
+    limits: Limits,
+    target: str,
+) -> None:
+    """Serve one port-forward from the upgrade's answer to the connection's end.
+
+    `connect` is called for each connection that the client forwards; `target` names the pod in errors:
+    "pod NAME, uid UID". Raises nothing but cancellation.
+    """
+    wire = Wire(reader, writer, idle=limits.idle)
+    agreed = await _agree(request, wire, spdy=SPDY_FORWARD, websocket=())
+    if agreed is None:
+        return
+    forwards = SpdyForwards(wire, creation=limits.creation)
+    await converse(forwards, portforward.run(forwards, connect=connect, target=target), about=request.path)
+
+
+async def _agree(
+    request: Request, wire: Wire, *, spdy: tuple[str, ...], websocket: tuple[str, ...]
+) -> Upgrade | None:
+    """Answer the upgrade; None when it was refused and the connection is closed."""
+    try:
+        agreed = upgrade(request, spdy=spdy, websocket=websocket)
+    except Refusal as refusal:
+        wire.push(refuse(refusal))
+        await wire.close()
+        return None
+    wire.push(agreed.answer)
+    return agreed
