@@ -26,6 +26,9 @@ __all__ = [
     "QUEUE_ADDS",
     "QUEUE_DEPTH",
     "QUEUE_RETRIES",
+    "QUOTA_SHARE",
+    "QUOTA_WAITING",
+    "QUOTA_WAIT_SECONDS",
     "REGISTRY",
     "REST_REQUESTS",
     "WATCH_AGE",
@@ -68,6 +71,24 @@ QUEUE_DEPTH = Gauge("workqueue_depth", "Keys that wait in a work queue.", ["name
 QUEUE_ADDS = Counter("workqueue_adds", "Keys added to a work queue.", ["name"], registry=REGISTRY)
 QUEUE_RETRIES = Counter(
     "workqueue_retries", "Keys put back into a work queue after a failure.", ["name"], registry=REGISTRY
+)
+QUOTA_WAITING = Gauge(
+    "overspill_quota_waiting",
+    "Calls that wait for their turn under the cloud account's quota.",
+    ["backend", "budget"],
+    registry=REGISTRY,
+)
+QUOTA_WAIT_SECONDS = Gauge(
+    "overspill_quota_wait_seconds",
+    "How long a call would wait for its turn that came now.",
+    ["backend", "budget"],
+    registry=REGISTRY,
+)
+QUOTA_SHARE = Gauge(
+    "overspill_quota_share",
+    "The part of the account's quota that this agent uses at most; its agents share it by their demand.",
+    ["backend", "budget"],
+    registry=REGISTRY,
 )
 REST_REQUESTS = Counter(
     "rest_client_requests",

@@ -21,6 +21,9 @@ INJECTION_ENABLED = "enabled"
 # Ours.
 DOMAIN = "overspill.dev"
 HOLDER_ANNOTATION = f"{DOMAIN}/agent-holder"
+# On the Leases of agents that share an account's quotas: which, and how much each asks of them.
+QUOTA_LABEL = f"{DOMAIN}/quota"
+DEMAND_ANNOTATION = f"{DOMAIN}/quota-demand"
 COMPONENT = "overspill-agent"
 
 # Tags and labels by which a backend's groups are found again.
@@ -30,3 +33,15 @@ NAMESPACE_TAG = f"{DOMAIN}/namespace"
 POD_TAG = f"{DOMAIN}/pod"
 UID_TAG = f"{DOMAIN}/uid"
 ATTEMPT_TAG = f"{DOMAIN}/attempt"
+
+# Placement of a workload's pods over pools.
+PLACEMENT = f"placement.{DOMAIN}"
+GATE = f"{DOMAIN}/assign"
+POOL_LABEL = f"{PLACEMENT}/pool"
+POLICY_LABEL = f"{PLACEMENT}/policy"
+RANK_ANNOTATION = f"{PLACEMENT}/rank"
+RELEASE_FINALIZER = f"{PLACEMENT}/release"
+BASE_ANNOTATION = f"{DOMAIN}/base-replicas"
+DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
+TEMPLATE_HASH = "pod-template-hash"
+ROLLOUT_HASH = "rollouts-pod-template-hash"

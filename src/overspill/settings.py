@@ -34,6 +34,12 @@ class AgentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     node_ip: Annotated[
         str, _about("Node", "Address published as InternalIP, at which the apiserver reaches this agent.")
     ] = "127.0.0.1"
+    pod_uid: Annotated[
+        str,
+        _about(
+            "Node", "Uid of the pod that the agent runs in, which tells it from another pod of that name."
+        ),
+    ] = ""
     cpu: Annotated[str, _about("Node", "CPU capacity, as a quantity.")] = "6000"
     memory: Annotated[str, _about("Node", "Memory capacity, as a quantity.")] = "24Ti"
     ephemeral_storage: Annotated[str, _about("Node", "Ephemeral storage capacity, as a quantity.")] = "90Ti"

@@ -180,6 +180,37 @@ async def test_the_same_agent_restarted_goes_on(client, leases):
     assert leases.version == 2
 
 
+async def test_a_pod_made_anew_waits_until_its_predecessor_is_silent(client, leases, monkeypatch):
+    """Killed without a chance to let go: the kubelet and the StatefulSet have ended it before there is another."""
+    monkeypatch.setattr(lease_module, "SILENCE", 0.05)
+    await NodeLease(client, "node", holder="pod-0/uid-one").acquire()
+    await NodeLease(client, "node", holder="pod-0/uid-two").acquire()
+    assert leases.holder == "pod-0/uid-two"
+
+
+async def test_pods_of_two_stateful_sets_of_one_name_are_told_apart(client, leases, monkeypatch):
+    monkeypatch.setattr(lease_module, "RENEW_EVERY", 0.01)
+    monkeypatch.setattr(lease_module, "SILENCE", 0.2)
+    first = NodeLease(client, "node", holder="pod-0/uid-one")
+    await first.acquire()
+    async with running(first):
+        with pytest.raises(Misconfigured, match="another agent, pod-0/uid-one"):
+            await NodeLease(client, "node", holder="pod-0/uid-two").acquire()
+        assert leases.holder == "pod-0/uid-one"
+
+
+async def test_labels_and_annotations_are_written_with_every_renewal(client, leases, monkeypatch):
+    monkeypatch.setattr(lease_module, "RENEW_EVERY", 0.01)
+    lease = NodeLease(client, "node", holder="pod-0/1")
+    lease.labels = {"a-label": "x"}
+    lease.annotate = lambda: {"renewals": str(lease.renewals)}
+    await lease.acquire()
+    async with running(lease):
+        await leases.writes(3)
+        assert leases.stored["metadata"]["labels"] == {"a-label": "x"}
+        assert leases.stored["metadata"]["annotations"]["renewals"] == str(leases.version - 1)
+
+
 async def take_over(client, leases, monkeypatch, *, holder):
     """An agent runs; another one takes its Lease, as after a stall; returns what ends the first."""
     monkeypatch.setattr(lease_module, "RENEW_EVERY", 0.01)

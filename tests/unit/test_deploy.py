@@ -109,7 +109,7 @@ def test_settings_file_is_understood(folder):
 def test_environment_names_settings():
     variables = {entry["name"]: "x" for entry in pod_spec()["containers"][0]["env"]}
     settings = load_agent_settings(None, environ=variables)
-    assert (settings.node_name, settings.node_ip) == ("x", "x")
+    assert (settings.node_name, settings.node_ip, settings.pod_uid) == ("x", "x", "x")
 
 
 def test_health_port_is_the_one_the_agents_listen_on():

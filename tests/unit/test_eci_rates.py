@@ -5,13 +5,14 @@ from itertools import pairwise
 
 import pytest
 
+from overspill.backends.base import Demand, Share
 from overspill.backends.eci.rates import Bucket, Budget, Rates, budget_of
 
 pytestmark = pytest.mark.looptime
 
 
-def bucket(rate=20.0, burst=100.0, share=lambda: 1.0) -> Bucket:
-    return Bucket(Budget(rate, burst), share=share, clock=asyncio.get_running_loop().time)
+def bucket(rate=20.0, burst=100.0) -> Bucket:
+    return Bucket(Budget(rate, burst), clock=asyncio.get_running_loop().time)
 
 
 async def takes(of: Bucket, count: int) -> list[float]:
@@ -36,9 +37,26 @@ async def test_a_burst_then_the_rate():
 
 
 async def test_a_share_of_the_budget():
-    times = await takes(bucket(share=lambda: 0.25), 50)
+    part = bucket()
+    part.allow(rate=0.5, burst=0.25)
+    times = await takes(part, 50)
     assert sum(at < 0.01 for at in times) == 25
-    assert times[-1] == pytest.approx(5.0, abs=0.1)
+    assert times[-1] == pytest.approx(2.5, abs=0.1)
+
+
+async def test_the_smallest_share_lets_one_call_through_at_a_time():
+    small = bucket(rate=8.0, burst=50.0)
+    small.allow(rate=0.01, burst=0.01)
+    assert await takes(small, 2) == [0.0, pytest.approx(12.5, abs=0.1)]
+
+
+async def test_a_share_that_grows_gives_no_second_burst():
+    part = bucket()
+    part.allow(rate=0.25, burst=0.25)
+    part.allow(rate=1.0, burst=1.0)
+    times = await takes(part, 45)
+    assert sum(at < 0.01 for at in times) == 25
+    assert times[-1] == pytest.approx(1.0, abs=0.1)
 
 
 async def test_the_queue_tells_how_long_it_takes():
@@ -79,10 +97,18 @@ async def test_first_come_first_served():
     assert all(a < b for a, b in pairwise(order))
 
 
-async def test_share_can_be_set_later():
+async def test_a_share_is_by_demand_for_the_budgets_that_it_names():
     rates = Rates({"create": Budget(10, 10)}, clock=asyncio.get_running_loop().time)
-    rates.share = lambda: 0.5
+    rates.share = Share(fair=0.25, rates={"create": 0.5})
     assert rates["create"].rate == 5
+    assert rates["status"].rate == pytest.approx(10_000 / 60 / 4)
+
+
+async def test_demand_is_what_waits_and_what_was_made():
+    rates = Rates({"create": Budget(10, 10)}, clock=asyncio.get_running_loop().time)
+    assert rates.demand("create", queued=0) == Demand(waiting=0, made=0, eta=0.0)
+    await takes(rates["create"], 10)
+    assert rates.demand("create", queued=4) == Demand(waiting=4, made=10, eta=pytest.approx(0.5))
 
 
 def test_actions_have_budgets():

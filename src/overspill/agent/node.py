@@ -46,11 +46,9 @@ class VirtualNode:
         self._clock = clock
         self._health = Health(ready=False, since=clock(), started=clock(), message="agent is starting")
 
-    async def register(self) -> str:
-        """Create the Node, or adopt and repair the one that is there; returns its uid."""
-        found = await self._create_or_get()
-        await self._repair(found)
-        return found.metadata.uid
+    async def register(self) -> None:
+        """Create the Node, or adopt and repair the one that is there."""
+        await self._repair(await self._create_or_get())
 
     async def run(self) -> None:
         """Tell the status and repair drift until cancelled."""

@@ -45,8 +45,8 @@ PERMISSIONS = (
     Permission(resources.NODES, ("patch",), "tell the node's conditions and capacity", subresource="status"),
     Permission(
         resources.LEASES,
-        ("create", "get", "patch", "update"),
-        "the node's heartbeat, and the proof that no other agent is this node",
+        ("create", "get", "list", "patch", "update"),
+        "the node's heartbeat, and the proof that no other agent is this node; what others ask of a shared quota",
         namespace="kube-node-lease",
     ),
     Permission(

@@ -17,9 +17,10 @@ from msgspec import Struct
 from overspill.agent.admission import Admission
 from overspill.agent.node import VirtualNode
 from overspill.agent.pods import Pods
+from overspill.agent.sharing import Sharing
 from overspill.agent.sources import Sources
 from overspill.agent.spec import NodeFacts
-from overspill.backends.base import Backend
+from overspill.backends.base import Backend, Metered
 from overspill.backends.registry import backend_factory
 from overspill.errors import Misconfigured, NotFound, Retry
 from overspill.kube.client import Client
@@ -81,11 +82,16 @@ async def run_agent(settings: AgentSettings) -> None:
         kube_system = await client.get(NAMESPACES, "kube-system", kind=_Named)
         cluster = kube_system.metadata.uid
         backend = factory(cluster=cluster, node=name, options=settings.backend_options)
-        lease = NodeLease(heart, name, holder=f"{socket.gethostname()}/{os.getpid()}")
+        # A pod's uid tells it from another one of the same name; elsewhere the process does.
+        holder = f"{socket.gethostname()}/{settings.pod_uid or os.getpid()}"
+        lease = NodeLease(heart, name, holder=holder)
+        sharing = Sharing(client, lease, backend) if isinstance(backend, Metered) else None
         await lease.acquire()
+        if sharing is not None:
+            await sharing.read()
         await stack.enter_async_context(backend)
         agent = await _assemble(client, settings, backend, lease, cluster)
-        await agent.run()
+        await agent.run(sharing)
 
 
 async def _assemble(
@@ -167,9 +173,9 @@ class Agent:
         self._backend_listed = asyncio.Event()
         self._backend_trouble = ""
 
-    async def run(self) -> None:
+    async def run(self, sharing: Sharing | None) -> None:
         """Run every part until cancelled."""
-        self._lease.owner_uid = await self._node.register()
+        await self._node.register()
         host, _, port = self._settings.health_address.rpartition(":")
         checks = {
             "watch": self._watch_trouble,
@@ -178,6 +184,8 @@ class Agent:
         }
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._lease.run(), name="lease")
+            if sharing is not None:
+                tasks.create_task(sharing.run(), name="quota share")
             tasks.create_task(self._events.run(), name="events")
             tasks.create_task(self._writer.run(), name="status writer")
             tasks.create_task(self._follow_apiserver(), name="pod watch")

@@ -18,7 +18,17 @@ from msgspec import Struct
 from overspill.model.observation import Observation, Sighting
 from overspill.model.work import Identity, Volume, WorkSpec
 
-__all__ = ["Backend", "Capabilities", "ContainerUsage", "LogOptions", "PodUsage", "Process"]
+__all__ = [
+    "Backend",
+    "Capabilities",
+    "ContainerUsage",
+    "Demand",
+    "LogOptions",
+    "Metered",
+    "PodUsage",
+    "Process",
+    "Share",
+]
 
 
 class Capabilities(Struct, frozen=True):
@@ -177,3 +187,46 @@ class Backend(Protocol):
 
     async def health(self) -> None:
         """Return when the backend answers; raises `Retry` or `Misconfigured` with the reason if not."""
+
+
+class Demand(Struct, frozen=True):
+    """What one budget of calls is asked for.
+
+    Attributes:
+        waiting: calls that wait for their turn now.
+        made: calls that were made since the start.
+        eta: seconds until a call would be made that came now.
+    """
+
+    waiting: int
+    made: int
+    eta: float
+
+
+class Share(Struct, frozen=True):
+    """The part of an account's quotas that one agent may use; 1 is all of them.
+
+    Attributes:
+        fair: of every burst, and of the rate of budgets that are not in `rates`.
+        rates: by budget, of its calls per second.
+    """
+
+    fair: float = 1.0
+    rates: Mapping[str, float] = {}
+
+
+@runtime_checkable
+class Metered(Protocol):
+    """What a backend is besides if its calls count against quotas that the agents of a cluster share.
+
+    Attributes:
+        quota: names the quotas; agents of the same name share them. Must be a label's value.
+        share: set by the agent, at any time.
+    """
+
+    name: str
+    quota: str
+    share: Share
+
+    def demand(self) -> Mapping[str, Demand]:
+        """Of the budgets that are worth sharing by demand; always the same ones."""

@@ -12,7 +12,7 @@ import os
 import random
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,7 +25,7 @@ from overspill.errors import Conflict, Misconfigured, NotFound, OverspillError, 
 from overspill.kube.client import MERGE, Client
 from overspill.kube.resources import LEASES
 
-__all__ = ["NodeLease"]
+__all__ = ["NodeLease", "live_leases"]
 
 log = structlog.get_logger(__name__)
 
@@ -37,6 +37,8 @@ TRY_AGAIN_AFTER = 2.0
 RENEW_TIMEOUT = 5.0
 RELEASE_TIMEOUT = 2.0
 ACQUIRE_TRIES = 5
+# Longer than between two renewals.
+SILENCE = 15.0
 
 
 class Held(Misconfigured):
@@ -44,6 +46,7 @@ class Held(Misconfigured):
 
 
 class _Meta(Struct, rename="camel"):
+    name: str = ""
     resource_version: str = ""
     annotations: dict[str, str] = {}
 
@@ -61,26 +64,47 @@ class _Lease(Struct):
     def holder(self) -> str:
         return self.metadata.annotations.get(names.HOLDER_ANNOTATION, "")
 
+    def lives(self, now: float) -> bool:
+        """Whether somebody holds it who has renewed it in time."""
+        return bool(self.holder) and now - _seconds(self.spec.renew_time) < self.spec.lease_duration_seconds
+
+
+async def live_leases(
+    client: Client, *, label_selector: str, clock: Callable[[], float] = time.time
+) -> dict[str, Mapping[str, str]]:
+    """Node -> annotations of the Lease of every agent that lives, of those with these labels."""
+    found = await client.list(LEASES, namespace=NAMESPACE, label_selector=label_selector, kind=_Lease)
+    now = clock()
+    return {each.metadata.name: each.metadata.annotations for each in found if each.lives(now)}
+
 
 class NodeLease:
     """One node's Lease.
 
     Attributes:
+        node: name of the node, and of its Lease.
         owner_uid: uid of the Node object, once it is known; the Lease is deleted with it.
+        labels: of the Lease.
+        annotate: asked at every renewal for annotations; nobody else may write them (docs/decisions/0007).
+        renewals: how often it was written.
     """
 
     def __init__(
         self, client: Client, node: str, *, holder: str, clock: Callable[[], float] = time.time
     ) -> None:
-        """`holder` names this agent, as host/pid or by any word that a restarted one shares; `clock` tells Unix time."""
+        """`holder` is host/uid of the agent's pod, which a restarted container shares, or host/pid; `clock` tells Unix time."""
         self._client = client
-        self._node = node
+        self.node = node
         self._holder = holder
         self._clock = clock
         self._renewed = time.monotonic()
         self._version = ""
+        self._silent = ("", "")  # a holder that is known not to live, and its last renewTime
         self._sent: deque[str] = deque(maxlen=10)  # the latest renewTimes, whether or not they arrived
         self.owner_uid = ""
+        self.labels: Mapping[str, str] = {}
+        self.annotate: Callable[[], Mapping[str, str]] = dict
+        self.renewals = 0
 
     @property
     def age(self) -> float:
@@ -99,8 +123,35 @@ class NodeLease:
                 await self._take()
             except Conflict:
                 continue
+            except Held:
+                if not await self._predecessor_is_silent():
+                    raise
+                continue
             return
-        raise Retry(f"lease {NAMESPACE}/{self._node} changes faster than it can be taken")
+        raise Retry(f"lease {NAMESPACE}/{self.node} changes faster than it can be taken")
+
+    async def _predecessor_is_silent(self) -> bool:
+        """Whether the holder was a pod of our name that is gone, as when it was killed and is made anew.
+
+        It might as well be a pod of another StatefulSet of the same name. That one renews the Lease meanwhile.
+        """
+        before = await self._read()
+        if not _of_one_name(before.holder, self._holder):
+            return False
+        log.info(
+            "waiting whether the pod that held the lease still lives", node=self.node, holder=before.holder
+        )
+        await asyncio.sleep(SILENCE)
+        after = await self._read()
+        self._silent = before.holder, before.spec.renew_time
+        return not after.holder or self._silent == (after.holder, after.spec.renew_time)
+
+    async def _read(self) -> _Lease:
+        """As it stands; nobody's if it is not there."""
+        try:
+            return await self._client.get(LEASES, self.node, namespace=NAMESPACE, kind=_Lease)
+        except NotFound:
+            return _Lease()
 
     async def run(self) -> None:
         """Renew until cancelled, then let go of it, so that a successor need not wait.
@@ -125,7 +176,7 @@ class NodeLease:
             raise
         except (OverspillError, TimeoutError) as error:
             why = str(error) or "no answer in time"
-            log.warning("lease not renewed", node=self._node, error=why, age=round(self.age))
+            log.warning("lease not renewed", node=self.node, error=why, age=round(self.age))
             return False
         return True
 
@@ -138,7 +189,7 @@ class NodeLease:
 
     async def _take(self) -> None:
         try:
-            found = await self._client.get(LEASES, self._node, namespace=NAMESPACE, kind=_Lease)
+            found = await self._client.get(LEASES, self.node, namespace=NAMESPACE, kind=_Lease)
         except NotFound:
             await self._create()
             return
@@ -146,18 +197,18 @@ class NodeLease:
         await self._update(found.metadata.resource_version)
 
     def _check(self, found: _Lease) -> None:
-        age = self._clock() - _seconds(found.spec.renew_time)
-        if not found.holder or age >= found.spec.lease_duration_seconds:
+        if not found.lives(self._clock()) or (found.holder, found.spec.renew_time) == self._silent:
             return
         if found.holder == self._holder:
             # Ours from before a restart, or a write whose reply was lost. Any other means a twin.
             if self._version and found.spec.renew_time not in self._sent:
                 raise Held(
-                    f"node {self._node} is served by two agents that both call themselves {self._holder}"
+                    f"node {self.node} is served by two agents that both call themselves {self._holder}"
                 )
         elif _may_live(found.holder, self._holder):
+            age = self._clock() - _seconds(found.spec.renew_time)
             raise Held(
-                f"node {self._node} is served by another agent, {found.holder}, which renewed its lease"
+                f"node {self.node} is served by another agent, {found.holder}, which renewed its lease"
                 f" {age:.0f} s ago: stop that one, or give this one another --node-name"
             )
 
@@ -168,18 +219,19 @@ class NodeLease:
     async def _update(self, version: str) -> None:
         body = self._body(version=version)
         self._note(
-            await self._client.update(LEASES, self._node, body, namespace=NAMESPACE, kind=_Lease, retry=False)
+            await self._client.update(LEASES, self.node, body, namespace=NAMESPACE, kind=_Lease, retry=False)
         )
 
     def _note(self, written: _Lease) -> None:
         self._version = written.metadata.resource_version
         self._renewed = time.monotonic()
+        self.renewals += 1
 
     async def _release(self) -> None:
         """Take our name off, unless it is somebody else's by now; the last renewal may have been cut off."""
         with contextlib.suppress(OverspillError, TimeoutError):
             async with asyncio.timeout(RELEASE_TIMEOUT):
-                found = await self._client.get(LEASES, self._node, namespace=NAMESPACE, kind=_Lease)
+                found = await self._client.get(LEASES, self.node, namespace=NAMESPACE, kind=_Lease)
                 if found.holder != self._holder or found.spec.renew_time not in self._sent:
                     return
                 version = found.metadata.resource_version
@@ -190,28 +242,30 @@ class NodeLease:
                     "spec": {"renewTime": _micro_time(self._clock())},
                 }
                 await self._client.patch(
-                    LEASES, self._node, patch, namespace=NAMESPACE, content_type=MERGE, retry=False
+                    LEASES, self.node, patch, namespace=NAMESPACE, content_type=MERGE, retry=False
                 )
 
     def _body(self, *, version: str) -> dict[str, Any]:
         renewed = _micro_time(self._clock())
         self._sent.append(renewed)
         metadata: dict[str, Any] = {
-            "name": self._node,
+            "name": self.node,
             "namespace": NAMESPACE,
-            "annotations": {names.HOLDER_ANNOTATION: self._holder},
+            "annotations": {names.HOLDER_ANNOTATION: self._holder, **self.annotate()},
         }
+        if self.labels:
+            metadata["labels"] = self.labels
         if version:
             metadata["resourceVersion"] = version
         if self.owner_uid:
             metadata["ownerReferences"] = [
-                {"apiVersion": "v1", "kind": "Node", "name": self._node, "uid": self.owner_uid}
+                {"apiVersion": "v1", "kind": "Node", "name": self.node, "uid": self.owner_uid}
             ]
         return {
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
             "metadata": metadata,
-            "spec": {"holderIdentity": self._node, "leaseDurationSeconds": DURATION, "renewTime": renewed},
+            "spec": {"holderIdentity": self.node, "leaseDurationSeconds": DURATION, "renewTime": renewed},
         }
 
 
@@ -221,6 +275,13 @@ def _micro_time(seconds: float) -> str:
 
 def _seconds(renew_time: str) -> float:
     return datetime.fromisoformat(renew_time).timestamp() if renew_time else 0.0
+
+
+def _of_one_name(holder: str, mine: str) -> bool:
+    """Whether both are pods (host/uid) of one name."""
+    host, _, uid = holder.rpartition("/")
+    own_host, _, own = mine.rpartition("/")
+    return host == own_host and not uid.isdigit() and not own.isdigit()
 
 
 def _may_live(holder: str, mine: str) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, Self
 import structlog
 from msgspec import Struct, structs
 
-from overspill.backends.base import Capabilities, LogOptions, PodUsage, Process
+from overspill.backends.base import Capabilities, Demand, LogOptions, PodUsage, Process, Share
 from overspill.backends.eci import processes
 from overspill.backends.eci.client import Client
 from overspill.backends.eci.containerlogs import Logs, require_log
@@ -71,7 +71,7 @@ class EciBackend:
     """Container groups of one virtual node.
 
     Attributes:
-        rates: the account's budgets; whoever knows how many agents share the account sets `rates.share`.
+        quota: names what the agents of one region share. Their accounts are taken to be one, for keys do not tell.
     """
 
     name = "eci"
@@ -83,12 +83,13 @@ class EciBackend:
         self._options = read_options(options)
         self._cluster = cluster
         self._node = node
-        self.rates = Rates(self._options.budgets)
+        self.quota = f"eci.{self._options.region}"
+        self._rates = Rates(self._options.budgets)
         self._client = Client(
             endpoint=self._options.host,
             region=self._options.region,
             credentials=find_credentials(os.environ, region=self._options.region),
-            rates=self.rates,
+            rates=self._rates,
         )
         self._feed = Feed()
         self._removals = Removals(self._client)
@@ -143,6 +144,24 @@ class EciBackend:
     async def create(self, work: WorkSpec) -> None:
         """Queue a pod's group.
 
+    # --- what the account allows ---
+
+    @property
+    def share(self) -> Share:
+        """The part of the account's budgets that this agent may use."""
+        return self._rates.share
+
+    @share.setter
+    def share(self, share: Share) -> None:
+        self._rates.share = share
+
+    def demand(self) -> Mapping[str, Demand]:
+        """Groups to make and to remove."""
+        return {
+            "create": self._rates.demand("create", queued=self._creations.queued),
+            "delete": self._rates.demand("delete", queued=self._removals.queued),
+        }
+
         Raises:
             Unsupported: names the fields that ECI cannot honour.
         """
@@ -151,7 +170,7 @@ class EciBackend:
         tracked = self._groups.of_pod(uid)
         if uid in self._creations.orders or (tracked is not None and not tracked.group.deleting):
             return
-        eta = self._creations.eta
+        eta = self.demand()["create"].eta
         order = self._creations.put(work)
         wait = f"in the queue for ECI, about {eta:.0f} s" if eta > LONG_WAIT else ""
         self._tell_order(order, Waiting("ContainerCreating", wait))

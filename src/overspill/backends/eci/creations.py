@@ -85,10 +85,9 @@ class Creations:
         self.orders: dict[str, Order] = {}
 
     @property
-    def eta(self) -> float:
-        """Seconds until an order that is put now is sent."""
-        bucket = self._client.rates["create"]
-        return bucket.eta(self._queue.qsize() + bucket.waiting)
+    def queued(self) -> int:
+        """Orders that no worker has taken up yet."""
+        return self._queue.qsize()
 
     def put(self, work: WorkSpec) -> Order:
         """Queue a pod's group."""

@@ -4,6 +4,7 @@ In: the agent's backend options. Out: one frozen value. Invariant: an unknown or
 is an error that names it; keys and secrets are no options.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -50,6 +51,8 @@ class Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, ren
     def __post_init__(self) -> None:
         if not self.region or not self.v_switches:
             raise ValueError("region and vSwitchIds must not be empty")
+        if not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,48}[a-z0-9])?", self.region):
+            raise ValueError(f"region must be an id such as cn-hangzhou, not {self.region!r}")
         if min(self.create_rate, self.delete_rate) <= 0 or min(self.create_burst, self.delete_burst) < 1:
             raise ValueError("rates must be above 0, and bursts at least 1")
         if not SHORTEST_POLL <= self.poll_seconds <= LONGEST_POLL:

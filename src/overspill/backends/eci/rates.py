@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 
 from msgspec import Struct
 
+from overspill.backends.base import Demand, Share
+
 __all__ = ["DEFAULTS", "Bucket", "Budget", "Rates", "budget_of"]
 
 LOWEST = 0.05
@@ -60,26 +62,36 @@ def budget_of(action: str) -> str:
 
 
 class Bucket:
-    """One budget's tokens. First come, first served."""
+    """One budget's tokens. First come, first served.
 
-    def __init__(
-        self, budget: Budget, *, share: Callable[[], float], clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    Attributes:
+        waiting: calls that wait here.
+        made: calls that were ever let through.
+    """
+
+    def __init__(self, budget: Budget, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._budget = budget
-        self._share = share
+        self._rate, self._burst = budget.rate, budget.burst
         self._clock = clock
-        self._tokens = budget.burst * share()
+        self._tokens = budget.burst
         self._filled_at = clock()
         self._factor = 1.0
         self._halved_at = -HALVED_AT_MOST_EVERY
         self._not_before = 0.0
         self._turn = asyncio.Lock()
         self.waiting = 0
+        self.made = 0
 
     @property
     def rate(self) -> float:
         """Calls per second that are let through now."""
-        return self._budget.rate * self._share() * self._factor
+        return self._rate * self._factor
+
+    def allow(self, *, rate: float, burst: float) -> None:
+        """Use these parts of the budget from now on; one call at a time goes through however small they are."""
+        self._fill()
+        self._rate, self._burst = self._budget.rate * rate, max(self._budget.burst * burst, 1.0)
+        self._tokens = min(self._tokens, self._burst)
 
     def eta(self, ahead: int) -> float:
         """Seconds until a call gets through that has `ahead` others before it, as things stand."""
@@ -96,6 +108,7 @@ class Bucket:
                 while (pause := self.eta(0)) > 0:  # noqa: ASYNC110 - tokens come with time, not with an event
                     await asyncio.sleep(pause)
                 self._tokens -= 1
+                self.made += 1
         finally:
             self.waiting -= 1
 
@@ -113,25 +126,36 @@ class Bucket:
         now = self._clock()
         elapsed, self._filled_at = now - self._filled_at, now
         self._factor = min(self._factor + elapsed * REGROWTH_PER_SECOND, 1.0)
-        self._tokens = min(self._tokens + elapsed * self.rate, self._budget.burst * self._share())
+        self._tokens = min(self._tokens + elapsed * self.rate, self._burst)
 
 
 class Rates:
-    """The buckets of one account and region.
-
-    Attributes:
-        share: the part of the account's budget that this process may use, from above 0 to 1; whoever
-            knows how many processes there are sets it.
-    """
+    """The buckets of one account and region."""
 
     def __init__(
         self, budgets: Mapping[str, Budget] = DEFAULTS, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.share: Callable[[], float] = lambda: 1.0
+        self._share = Share()
         self._buckets = {
-            name: Bucket(budget, share=lambda: self.share(), clock=clock)  # noqa: PLW0108 - share may be replaced
-            for name, budget in {**DEFAULTS, **budgets}.items()
+            name: Bucket(budget, clock=clock) for name, budget in {**DEFAULTS, **budgets}.items()
         }
 
     def __getitem__(self, name: str) -> Bucket:
         return self._buckets[name]
+
+    @property
+    def share(self) -> Share:
+        """The part of the account's budgets that this process may use."""
+        return self._share
+
+    @share.setter
+    def share(self, share: Share) -> None:
+        self._share = share
+        for name, bucket in self._buckets.items():
+            bucket.allow(rate=share.rates.get(name, share.fair), burst=share.fair)
+
+    def demand(self, name: str, *, queued: int) -> Demand:
+        """What a budget is asked for, with `queued` calls that have not come to its bucket yet."""
+        bucket = self._buckets[name]
+        waiting = queued + bucket.waiting
+        return Demand(waiting=waiting, made=bucket.made, eta=bucket.eta(waiting))

@@ -33,6 +33,11 @@ class Removals:
         self._queue: asyncio.Queue[str] = asyncio.Queue()
         self._pending: set[str] = set()
 
+    @property
+    def queued(self) -> int:
+        """Removals that no worker has taken up yet."""
+        return self._queue.qsize()
+
     def put(self, group_id: str) -> None:
         """Queue a group's removal; once is enough."""
         if group_id not in self._pending:
