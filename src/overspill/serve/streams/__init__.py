@@ -11,11 +11,19 @@ from msgspec import Struct
 
 from overspill.backends.base import Process
 from overspill.serve.request import Request
-from overspill.serve.streams import portforward, remotecommand
-from overspill.serve.streams.forwards import SpdyForwards
+from overspill.serve.streams import portforward, remotecommand, websocketforwards, websocketsession
+from overspill.serve.streams.channels import V5
+from overspill.serve.streams.forwards import Forwards, SpdyForwards
 from overspill.serve.streams.remotecommand import wanted
-from overspill.serve.streams.session import V1, V2, V3, V4, SpdySession, Wanted
-from overspill.serve.streams.upgrade import Refusal, Upgrade, refuse, upgrade
+from overspill.serve.streams.session import V1, V2, V3, V4, Session, SpdySession, Wanted
+from overspill.serve.streams.upgrade import Refusal, is_websocket, offered, refuse, upgrade
+from overspill.serve.streams.websocketforwards import (
+    TUNNEL,
+    TunnelForwards,
+    WebSocketForwards,
+    requested_ports,
+)
+from overspill.serve.streams.websocketsession import WebSocketSession
 from overspill.serve.streams.wire import Wire, converse
 
 __all__ = ["Limits", "Wanted", "port_forward", "remote_command", "wanted"]
@@ -55,10 +63,11 @@ async def remote_command(
     client. Raises nothing but cancellation.
     """
     wire = Wire(reader, writer, idle=limits.idle)
-    agreed = await _agree(request, wire, spdy=SPDY_COMMAND, websocket=())
-    if agreed is None:
+    try:
+        session = _session(request, wire, wanted, limits)
+    except Refusal as refusal:
+        await _refused(wire, refusal)
         return
-    session = SpdySession(wire, wanted, protocol=agreed.protocol, creation=limits.creation)
     attach = request.path.startswith("/attach/")
     work = remotecommand.run(session, wanted, start=start, attach=attach)
     await converse(session, work, about=request.path)
@@ -79,22 +88,39 @@ async def port_forward(
     "pod NAME, uid UID". Raises nothing but cancellation.
     """
     wire = Wire(reader, writer, idle=limits.idle)
-    agreed = await _agree(request, wire, spdy=SPDY_FORWARD, websocket=())
-    if agreed is None:
+    try:
+        forwards = _forwards(request, wire, limits)
+    except Refusal as refusal:
+        await _refused(wire, refusal)
         return
-    forwards = SpdyForwards(wire, creation=limits.creation)
     await converse(forwards, portforward.run(forwards, connect=connect, target=target), about=request.path)
 
 
-async def _agree(
-    request: Request, wire: Wire, *, spdy: tuple[str, ...], websocket: tuple[str, ...]
-) -> Upgrade | None:
-    """Answer the upgrade; None when it was refused and the connection is closed."""
-    try:
-        agreed = upgrade(request, spdy=spdy, websocket=websocket)
-    except Refusal as refusal:
-        wire.push(refuse(refusal))
-        await wire.close()
-        return None
+def _session(request: Request, wire: Wire, wanted: Wanted, limits: Limits) -> Session:
+    """Agree on how a command's streams are carried, and say so."""
+    newest = (V5,) if limits.websocket_v5 else ()
+    agreed = upgrade(request, spdy=SPDY_COMMAND, websocket=(*newest, *websocketsession.PROTOCOLS))
     wire.push(agreed.answer)
-    return agreed
+    if is_websocket(request):
+        return WebSocketSession(wire, wanted, protocol=agreed.protocol)
+    return SpdySession(wire, wanted, protocol=agreed.protocol, creation=limits.creation)
+
+
+def _forwards(request: Request, wire: Wire, limits: Limits) -> Forwards:
+    """Agree on how forwarded connections are carried, and say so."""
+    newest = (TUNNEL,) if limits.websocket_v5 else ()
+    by_channels = is_websocket(request) and not set(newest) & set(offered(request, "sec-websocket-protocol"))
+    ports = requested_ports(request) if by_channels else []
+    agreed = upgrade(
+        request, spdy=SPDY_FORWARD, websocket=websocketforwards.PROTOCOLS if by_channels else newest
+    )
+    wire.push(agreed.answer)
+    if by_channels:
+        return WebSocketForwards(wire, ports, protocol=agreed.protocol)
+    kind = TunnelForwards if is_websocket(request) else SpdyForwards
+    return kind(wire, creation=limits.creation)
+
+
+async def _refused(wire: Wire, refusal: Refusal) -> None:
+    wire.push(refuse(refusal))
+    await wire.close()
