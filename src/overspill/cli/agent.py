@@ -1,18 +1,17 @@
 """`overspill agent`: one process, one virtual node.
 
-In: flags, environment, a settings file. Out: exit code 0 after a signal, 1 with one clear line otherwise.
-The flags are made from `AgentSettings`, so that there is one list of settings.
+In: flags, environment, a settings file. Out: the process of `overspill.agent`, with the same id, or one clear
+line about what is wrong with the settings. The flags are made from `AgentSettings`: there is one list.
 """
 
 import inspect
+import os
+import sys
 from typing import Annotated, Any, get_origin
 
+import msgspec
 import typer
 
-from overspill.agent.run import run_agent
-from overspill.cli.signals import run_until_signalled
-from overspill.errors import OverspillError
-from overspill.logs import configure
 from overspill.settings import AgentSettings, SettingInfo, load_agent_settings, setting_infos
 
 __all__ = ["agent"]
@@ -34,26 +33,13 @@ def _flag(info: SettingInfo) -> inspect.Parameter:
     )
 
 
-def _run(config: str | None = None, **flags: Any) -> None:
-    settings = load_agent_settings(config, flags=flags)
-    configure(settings.log_level, settings.log_format)
-    run_until_signalled(_agent(settings))
-
-
-async def _agent(settings: AgentSettings) -> None:
-    try:
-        await run_agent(settings)
-    except ExceptionGroup as group:
-        # Of what ended the agent's tasks, the first that is ours tells a person what to do.
-        ours = group.subgroup(OverspillError)
-        if ours is None:
-            raise
-        raise _first(ours) from None
-
-
-def _first(group: BaseExceptionGroup[Exception]) -> Exception:
-    error = group.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+def _become(settings: AgentSettings) -> None:
+    """Go on as the agent; its settings stand in memory, since the list of processes is everybody's to read."""
+    file = os.memfd_create("overspill-agent-settings", 0)  # 0: outlives exec
+    os.write(file, msgspec.json.encode(settings))
+    os.lseek(file, 0, os.SEEK_SET)
+    command = [sys.executable, "-m", "overspill.agent", str(file), settings.node_name]
+    os.execv(sys.executable, command)  # noqa: S606 - ourselves
 
 
 def _command() -> Any:
@@ -72,7 +58,9 @@ def _command() -> Any:
 
         Settings come from the file, then OVERSPILL_* variables, then flags; the later wins.
         """
-        _run(**values)
+        settings = load_agent_settings(values.pop("config"), flags=values)
+        settings.require_node_name()
+        _become(settings)
 
     agent.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # read by typer
     agent.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

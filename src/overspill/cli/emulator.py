@@ -17,7 +17,6 @@ from rich.console import Console
 from rich.table import Table
 
 from overspill import logs
-from overspill.cli.signals import run_until_signalled
 from overspill.emulator.auth import AccessKey
 from overspill.emulator.bill import total
 from overspill.emulator.cloud import Timings
@@ -30,6 +29,7 @@ from overspill.emulator.run import serve as run_emulator
 from overspill.emulator.stock import parse_limits
 from overspill.emulator.store import read_bill
 from overspill.errors import Misconfigured
+from overspill.process import run_until_signalled
 
 __all__ = ["app"]
 

@@ -6,14 +6,13 @@ stdout, talk and errors to stderr. Invariant: a command's module is imported whe
 """
 
 import importlib
-import sys
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
 import overspill
-from overspill.errors import NotFound, OverspillError
+from overspill.process import ending_well
 
 __all__ = ["COMMANDS", "main"]
 
@@ -107,14 +106,7 @@ def _root(
 
 def main() -> None:
     """Run a command and leave with its exit code."""
-    try:
-        app()
-    except OverspillError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(3 if isinstance(error, NotFound) else 1)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+    ending_well(app)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,63 @@
+"""How a process of ours runs and ends.
+
+In: what it is to do. Out: an exit code: 0 ok, 1 failure, 3 not found or not ready, 130 interrupted, and on
+failure one clear line on stderr. Invariant: SIGTERM and SIGINT are a cancellation that is waited for.
+"""
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from overspill.errors import NotFound, OverspillError
+
+__all__ = ["ending_well", "run_until_signalled"]
+
+
+def ending_well(main: Callable[[], Any]) -> None:
+    """Call `main`; an error of ours ends the process with its words and its exit code."""
+    try:
+        main()
+    except OverspillError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(3 if isinstance(error, NotFound) else 1)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        sys.exit(130)
+
+
+def run_until_signalled(main: Coroutine[Any, Any, None]) -> None:
+    """Run it on uvloop where that is installed: 10 to 20 % less CPU at a steady pace.
+
+    Raises:
+        OverspillError: of what ended its tasks, the first that is ours: it tells a person what to do.
+    """
+    with contextlib.suppress(asyncio.CancelledError):
+        try:
+            import uvloop  # noqa: PLC0415 - an optional extra
+        except ImportError:
+            asyncio.run(_cancelled_by_signals(main))
+        else:
+            uvloop.run(_cancelled_by_signals(main))
+
+
+async def _cancelled_by_signals(main: Coroutine[Any, Any, None]) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)
+    try:
+        await main
+    except ExceptionGroup as group:
+        ours = group.subgroup(OverspillError)
+        if ours is None:
+            raise
+        raise _first(ours) from None
+
+
+def _first(group: BaseExceptionGroup[Exception]) -> Exception:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
