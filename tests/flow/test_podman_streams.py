@@ -206,3 +206,22 @@ async def test_usage_of_what_runs(stage: Stage):
     assert all(used.memory_bytes > 0 and used.cpu_seconds > 0 for used in usage.containers)
     started = {c.name: c.state.started_at for c in seen.containers}
     assert {used.name: used.started_at for used in usage.containers} == started
+
+
+async def test_page_cache_is_not_memory_in_use(stage: Stage):
+    work = pod(shell("dd if=/dev/zero of=/cached bs=1M count=64; echo done; " + SLEEP))
+    await stage.backend.create(work)
+    await stage.witness.running(work)
+    await first_output(stage.backend, work)
+    (usage,) = await stage.backend.usage()
+    assert usage.containers[0].memory_bytes < 32 << 20
+
+
+async def test_one_container_that_has_just_gone_hides_no_other(stage: Stage):
+    work = pod(shell(SLEEP))
+    await stage.backend.create(work)
+    await stage.witness.running(work)
+    (supervisor,) = stage.backend._node.supervisors()
+    (run,) = supervisor.pod.seen.live
+    stats = await stage.backend._podman.stats([run.id, "f" * 64])
+    assert run.id in {stat.container_id for stat in stats}

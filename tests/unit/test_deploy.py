@@ -10,6 +10,7 @@ import yaml
 import overspill
 from overspill import names
 from overspill.agent.permissions import PERMISSIONS
+from overspill.backends.podman.usage import CGROUPS
 from overspill.kube import resources
 from overspill.settings import AgentSettings, load_agent_settings
 
@@ -152,4 +153,5 @@ def test_podman_overlay_mounts_what_its_settings_name():
     mounts = {mount["name"]: mount["mountPath"] for mount in spec["containers"][0]["volumeMounts"]}
     volumes = {volume["name"]: volume["hostPath"]["path"] for volume in spec["volumes"]}
     assert mounts == volumes
-    assert set(mounts.values()) == {str(pathlib.Path(options["socket"]).parent), options["data_dir"]}
+    seen = {str(pathlib.Path(options["socket"]).parent), options["data_dir"], str(CGROUPS)}
+    assert set(mounts.values()) == seen

@@ -303,9 +303,12 @@ class Podman:
             )
 
     async def stats(self, containers: Sequence[str]) -> tuple[Stats, ...]:
-        """What running containers use now."""
+        """What these containers use now, as far as they run; perhaps others too."""
         query = [("stream", "false"), *(("containers", container) for container in containers)]
         report = await self.client.get("/containers/stats", StatsReport, query=query)
+        if report.stats is None and containers:
+            # One that is just gone is an error for all that were named; unnamed ones are passed over.
+            return await self.stats(())
         return report.stats or ()
 
     # --- processes ---
