@@ -31,17 +31,16 @@ from overspill.model.work import (
     Dns,
     EmptyDir,
     EnvVar,
-    ExecAction,
     File,
     Files,
     HostAlias,
     Identity,
     Mount,
     Nfs,
-    Probe,
     RegistryCredential,
     Resources,
     SecurityContext,
+    TcpSocketAction,
     WorkSpec,
 )
 
@@ -248,11 +247,11 @@ def test_only_fields_are_claimed_that_backends_may_claim():
 @pytest.mark.parametrize(
     ("refused", "field"),
     [
-        (work(Container("a", "i", liveness=Probe(ExecAction(("x",))))), "spec.containers[0].livenessProbe"),
         (
-            work(init_containers=(Container("a", "i", pre_stop=ExecAction(("x",))),)),
-            "spec.initContainers[0].lifecycle.preStop",
+            work(init_containers=(Container("a", "i", pre_stop=TcpSocketAction(1)),)),
+            "spec.initContainers[0].lifecycle.preStop.tcpSocket",
         ),
+        (work(Container("a", "i", stop_signal="SIGNOT")), "spec.containers[0].lifecycle.stopSignal"),
         (work(volumes={"n": Nfs("server", "/path")}), "spec.volumes[n]"),
         (work(share_process_namespace=True), "spec.shareProcessNamespace"),
     ],

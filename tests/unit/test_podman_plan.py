@@ -16,12 +16,10 @@ from overspill.backends.podman.plan import (
     StartSandbox,
     StopSandbox,
     Wait,
-    completed,
-    next_delay,
     next_step,
-    restart_at,
 )
 from overspill.backends.podman.seen import Deletion, Eviction, PulledImage, Run, Sandbox, Seen, Trouble
+from overspill.backends.podman.turns import completed, next_delay, restart_at
 from overspill.model.observation import Running, Terminated, Waiting
 from overspill.model.work import Container, Identity, WorkSpec
 

@@ -139,9 +139,10 @@ def test_a_containers_security_context_goes_before_the_pods(of_pod, own, merged)
 @pytest.mark.parametrize(
     ("container", "field"),
     [
-        ({"livenessProbe": {"grpc": {"port": 1}}}, "livenessProbe"),
+        ({"livenessProbe": {"newThing": {"port": 1}}}, "livenessProbe"),
         ({"readinessProbe": {"tcpSocket": {"port": "nowhere"}}}, "readinessProbe"),
-        ({"lifecycle": {"preStop": {"sleep": {"seconds": 1}}}}, "lifecycle.preStop"),
+        ({"lifecycle": {"preStop": {"newThing": {"seconds": 1}}}}, "lifecycle.preStop"),
+        ({"restartPolicyRules": [{"action": "RestartAllContainers"}]}, "restartPolicyRules[0].action"),
         (
             {
                 "env": [{"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}],

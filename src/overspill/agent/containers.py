@@ -4,8 +4,10 @@ In: a container as the API has it. Out: a container as a backend gets it. Pure. 
 that `model/fields.py` lets a backend honour is handed on here.
 """
 
+from typing import Literal
+
 from overspill.agent.env import Environment, environment
-from overspill.agent.handlers import hook, probe
+from overspill.agent.handlers import hook, probe, restart_rules
 from overspill.agent.scope import Problem, Scope
 from overspill.errors import Unsupported
 from overspill.model import pods
@@ -41,8 +43,12 @@ def container(declared: pods.Container, scope: Scope) -> Container:
         tty=declared.tty,
         liveness=probe(declared.liveness_probe, declared, "livenessProbe"),
         readiness=probe(declared.readiness_probe, declared, "readinessProbe"),
+        startup=probe(declared.startup_probe, declared, "startupProbe"),
         post_start=hook(declared.lifecycle.post_start, declared, "lifecycle.postStart"),
         pre_stop=hook(declared.lifecycle.pre_stop, declared, "lifecycle.preStop"),
+        stop_signal=declared.lifecycle.stop_signal,
+        restart_policy=declared.restart_policy,
+        restart_rules=restart_rules(declared) if declared.restart_policy_rules else (),
         termination_message_path=declared.termination_message_path,
         termination_message_policy=declared.termination_message_policy,
     )
@@ -52,9 +58,8 @@ def _mount(mount: pods.VolumeMount, declared: pods.Container, made: Environment,
     sub_path = mount.sub_path
     if mount.sub_path_expr:
         sub_path = made.expanded_whole(mount.sub_path_expr) or ""
-        if not sub_path:
-            message = f"missing value for {mount.sub_path_expr!r}"
-            scope.problems.append(Problem("environment", declared.name, message))
+        if complaint := _sub_path_complaint(mount, sub_path):
+            scope.problems.append(Problem("environment", declared.name, complaint))
         elif "\0" in sub_path:
             field = "volumeMounts.subPathExpr"
             raise Unsupported(
@@ -62,6 +67,24 @@ def _mount(mount: pods.VolumeMount, declared: pods.Container, made: Environment,
                 fields=(field,),
             )
     return Mount(mount.name, mount.mount_path, mount.read_only, sub_path, mount.mount_propagation)
+
+
+def _sub_path_complaint(mount: pods.VolumeMount, sub_path: str) -> str:
+    """Why the expression of a mount's subPath leads nowhere, in the kubelet's words; "" if it leads somewhere."""
+    if not sub_path:
+        return f"missing value for {mount.sub_path_expr!r}"
+    if sub_path.startswith("/"):
+        return f"error SubPath `{sub_path}` must not be an absolute path"
+    if ".." in sub_path.split("/"):
+        return f"unable to provision SubPath `{sub_path}`: must not contain '..'"
+    return ""
+
+
+def _seccomp(kind: str) -> Literal["RuntimeDefault", "Unconfined"]:
+    if kind == "Localhost":
+        field = "securityContext.seccompProfile.type"
+        raise Unsupported(f"{field}: a virtual node has no profiles of its own", fields=(field,))
+    return "Unconfined" if kind == "Unconfined" else "RuntimeDefault"
 
 
 def _resources(declared: pods.ResourceRequirements) -> Resources:
@@ -87,10 +110,14 @@ def _count(quantity: str | int | None) -> int | None:
 def _security(own: pods.SecurityContext, of_pod: pods.SecurityContext) -> SecurityContext:
     """A container's settings go before the pod's, field by field."""
     non_root = of_pod.run_as_non_root if own.run_as_non_root is None else own.run_as_non_root
+    seccomp = own.seccomp_profile or of_pod.seccomp_profile
     return SecurityContext(
         run_as_user=of_pod.run_as_user if own.run_as_user is None else own.run_as_user,
         run_as_group=of_pod.run_as_group if own.run_as_group is None else own.run_as_group,
         run_as_non_root=bool(non_root),
         read_only_root_filesystem=own.read_only_root_filesystem,
         add_capabilities=own.capabilities.add,
+        drop_capabilities=own.capabilities.drop,
+        no_new_privileges=not own.allow_privilege_escalation,
+        seccomp=None if seccomp is None else _seccomp(seccomp.type),
     )

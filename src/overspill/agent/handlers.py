@@ -8,7 +8,7 @@ Source: https://kubernetes.io/docs/concepts/configuration/liveness-readiness-sta
 from overspill.errors import Unsupported
 from overspill.model import pods, work
 
-__all__ = ["hook", "probe"]
+__all__ = ["hook", "probe", "restart_rules"]
 
 
 def probe(declared: pods.Probe | None, container: pods.Container, name: str) -> work.Probe | None:
@@ -20,18 +20,43 @@ def probe(declared: pods.Probe | None, container: pods.Container, name: str) -> 
     if declared is None:
         return None
     return work.Probe(
-        handler=_handler(declared, container, name),
+        handler=_asked(declared, container, name),
         initial_delay_seconds=declared.initial_delay_seconds,
         period_seconds=declared.period_seconds,
         timeout_seconds=declared.timeout_seconds,
         success_threshold=declared.success_threshold,
         failure_threshold=declared.failure_threshold,
+        termination_grace_period_seconds=declared.termination_grace_period_seconds,
     )
 
 
-def hook(declared: pods.Handler | None, container: pods.Container, name: str) -> work.Handler | None:
+def hook(declared: pods.Hook | None, container: pods.Container, name: str) -> work.HookAction | None:
     """A hook; raises as `probe` does."""
-    return None if declared is None else _handler(declared, container, name)
+    if declared is None:
+        return None
+    return work.SleepAction(declared.sleep.seconds) if declared.sleep else _handler(declared, container, name)
+
+
+def restart_rules(container: pods.Container) -> tuple[work.RestartRule, ...]:
+    """After which exit codes a container is restarted whatever its policy says.
+
+    Raises:
+        Unsupported: more than this container is to be restarted (KEP-5532).
+    """
+    made = []
+    for index, rule in enumerate(container.restart_policy_rules):
+        if rule.action != "Restart":
+            field = f"restartPolicyRules[{index}].action"
+            why = f"container {container.name}: {field} {rule.action!r} is not honoured, only 'Restart'"
+            raise Unsupported(why, fields=(field,))
+        made.append(work.RestartRule(rule.exit_codes.operator, rule.exit_codes.values))
+    return tuple(made)
+
+
+def _asked(declared: pods.Probe, container: pods.Container, name: str) -> work.ProbeAction:
+    if declared.grpc is not None:
+        return work.GrpcAction(declared.grpc.port, declared.grpc.service or "")
+    return _handler(declared, container, name)
 
 
 def _handler(declared: pods.Handler, container: pods.Container, name: str) -> work.Handler:

@@ -29,7 +29,7 @@ from overspill.kube.resources import PODS
 from overspill.kube.watch import Batch
 from overspill.kube.write import StatusWriter
 from overspill.metrics import POD_START_SECONDS, BackendCall
-from overspill.model.observation import Gone, Observation, Sighting
+from overspill.model.observation import Gone, Happened, Observation, Sighting
 from overspill.model.pods import Pod
 from overspill.model.podstatus import (
     PodStatus,
@@ -115,6 +115,10 @@ class Pods:
         """Take in what changed at the backend."""
         for sighting in sightings:
             key = _key(sighting.identity)
+            if isinstance(sighting, Happened):
+                tell = self._events.warning if sighting.warning else self._events.normal
+                tell(_reference(key, sighting.container), sighting.reason, sighting.message)
+                continue
             memory = self._remember(key)
             memory.attempt = max(memory.attempt, sighting.identity.attempt)
             if isinstance(sighting, Gone):
@@ -141,6 +145,10 @@ class Pods:
     def phases(self) -> Counter[str]:
         """How many of the backend's pods are in each phase."""
         return Counter(phase_of(seen) for seen in self._seen.values())
+
+    def seen(self, uid: str) -> Observation | None:
+        """How a pod stands at the backend."""
+        return self._seen.get(uid)
 
     # --- what is done ---
 

@@ -1,18 +1,18 @@
 """Sightings on their way from a backend to whoever watches.
 
 In: `publish`. Out: batches. Invariant: of several observations of one pod that
-nobody has fetched yet only the newest is kept, but a `Gone` is never lost.
+nobody has fetched yet only the newest is kept, but a `Gone` is never lost, nor what `Happened`.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 
-from overspill.model.observation import Gone, Sighting
+from overspill.model.observation import Gone, Happened, Observation, Sighting
 from overspill.model.work import Identity
 
 __all__ = ["Feed"]
 
-Newest = dict[Identity, Sighting]
+Newest = dict[Identity, Observation]
 
 
 class Watcher:
@@ -20,6 +20,7 @@ class Watcher:
 
     def __init__(self) -> None:
         self.gone: list[Gone] = []
+        self.happened: list[Happened] = []
         self.newest: Newest = {}
         self.ready = asyncio.Event()
 
@@ -28,6 +29,8 @@ class Watcher:
         if isinstance(sighting, Gone):
             self.newest.pop(sighting.identity, None)
             self.gone.append(sighting)
+        elif isinstance(sighting, Happened):
+            self.happened.append(sighting)
         else:
             self.newest[sighting.identity] = sighting
         self.ready.set()
@@ -36,8 +39,9 @@ class Watcher:
         """All that has come since the last time; waits for the first."""
         await self.ready.wait()
         self.ready.clear()
-        batch = [*self.gone, *self.newest.values()]
+        batch: list[Sighting] = [*self.gone, *self.happened, *self.newest.values()]
         self.gone.clear()
+        self.happened.clear()
         self.newest.clear()
         return batch
 

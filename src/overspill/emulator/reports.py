@@ -13,7 +13,7 @@ from overspill.emulator import groups as life
 from overspill.emulator.books import Books, Entry
 from overspill.emulator.groups import Step, next_step
 from overspill.emulator.happenings import Event
-from overspill.model.observation import Gone, Observation, Sighting
+from overspill.model.observation import Gone, Happened, Observation, Sighting
 
 __all__ = ["Reports"]
 
@@ -56,8 +56,14 @@ class Reports:
             return
         if isinstance(sighting, Observation):
             self._books.change(entry, life.seen(entry.group, sighting, at=self._books.clock()))
+        elif isinstance(sighting, Happened):
+            self._books.change(entry, life.with_events(entry.group, [self._event(sighting)]))
         elif sighting.identity.attempt == entry.group.submitted:
             self._gone(entry, sighting)
+
+    def _event(self, told: Happened) -> Event:
+        kind = "Warning" if told.warning else "Normal"
+        return Event(kind, told.reason, told.message, self._books.clock())
 
     def _gone(self, entry: Entry, gone: Gone) -> None:
         if gone.last:

@@ -50,8 +50,10 @@ AGENT = (
     "automountServiceAccountToken",  # the API server's admission acts on it
     "dnsPolicy",
     "enableServiceLinks",
+    "ephemeralContainers.*",  # looked at when they are added: they must not hold up a pod that runs anew
     "hostname",
     "imagePullSecrets.*",
+    "readinessGates.*",
     "restartPolicy",
     "serviceAccount",  # deprecated twin of serviceAccountName
     "serviceAccountName",
@@ -124,7 +126,6 @@ AGENT = (
     "volumes[].secret.secretName",
 )
 
-# A probe's own terminationGracePeriodSeconds, grpc and the hook `sleep` are handed to nobody yet.
 _HANDLER = (
     "exec.command",
     "httpGet.host",
@@ -138,20 +139,30 @@ _HANDLER = (
 _PROBE = (
     *_HANDLER,
     "failureThreshold",
+    "grpc.port",
+    "grpc.service",
     "initialDelaySeconds",
     "periodSeconds",
     "successThreshold",
+    "terminationGracePeriodSeconds",
     "timeoutSeconds",
 )
+_HOOK = (*_HANDLER, "sleep", "sleep.seconds")
 BACKEND = frozenset(
     (
         "activeDeadlineSeconds",
         "dnsConfig.*",
         "hostAliases.*",
+        "securityContext.fsGroup",
+        "securityContext.fsGroupChangePolicy",  # which of a volume's files change hands: new volumes have none
         "securityContext.runAsGroup",
         "securityContext.runAsNonRoot",
         "securityContext.runAsUser",
+        "securityContext.seccompProfile.type",
+        "securityContext.supplementalGroups",
+        "securityContext.supplementalGroupsPolicy",
         "securityContext.sysctls.*",
+        "setHostnameAsFQDN",
         "shareProcessNamespace",
         "volumes[].emptyDir.medium",
         "volumes[].emptyDir.sizeLimit",
@@ -163,25 +174,33 @@ BACKEND = frozenset(
         "volumes[].nfs.readOnly",
         "volumes[].nfs.server",
         *_of_containers(
-            *(f"lifecycle.postStart.{path}" for path in _HANDLER),
-            *(f"lifecycle.preStop.{path}" for path in _HANDLER),
+            *(f"lifecycle.postStart.{path}" for path in _HOOK),
+            *(f"lifecycle.preStop.{path}" for path in _HOOK),
+            "lifecycle.stopSignal",
             *(f"livenessProbe.{path}" for path in _PROBE),
             "ports[].hostPort",
             *(f"readinessProbe.{path}" for path in _PROBE),
             "resources.limits.cpu",
             "resources.limits.memory",
             "resources.limits[nvidia.com/gpu]",
+            "restartPolicy",
+            "restartPolicyRules.*",
+            "securityContext.allowPrivilegeEscalation",
             "securityContext.capabilities.add",
+            "securityContext.capabilities.drop",
             "securityContext.readOnlyRootFilesystem",
             "securityContext.runAsGroup",
             "securityContext.runAsNonRoot",
             "securityContext.runAsUser",
+            "securityContext.seccompProfile.type",
             "stdin",
             "stdinOnce",
+            *(f"startupProbe.{path}" for path in _PROBE),
             "terminationMessagePath",
             "terminationMessagePolicy",
             "tty",
             "volumeMounts[].mountPropagation",
+            "volumeMounts[].recursiveReadOnly",  # of a volume with nothing mounted below it, any read-only mount is
             "volumeMounts[].subPath",
             "volumeMounts[].subPathExpr",
         ),

@@ -1,7 +1,8 @@
 """What a backend sees of a pod: the only input from which a pod's status is made.
 
 In: from `Backend.watch` and `Backend.list`. Out: to `agent/status`. Invariant:
-an observation is whole; none is a difference to an earlier one. Times are
+an observation is whole; none is a difference to an earlier one. What `Happened`
+is told once, and lost with whoever was told. Times are
 seconds since 1970, as `time.time()` gives them.
 """
 
@@ -12,6 +13,7 @@ from overspill.model.work import Identity
 __all__ = [
     "ContainerObservation",
     "Gone",
+    "Happened",
     "Observation",
     "Running",
     "Sighting",
@@ -54,6 +56,9 @@ class ContainerObservation(Struct, frozen=True):
     Attributes:
         restarts: how often it was started again; counts across restarts of the agent.
         will_restart: it is terminated, and the backend will start it again.
+        sidecar: an init container that runs beside the others; these alone decide how the pod ends.
+        changed_at: when a probe last changed `ready` or `started`; 0 for never.
+        stop_signal: by which it is asked to stop, where the pod says so.
     """
 
     name: str
@@ -66,6 +71,9 @@ class ContainerObservation(Struct, frozen=True):
     started: bool = False
     restarts: int = 0
     will_restart: bool = False
+    sidecar: bool = False
+    changed_at: float = 0.0
+    stop_signal: str = ""
 
 
 class Observation(Struct, frozen=True, tag="observation"):
@@ -86,6 +94,7 @@ class Observation(Struct, frozen=True, tag="observation"):
     started_at: float
     containers: tuple[ContainerObservation, ...]
     init_containers: tuple[ContainerObservation, ...] = ()
+    ephemeral_containers: tuple[ContainerObservation, ...] = ()
     ips: tuple[str, ...] = ()
     reason: str = ""
     message: str = ""
@@ -106,4 +115,19 @@ class Gone(Struct, frozen=True, tag="gone"):
     last: Observation | None = None
 
 
-Sighting = Observation | Gone
+class Happened(Struct, frozen=True, tag="happened"):
+    """Something to tell the user that no later observation shows, such as a probe's failure.
+
+    Attributes:
+        container: whom it is about, by the path of its field: `spec.containers{web}`.
+        reason: of the Event, in the kubelet's words.
+    """
+
+    identity: Identity
+    container: str
+    reason: str
+    message: str
+    warning: bool = True
+
+
+Sighting = Observation | Gone | Happened

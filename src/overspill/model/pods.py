@@ -177,9 +177,16 @@ class ResourceRequirements(Struct, frozen=True, rename="camel"):
 
 
 class Capabilities(Struct, frozen=True):
-    """Linux capabilities beside the usual ones."""
+    """Linux capabilities beside the usual ones, and those of these that are not wanted."""
 
     add: tuple[str, ...] = ()
+    drop: tuple[str, ...] = ()
+
+
+class SeccompProfile(Struct, frozen=True):
+    """Which system calls are let through."""
+
+    type: Literal["RuntimeDefault", "Unconfined", "Localhost"]
 
 
 class Sysctl(Struct, frozen=True):
@@ -190,14 +197,19 @@ class Sysctl(Struct, frozen=True):
 
 
 class SecurityContext(Struct, frozen=True, rename="camel"):
-    """Of a pod (with sysctls) or a container, as far as it is honoured."""
+    """Of a pod (with sysctls and groups) or a container, as far as it is honoured."""
 
     run_as_user: int | None = None
     run_as_group: int | None = None
     run_as_non_root: bool | None = None
     read_only_root_filesystem: bool = False
+    allow_privilege_escalation: bool = True
     capabilities: Capabilities = Capabilities()
+    seccomp_profile: SeccompProfile | None = None
     sysctls: tuple[Sysctl, ...] = ()
+    fs_group: int | None = None
+    supplemental_groups: tuple[int, ...] = ()
+    supplemental_groups_policy: Literal["Merge", "Strict"] = "Merge"
 
 
 class ExecAction(Struct, frozen=True):
@@ -230,29 +242,65 @@ class TcpSocketAction(Struct, frozen=True):
     host: str = ""
 
 
+class GrpcAction(Struct, frozen=True):
+    """Ask grpc.health.v1.Health."""
+
+    port: int
+    service: str | None = None
+
+
+class SleepAction(Struct, frozen=True):
+    """Wait."""
+
+    seconds: int = 0
+
+
 class Handler(Struct, frozen=True, rename="camel"):
-    """What a hook does; one of these is set, or one that is not honoured."""
+    """What a probe or hook does; one of these is set, or one of its own, or one that is not honoured."""
 
     exec: ExecAction | None = None
     http_get: HttpGetAction | None = None
     tcp_socket: TcpSocketAction | None = None
 
 
+class Hook(Handler, frozen=True, rename="camel"):
+    """What a hook does."""
+
+    sleep: SleepAction | None = None
+
+
 class Probe(Handler, frozen=True, rename="camel"):
     """What a probe does, and when."""
 
+    grpc: GrpcAction | None = None
     initial_delay_seconds: int = 0
     period_seconds: int = 10
     timeout_seconds: int = 1
     success_threshold: int = 1
     failure_threshold: int = 3
+    termination_grace_period_seconds: int | None = None
 
 
 class Lifecycle(Struct, frozen=True, rename="camel"):
-    """A container's hooks."""
+    """A container's hooks, and by which signal it is asked to stop."""
 
-    post_start: Handler | None = None
-    pre_stop: Handler | None = None
+    post_start: Hook | None = None
+    pre_stop: Hook | None = None
+    stop_signal: str = ""
+
+
+class ExitCodes(Struct, frozen=True):
+    """Which exit codes a rule is about."""
+
+    operator: Literal["In", "NotIn"] = "In"
+    values: tuple[int, ...] = ()
+
+
+class RestartRule(Struct, frozen=True, rename="camel"):
+    """What is done after some exit codes."""
+
+    action: str = ""
+    exit_codes: ExitCodes = ExitCodes()
 
 
 class Container(Struct, frozen=True, rename="camel"):
@@ -275,6 +323,9 @@ class Container(Struct, frozen=True, rename="camel"):
     tty: bool = False
     liveness_probe: Probe | None = None
     readiness_probe: Probe | None = None
+    startup_probe: Probe | None = None
+    restart_policy: Literal["Always", "OnFailure", "Never"] | None = None
+    restart_policy_rules: tuple[RestartRule, ...] = ()
     lifecycle: Lifecycle = Lifecycle()
     termination_message_path: str = "/dev/termination-log"
     termination_message_policy: Literal["File", "FallbackToLogsOnError"] = "File"
@@ -322,6 +373,7 @@ class PodSpec(Struct, frozen=True, rename="camel"):
     enable_service_links: bool = True
     hostname: str = ""
     subdomain: str = ""
+    set_hostname_as_fqdn: bool = msgspec.field(name="setHostnameAsFQDN", default=False)
     dns_policy: str = "ClusterFirst"
     dns_config: DnsConfig = DnsConfig()
     host_aliases: tuple[HostAliasEntry, ...] = ()

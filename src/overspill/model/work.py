@@ -20,7 +20,9 @@ __all__ = [
     "File",
     "Files",
     "FlexVolume",
+    "GrpcAction",
     "Handler",
+    "HookAction",
     "HostAlias",
     "HttpGetAction",
     "Identity",
@@ -28,9 +30,12 @@ __all__ = [
     "Nfs",
     "Port",
     "Probe",
+    "ProbeAction",
     "RegistryCredential",
     "Resources",
+    "RestartRule",
     "SecurityContext",
+    "SleepAction",
     "TcpSocketAction",
     "Volume",
     "WorkSpec",
@@ -104,13 +109,22 @@ class Resources(Struct, frozen=True):
 
 
 class SecurityContext(Struct, frozen=True):
-    """A container's, with the pod's already merged in. None leaves the image's choice."""
+    """A container's, with the pod's already merged in. None leaves the image's or the backend's choice.
+
+    Attributes:
+        add_capabilities: as Linux names them, without `CAP_`; `ALL` for all of them. So with `drop_capabilities`,
+            which go first.
+        no_new_privileges: no process may gain more than its parent had, as by a setuid program.
+    """
 
     run_as_user: int | None = None
     run_as_group: int | None = None
     run_as_non_root: bool = False
     read_only_root_filesystem: bool = False
     add_capabilities: tuple[str, ...] = ()
+    drop_capabilities: tuple[str, ...] = ()
+    no_new_privileges: bool = False
+    seccomp: Literal["RuntimeDefault", "Unconfined"] | None = None
 
 
 class ExecAction(Struct, frozen=True, tag="exec"):
@@ -136,18 +150,45 @@ class TcpSocketAction(Struct, frozen=True, tag="tcpSocket"):
     host: str = ""
 
 
+class GrpcAction(Struct, frozen=True, tag="grpc"):
+    """Ask the pod's own grpc.health.v1.Health about a service; "" is the server as a whole."""
+
+    port: int
+    service: str = ""
+
+
+class SleepAction(Struct, frozen=True, tag="sleep"):
+    """Do nothing for a while."""
+
+    seconds: int
+
+
 Handler = ExecAction | HttpGetAction | TcpSocketAction
+ProbeAction = Handler | GrpcAction
+HookAction = Handler | SleepAction
 
 
 class Probe(Struct, frozen=True):
-    """One probe of a container, with the API server's defaults filled in; times in seconds."""
+    """One probe of a container, with the API server's defaults filled in; times in seconds.
 
-    handler: Handler
+    Attributes:
+        termination_grace_period_seconds: goes before the pod's when this probe's failure ends the container.
+    """
+
+    handler: ProbeAction
     initial_delay_seconds: int = 0
     period_seconds: int = 10
     timeout_seconds: int = 1
     success_threshold: int = 1
     failure_threshold: int = 3
+    termination_grace_period_seconds: int | None = None
+
+
+class RestartRule(Struct, frozen=True):
+    """Restart after these exit codes, or after all others, whatever the restart policy says (KEP-5307)."""
+
+    operator: Literal["In", "NotIn"]
+    values: tuple[int, ...]
 
 
 class Container(Struct, frozen=True):
@@ -157,6 +198,10 @@ class Container(Struct, frozen=True):
         command: replaces the image's entrypoint; empty keeps it.
         args: replaces the image's command; empty keeps it.
         pull_policy: when to pull the image.
+        restart_policy: goes before the pod's; `Always` makes an init container a sidecar (KEP-753).
+        restart_rules: go before either; the first that fits counts.
+        stop_signal: name of the signal that asks it to stop, such as `SIGUSR1`; "" is the image's choice.
+        target: of an ephemeral container, the container whose processes it sees; "" for none.
     """
 
     name: str
@@ -175,8 +220,13 @@ class Container(Struct, frozen=True):
     tty: bool = False
     liveness: Probe | None = None
     readiness: Probe | None = None
-    post_start: Handler | None = None
-    pre_stop: Handler | None = None
+    startup: Probe | None = None
+    post_start: HookAction | None = None
+    pre_stop: HookAction | None = None
+    stop_signal: str = ""
+    restart_policy: Literal["Always", "OnFailure", "Never"] | None = None
+    restart_rules: tuple[RestartRule, ...] = ()
+    target: str = ""
     termination_message_path: str = "/dev/termination-log"
     termination_message_policy: Literal["File", "FallbackToLogsOnError"] = "File"
 
@@ -189,11 +239,16 @@ class EmptyDir(Struct, frozen=True, tag="emptyDir"):
 
 
 class File(Struct, frozen=True):
-    """One file of a volume. Its content may be a secret, so repr leaves it out."""
+    """One file of a volume. Its content may be a secret, so repr leaves it out.
+
+    Attributes:
+        owner: uid of its owner; None leaves root's.
+    """
 
     path: str
     data: bytes
     mode: int = 0o644
+    owner: int | None = None
 
     def __repr__(self) -> str:
         return f"File({self.path!r}, {len(self.data)} bytes, {self.mode:o})"
@@ -266,11 +321,17 @@ class WorkSpec(Struct, frozen=True, kw_only=True):
         volumes: by volume name; every mount's volume is in it.
         annotations: the pod's, for the settings that backends read from them.
         sysctls: names and values, as the pod's securityContext has them.
+        fs_group: the group to which the volumes belong, and of which every process is a member.
+        supplemental_groups: further groups of every process.
+        only_these_groups: what the image says of its user's groups does not count.
+        hostname_is_fqdn: the kernel's host name is `hostname.domain`.
+        ephemeral_containers: those that `Backend.add_ephemeral` was asked for so far.
     """
 
     identity: Identity
     containers: tuple[Container, ...]
     init_containers: tuple[Container, ...] = ()
+    ephemeral_containers: tuple[Container, ...] = ()
     volumes: dict[str, Volume] = {}
     restart_policy: Literal["Always", "OnFailure", "Never"] = "Always"
     termination_grace_period_seconds: int = 30
@@ -283,6 +344,10 @@ class WorkSpec(Struct, frozen=True, kw_only=True):
     annotations: dict[str, str] = {}
     share_process_namespace: bool = False
     sysctls: tuple[tuple[str, str], ...] = ()
+    fs_group: int | None = None
+    supplemental_groups: tuple[int, ...] = ()
+    only_these_groups: bool = False
+    hostname_is_fqdn: bool = False
 
     def with_address(self, address: str) -> "WorkSpec":
         """The same work with the pod's address put in wherever a value waits for it."""
@@ -302,4 +367,5 @@ class WorkSpec(Struct, frozen=True, kw_only=True):
             self,
             containers=tuple(map(fill_container, self.containers)),
             init_containers=tuple(map(fill_container, self.init_containers)),
+            ephemeral_containers=tuple(map(fill_container, self.ephemeral_containers)),
         )

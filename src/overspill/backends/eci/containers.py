@@ -14,11 +14,13 @@ from overspill.model.work import (
     Container,
     EnvVar,
     ExecAction,
-    Handler,
+    HookAction,
     HttpGetAction,
     Mount,
     Probe,
+    ProbeAction,
     SecurityContext,
+    TcpSocketAction,
 )
 
 __all__ = ["container", "init_container"]
@@ -109,15 +111,17 @@ def _probe(probe: Probe | None) -> Params | None:
     }
 
 
-def _probed(handler: Handler) -> Params:
+def _probed(handler: ProbeAction) -> Params:
     if isinstance(handler, ExecAction):
         return {"Exec": {"Command": handler.command}}
     if isinstance(handler, HttpGetAction):
         return {"HttpGet": {"Path": handler.path, "Port": handler.port, "Scheme": handler.scheme}}
-    return {"TcpSocket": {"Port": handler.port}}
+    if isinstance(handler, TcpSocketAction):
+        return {"TcpSocket": {"Port": handler.port}}
+    raise NotImplementedError  # grpc is refused before it comes to this
 
 
-def _hook(prefix: str, handler: Handler | None) -> dict[str, Any]:
+def _hook(prefix: str, handler: HookAction | None) -> dict[str, Any]:
     """Hooks are flat: `LifecyclePreStopHandlerExec.1`."""
     if handler is None:
         return {}
@@ -131,4 +135,6 @@ def _hook(prefix: str, handler: Handler | None) -> dict[str, Any]:
             f"{prefix}HttpGetScheme": handler.scheme,
             f"{prefix}HttpGetHttpHeader": [{"Name": n, "Value": v} for n, v in handler.headers],
         }
-    return {f"{prefix}TcpSocketHost": handler.host or None, f"{prefix}TcpSocketPort": handler.port}
+    if isinstance(handler, TcpSocketAction):
+        return {f"{prefix}TcpSocketHost": handler.host or None, f"{prefix}TcpSocketPort": handler.port}
+    raise NotImplementedError  # sleep is refused before it comes to this

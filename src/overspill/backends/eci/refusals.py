@@ -18,8 +18,10 @@ from overspill.model.work import (
     Container,
     Files,
     FlexVolume,
-    Handler,
+    GrpcAction,
     HttpGetAction,
+    Probe,
+    SleepAction,
     TcpSocketAction,
     WorkSpec,
 )
@@ -130,10 +132,26 @@ def _of_security(container: Container, _: WorkSpec) -> Iterator[Refusal]:
 def _of_handlers(container: Container, _: WorkSpec) -> Iterator[Refusal]:
     for name, probe in (("livenessProbe", container.liveness), ("readinessProbe", container.readiness)):
         if probe is not None:
-            yield from _of_probe(name, probe.handler)
+            yield from _of_probe(name, probe)
+    for name, hook in (("postStart", container.post_start), ("preStop", container.pre_stop)):
+        if isinstance(hook, SleepAction):
+            yield Refusal(f"lifecycle.{name}.sleep", "ECI's hooks cannot sleep")
+    for field, there in (
+        ("startupProbe", container.startup),
+        ("lifecycle.stopSignal", container.stop_signal),
+        ("restartPolicy", container.restart_policy),
+        ("restartPolicyRules", container.restart_rules),
+    ):
+        if there:
+            yield Refusal(field, "ECI has no such thing")
 
 
-def _of_probe(name: str, handler: Handler) -> Iterator[Refusal]:
+def _of_probe(name: str, probe: Probe) -> Iterator[Refusal]:
+    handler = probe.handler
+    if isinstance(handler, GrpcAction):
+        yield Refusal(f"{name}.grpc", "ECI's probes do not speak gRPC")
+    if probe.termination_grace_period_seconds is not None:
+        yield Refusal(f"{name}.terminationGracePeriodSeconds", "ECI knows the pod's only")
     if isinstance(handler, HttpGetAction) and handler.headers:
         yield Refusal(f"{name}.httpGet.httpHeaders", "ECI's probes send no headers of their own")
     if isinstance(handler, HttpGetAction) and handler.host:

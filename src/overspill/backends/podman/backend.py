@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from overspill.backends.base import Capabilities, LogOptions, PodUsage, Process
 from overspill.backends.podman.api import Podman
+from overspill.backends.podman.atomic import write_files
 from overspill.backends.podman.bodies import without_place
 from overspill.backends.podman.capabilities import CAPABILITIES, check
 from overspill.backends.podman.client import Client
@@ -25,11 +26,11 @@ from overspill.backends.podman.forward import connect
 from overspill.backends.podman.logs import pod_logs
 from overspill.backends.podman.node import Node
 from overspill.backends.podman.seen import Run
-from overspill.backends.podman.state import all_containers
 from overspill.backends.podman.streams import attach_container, exec_in_container
 from overspill.backends.podman.supervisor import Supervisor
+from overspill.backends.podman.turns import all_containers
 from overspill.backends.podman.usage import pod_usage
-from overspill.backends.podman.volumes import check_paths, write_files
+from overspill.backends.podman.volumes import check_paths
 from overspill.errors import Misconfigured, NotFound, Retry
 from overspill.model.observation import Observation, Sighting
 from overspill.model.work import Files, Identity, Volume, WorkSpec
@@ -128,9 +129,11 @@ class PodmanBackend:
         """Replace the files of volumes."""
         pod = self._found(identity).pod
         check_paths(volumes)
+        group = pod.work.fs_group if pod.work else None
         for name, volume in volumes.items():
             if isinstance(volume, Files):
-                await asyncio.to_thread(write_files, pod.folder.volume(name), volume.files)
+                with self._recording():
+                    await asyncio.to_thread(write_files, pod.folder.volume(name), volume.files, group=group)
 
     def logs(self, identity: Identity, container: str, options: LogOptions) -> AsyncIterator[bytes]:
         """A container's output."""

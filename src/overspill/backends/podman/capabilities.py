@@ -3,29 +3,74 @@
 Invariant: a path stands here only if a test of this backend shows its effect.
 """
 
+import signal
+
 from overspill.backends.base import Capabilities
-from overspill.backends.podman.volumes import check_paths
+from overspill.backends.podman.security import forbidden_sysctls
+from overspill.backends.podman.volumes import check_paths, memory_volumes
 from overspill.errors import Rejected, Unsupported
-from overspill.model.work import Container, EmptyDir, Files, WorkSpec
+from overspill.model.work import Container, EmptyDir, Files, TcpSocketAction, WorkSpec
 
 __all__ = ["CAPABILITIES", "check"]
 
 # What the agent resolves by itself is not repeated here.
+HTTP_FIELDS = ("httpGet.host", "httpGet.httpHeaders.*", "httpGet.path", "httpGet.port", "httpGet.scheme")
+PROBE_FIELDS = (
+    "exec.command",
+    "failureThreshold",
+    "grpc.port",
+    "grpc.service",
+    *HTTP_FIELDS,
+    "initialDelaySeconds",
+    "periodSeconds",
+    "successThreshold",
+    "tcpSocket.host",
+    "tcpSocket.port",
+    "terminationGracePeriodSeconds",
+    "timeoutSeconds",
+)
+HOOK_FIELDS = ("exec.command", *HTTP_FIELDS, "sleep", "sleep.seconds")
 CONTAINER_FIELDS = (
+    *(f"lifecycle.postStart.{field}" for field in HOOK_FIELDS),
+    *(f"lifecycle.preStop.{field}" for field in HOOK_FIELDS),
+    "lifecycle.stopSignal",
+    *(f"livenessProbe.{field}" for field in PROBE_FIELDS),
+    *(f"readinessProbe.{field}" for field in PROBE_FIELDS),
     "resources.limits.cpu",
     "resources.limits.memory",
+    "restartPolicy",
+    "restartPolicyRules.*",
+    "securityContext.allowPrivilegeEscalation",
+    "securityContext.capabilities.add",
+    "securityContext.capabilities.drop",
+    "securityContext.readOnlyRootFilesystem",
     "securityContext.runAsGroup",
+    "securityContext.runAsNonRoot",
     "securityContext.runAsUser",
+    "securityContext.seccompProfile.type",
+    *(f"startupProbe.{field}" for field in PROBE_FIELDS),
     "stdin",
     "stdinOnce",
     "tty",
+    "volumeMounts[].recursiveReadOnly",
+    "volumeMounts[].subPath",
+    "volumeMounts[].subPathExpr",
 )
 POD_FIELDS = (
     "activeDeadlineSeconds",
     "dnsConfig.*",
     "hostAliases.*",
+    "securityContext.fsGroup",
+    "securityContext.fsGroupChangePolicy",
     "securityContext.runAsGroup",
+    "securityContext.runAsNonRoot",
     "securityContext.runAsUser",
+    "securityContext.seccompProfile.type",
+    "securityContext.supplementalGroups",
+    "securityContext.supplementalGroupsPolicy",
+    "securityContext.sysctls.*",
+    "setHostnameAsFQDN",
+    "shareProcessNamespace",
     "volumes[].emptyDir.medium",
     "volumes[].emptyDir.sizeLimit",
 )
@@ -54,6 +99,8 @@ def check(work: WorkSpec) -> None:
             if mount.volume not in work.volumes:
                 raise Rejected(f"container {container.name!r} mounts {mount.volume!r}, which is no volume")
     check_paths(work.volumes)
+    for name in forbidden_sysctls(work):
+        raise Rejected(f'forbidden sysctl: "{name}" not allowlisted')
 
 
 def _refused(work: WorkSpec) -> list[str]:
@@ -62,35 +109,32 @@ def _refused(work: WorkSpec) -> list[str]:
         f"spec.{kind}[{index}].{field}"
         for kind, containers in kinds
         for index, container in enumerate(containers)
-        for field in _refused_of(container)
+        for field in _refused_of(container, work)
     ]
     fields += [
         f"spec.volumes[{name}]"
         for name, volume in work.volumes.items()
         if not isinstance(volume, (EmptyDir, Files))
     ]
-    if work.share_process_namespace:
-        fields.append("spec.shareProcessNamespace")
-    if work.sysctls:
-        fields.append("spec.securityContext.sysctls")
     return fields
 
 
-def _refused_of(container: Container) -> list[str]:
-    security = container.security
+def _refused_of(container: Container, work: WorkSpec) -> list[str]:
+    in_memory = memory_volumes(work)
     asked: dict[str, object] = {
-        "livenessProbe": container.liveness,
-        "readinessProbe": container.readiness,
-        "lifecycle.postStart": container.post_start,
-        "lifecycle.preStop": container.pre_stop,
+        "lifecycle.postStart.tcpSocket": isinstance(container.post_start, TcpSocketAction),
+        "lifecycle.preStop.tcpSocket": isinstance(container.pre_stop, TcpSocketAction),
+        "lifecycle.stopSignal": container.stop_signal and not hasattr(signal.Signals, container.stop_signal),
         "ports[].hostPort": any(port.host_port for port in container.ports),
         "resources.limits[gpu]": container.resources.gpus,
-        "securityContext.capabilities.add": security.add_capabilities,
-        "securityContext.readOnlyRootFilesystem": security.read_only_root_filesystem,
-        "securityContext.runAsNonRoot": security.run_as_non_root,
+        # Without a group of its own the image's user counts, and with it the image's groups.
+        "securityContext.runAsGroup (with supplementalGroupsPolicy Strict)": work.only_these_groups
+        and container.security.run_as_group is None,
         "terminationMessagePath": container.termination_message_path != "/dev/termination-log",
         "terminationMessagePolicy": container.termination_message_policy != "File",
         "volumeMounts[].mountPropagation": any(mount.propagation != "None" for mount in container.mounts),
-        "volumeMounts[].subPath": any(mount.sub_path for mount in container.mounts),
+        "volumeMounts[].subPath (of a volume in memory)": any(
+            mount.sub_path and mount.volume in in_memory for mount in container.mounts
+        ),
     }
     return [field for field, wanted in asked.items() if wanted]

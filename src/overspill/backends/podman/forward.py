@@ -17,7 +17,7 @@ from contextlib import suppress
 
 from overspill.errors import NotFound
 
-__all__ = ["Forwarded", "connect"]
+__all__ = ["Forwarded", "connect", "socket_in"]
 
 BLOCK = 64 << 10
 TIMEOUT = 10.0  # seconds
@@ -72,7 +72,7 @@ async def connect(namespace: str, address: str, port: int) -> Forwarded:
     failure: OSError | None = None
     for family, host in LOOPBACKS:
         try:
-            connection = await _in_namespace(namespace, family)
+            connection = await socket_in(namespace, family)
         except OSError:
             break  # no way in: the namespace is another machine's or another container's to see
         try:
@@ -103,7 +103,7 @@ def _plain_socket(address: str) -> socket.socket:
     return made
 
 
-async def _in_namespace(namespace: str, family: socket.AddressFamily) -> socket.socket:
+async def socket_in(namespace: str, family: socket.AddressFamily) -> socket.socket:
     """A socket of another network namespace: a socket stays in the one its thread was in when it was made."""
     future: asyncio.Future[socket.socket] = asyncio.get_running_loop().create_future()
     loop = asyncio.get_running_loop()

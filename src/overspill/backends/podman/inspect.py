@@ -53,6 +53,7 @@ def sandbox_of(pod: str, infra: ContainerInspect) -> Sandbox:
         infra=infra.id,
         running=running,
         ips=tuple(address for address in addresses if address) if running else (),
+        namespace=infra.network_settings.sandbox_key,
     )
 
 

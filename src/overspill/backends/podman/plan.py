@@ -8,40 +8,40 @@ Source: https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/
 """
 
 from collections.abc import Iterable
+from typing import Literal
 
 from msgspec import Struct
 
-from overspill.backends.podman.seen import Deletion, Eviction, Run, Seen, latest_runs
+from overspill.backends.podman.ends import Ends, ends_of, ends_of_doomed
+from overspill.backends.podman.seen import Deletion, Eviction, Run, Seen
+from overspill.backends.podman.turns import (
+    all_containers,
+    completed,
+    completed_at,
+    due_containers,
+    restart_at,
+)
 from overspill.model.work import Container, WorkSpec
 
 __all__ = [
-    "MINIMUM_GRACE",
     "CreateRun",
     "CreateSandbox",
     "Discard",
     "Pull",
     "RemoveEverything",
     "RemoveSandbox",
+    "RunHooks",
     "Signal",
     "StartRun",
     "StartSandbox",
     "Step",
     "StopSandbox",
     "Wait",
-    "completed",
     "ending",
-    "next_delay",
     "next_step",
-    "restart_at",
 ]
 
-MINIMUM_GRACE = 2.0  # seconds that every container has at least; the kubelet's minimumGracePeriodInSeconds
-BACKOFF_BASE, BACKOFF_CAP = 10.0, 300.0  # seconds
-GOOD_RUN = 600.0  # seconds after which a run counts as good, and the next end starts from no back-off
-# Seconds until a process that was started can hear a signal; before, it is lost or hits runc's own init.
-SETTLE = 0.25
 FRESH = 2.0  # seconds for which a failed pull shows as ErrImagePull; later as ImagePullBackOff
-SIGKILL = 9
 CUT_OFF = Deletion(at=0.0, grace=0.0)
 
 
@@ -95,6 +95,13 @@ class Signal(Struct, frozen=True):
     kill: bool
 
 
+class RunHooks(Struct, frozen=True):
+    """Begin the hook of each run; it goes on beside the steps."""
+
+    runs: tuple[Run, ...]
+    hook: Literal["post_start", "pre_stop"]
+
+
 class RemoveEverything(Struct, frozen=True):
     """Leave nothing of the pod."""
 
@@ -114,6 +121,7 @@ Step = (
     | CreateRun
     | StartRun
     | Discard
+    | RunHooks
     | Signal
     | RemoveEverything
     | Wait
@@ -123,47 +131,21 @@ Step = (
 def next_step(work: WorkSpec | None, seen: Seen, now: float) -> Step:
     """The step that comes next; `work` is None where only remains of a pod were found."""
     if seen.deletion:
-        return _end(seen, seen.deletion, now) or RemoveEverything()
+        return _end(work, seen, seen.deletion, now) or RemoveEverything()
     if work is None:
         return Wait() if seen.sandbox or seen.runs else RemoveEverything()
     if over := ending(work, seen, now):
-        grace = float(work.termination_grace_period_seconds)
-        return _end(seen, Deletion(over.at, grace), now) or _rest(seen)
-    if completed(work, seen):
-        return _rest(seen)
+        return _end(work, seen, Deletion(over.at, _grace(work)), now) or _rest(seen)
+    if (done_at := completed_at(work, seen)) is not None:
+        # Only sidecars and ephemeral containers can be left.
+        return _end(work, seen, Deletion(done_at, _grace(work)), now) or _rest(seen)
+    doomed = ends_of_doomed(work, seen, now)
     return (
-        _sandbox(seen, now)
+        _sandbox(work, seen, now)
+        or _act(doomed)
         or _containers(work, seen, now)
-        or Wait(_earliest([_deadline(work, seen), *_wakes(work, seen, now)]))
+        or Wait(_earliest([_deadline(work, seen), *doomed.until, *_wakes(work, seen, now)]))
     )
-
-
-def next_delay(before: float | None) -> float:
-    """The back-off that follows one of `before` seconds: 10 s, doubling to 300 s."""
-    return min(BACKOFF_CAP, max(BACKOFF_BASE, 2 * (before or 0.0)))
-
-
-def restart_at(work: WorkSpec, run: Run) -> tuple[float, float] | None:
-    """When the run after an ended one is due, and the back-off before it; None if there is to be none.
-
-    The first restart comes at once, as does one after a good run.
-    """
-    failed = run.exit_code != 0
-    init = any(container.name == run.container for container in work.init_containers)
-    if work.restart_policy == "Never" or ((init or work.restart_policy == "OnFailure") and not failed):
-        return None
-    good = run.finished_at - run.started_at >= GOOD_RUN
-    backoff = 0.0 if run.number == 0 or good else next_delay(run.backoff)
-    return run.finished_at + backoff, backoff
-
-
-def completed(work: WorkSpec, seen: Seen) -> bool:
-    """Whether nothing of the pod runs or will run again, by its own doing."""
-    latest = latest_runs(seen.runs)
-    if any(_lost(work, latest.get(init.name)) for init in work.init_containers):
-        return not seen.live
-    runs = [latest.get(container.name) for container in work.containers]
-    return all(run and run.state == "exited" and restart_at(work, run) is None for run in runs)
 
 
 def ending(work: WorkSpec, seen: Seen, now: float) -> Eviction | None:
@@ -180,9 +162,8 @@ def ending(work: WorkSpec, seen: Seen, now: float) -> Eviction | None:
     )
 
 
-def _lost(work: WorkSpec, run: Run | None) -> bool:
-    """Whether an init container failed for good."""
-    return bool(run and run.state == "exited" and run.exit_code and restart_at(work, run) is None)
+def _grace(work: WorkSpec) -> float:
+    return float(work.termination_grace_period_seconds)
 
 
 def _deadline(work: WorkSpec, seen: Seen) -> float | None:
@@ -191,26 +172,27 @@ def _deadline(work: WorkSpec, seen: Seen) -> float | None:
     return seen.taken_at + work.active_deadline_seconds
 
 
-def _end(seen: Seen, deletion: Deletion, now: float) -> Step | None:
-    """Stop, wait out the grace, kill; None once nothing runs."""
+def _end(work: WorkSpec | None, seen: Seen, deletion: Deletion, now: float) -> Step | None:
+    """Bring all that runs to its end; None once nothing runs."""
     if not seen.live:
         return None
-    kill_at = deletion.at + max(MINIMUM_GRACE, deletion.grace)
-    if now < kill_at:
-        unasked = [run for run in seen.live if run.id not in seen.signalled]
-        hearing = tuple(run for run in unasked if now >= run.started_at + SETTLE)
-        if hearing:
-            return Signal(hearing, kill=False)
-        return Wait(min([kill_at, *(run.started_at + SETTLE for run in unasked)]))
-    unkilled = tuple(run for run in seen.live if seen.signalled.get(run.id) != SIGKILL)
-    return Signal(unkilled, kill=True) if unkilled else Wait()
+    ends = ends_of(work, seen, deletion, now)
+    return _act(ends) or Wait(_earliest(ends.until))
+
+
+def _act(ends: Ends) -> Step | None:
+    if ends.hooks:
+        return RunHooks(tuple(ends.hooks), "pre_stop")
+    if ends.stops:
+        return Signal(tuple(ends.stops), kill=False)
+    return Signal(tuple(ends.kills), kill=True) if ends.kills else None
 
 
 def _rest(seen: Seen) -> Step:
     return StopSandbox() if seen.sandbox and seen.sandbox.running else Wait()
 
 
-def _sandbox(seen: Seen, now: float) -> Step | None:
+def _sandbox(work: WorkSpec, seen: Seen, now: float) -> Step | None:
     """Bring the sandbox up; None once it is."""
     trouble = seen.troubles.get("")
     if seen.sandbox and seen.sandbox.running and seen.sandbox.ips:
@@ -222,32 +204,36 @@ def _sandbox(seen: Seen, now: float) -> Step | None:
     if not seen.sandbox.infra:
         return RemoveSandbox()
     # Its network went with the infra container: what still runs is cut off, and starts again by its policy.
-    return _end(seen, CUT_OFF, now) or StartSandbox()
+    return _end(work, seen, CUT_OFF, now) or StartSandbox()
 
 
 def _containers(work: WorkSpec, seen: Seen, now: float) -> Step | None:
     """The first container's step that can be taken now; None when all have to wait."""
-    for container in _due_containers(work, seen):
+    due = due_containers(work, seen)
+    for container in due:
         step = _container(work, container, seen, now)
         if not isinstance(step, Wait):
             return step
-    old = tuple(run for name in _container_names(work) for run in seen.runs_of(name)[2:])
+    unhooked = tuple(run for container in due if (run := _unhooked(container, seen)))
+    if unhooked:
+        return RunHooks(unhooked, "post_start")
+    old = tuple(run for container in all_containers(work) for run in seen.runs_of(container.name)[2:])
     return Discard(old) if old else None
 
 
+def _unhooked(container: Container, seen: Seen) -> Run | None:
+    """The container's run, if its postStart hook is still to be begun."""
+    if container.post_start is None:
+        return None
+    run = next(iter(seen.runs_of(container.name)), None)
+    if run is None or run.state != "running" or seen.marks_of(run).post_start:
+        return None
+    return run
+
+
 def _wakes(work: WorkSpec, seen: Seen, now: float) -> list[float | None]:
-    steps = (_container(work, container, seen, now) for container in _due_containers(work, seen))
+    steps = (_container(work, container, seen, now) for container in due_containers(work, seen))
     return [step.until for step in steps if isinstance(step, Wait)]
-
-
-def _due_containers(work: WorkSpec, seen: Seen) -> tuple[Container, ...]:
-    """The init container whose turn it is, or all app containers."""
-    latest = latest_runs(seen.runs)
-    for init in work.init_containers:
-        run = latest.get(init.name)
-        if run is None or run.state != "exited" or run.exit_code:
-            return (init,)
-    return work.containers
 
 
 def _container(work: WorkSpec, container: Container, seen: Seen, now: float) -> Step:
@@ -259,7 +245,7 @@ def _container(work: WorkSpec, container: Container, seen: Seen, now: float) -> 
         return Wait()
     if latest.state == "created":
         return _after_trouble(container, seen, now) or StartRun(latest)
-    due = restart_at(work, latest)
+    due = restart_at(work, latest, doomed=bool(seen.marks_of(latest).doomed))
     if due is None:
         return Wait()
     at, backoff = due
@@ -286,10 +272,6 @@ def _after_trouble(container: Container, seen: Seen, now: float) -> Wait | None:
     if again is not None and now >= again:
         return None
     return Wait(_earliest([again, trouble.at + FRESH if now < trouble.at + FRESH else None]))
-
-
-def _container_names(work: WorkSpec) -> list[str]:
-    return [container.name for container in (*work.init_containers, *work.containers)]
 
 
 def _earliest(times: Iterable[float | None]) -> float | None:

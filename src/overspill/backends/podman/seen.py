@@ -11,7 +11,18 @@ from typing import Literal
 
 from msgspec import Struct
 
-__all__ = ["Deletion", "Eviction", "PulledImage", "Run", "Sandbox", "Seen", "Trouble", "latest_runs"]
+__all__ = [
+    "Deletion",
+    "Eviction",
+    "Hook",
+    "Marks",
+    "PulledImage",
+    "Run",
+    "Sandbox",
+    "Seen",
+    "Trouble",
+    "latest_runs",
+]
 
 
 class Run(Struct, frozen=True):
@@ -22,6 +33,7 @@ class Run(Struct, frozen=True):
         backoff: seconds that were waited before it.
         failure: why it could not be started, if so: it then counts as ended with code 128.
         stop_signal: what the image wants to be asked to stop with.
+        message: what it left to say why it ended.
     """
 
     id: str
@@ -39,6 +51,38 @@ class Run(Struct, frozen=True):
     image_id: str = ""
     address: str = ""
     failure: str = ""
+    message: str = ""
+
+
+class Hook(Struct, frozen=True, omit_defaults=True):
+    """A hook that was begun at `at`; `ended` is None while it runs."""
+
+    at: float
+    ended: float | None = None
+    failed: bool = False
+
+
+class Marks(Struct, frozen=True, omit_defaults=True):
+    """What is known of a run that Podman does not know: its hooks, and what its probes have found.
+
+    Attributes:
+        started: its startup probe has succeeded.
+        ready: its readiness probe holds.
+        changed_at: when either of them last changed.
+        doomed: why it is being stopped, before its pod is: it then counts as failed, whatever it ends with.
+        doomed_at: since when.
+    """
+
+    post_start: Hook | None = None
+    pre_stop: Hook | None = None
+    started: bool = False
+    ready: bool = False
+    changed_at: float = 0.0
+    doomed: Literal["", "Liveness", "Startup", "PostStart"] = ""
+    doomed_at: float = 0.0
+
+
+NO_MARKS = Marks()
 
 
 class Sandbox(Struct, frozen=True):
@@ -46,12 +90,14 @@ class Sandbox(Struct, frozen=True):
 
     Attributes:
         infra: id of the infra container; empty when the making of the pod was cut short.
+        namespace: path of its network namespace.
     """
 
     id: str
     infra: str = ""
     running: bool = False
     ips: tuple[str, ...] = ()
+    namespace: str = ""
 
 
 class PulledImage(Struct, frozen=True):
@@ -102,6 +148,7 @@ class Seen(Struct, frozen=True, kw_only=True):
         images: by container.
         troubles: by container; "" for the sandbox.
         signalled: the signal last sent to a run, by its id.
+        marks: of runs that have any, by their id.
     """
 
     taken_at: float
@@ -110,12 +157,17 @@ class Seen(Struct, frozen=True, kw_only=True):
     images: dict[str, PulledImage] = {}
     troubles: dict[str, Trouble] = {}
     signalled: dict[str, int] = {}
+    marks: dict[str, Marks] = {}
     deletion: Deletion | None = None
     eviction: Eviction | None = None
 
     def runs_of(self, container: str) -> list[Run]:
         """The runs of one container, newest first."""
         return sorted((run for run in self.runs if run.container == container), key=_number, reverse=True)
+
+    def marks_of(self, run: Run) -> Marks:
+        """What is known of a run beside what Podman knows."""
+        return self.marks.get(run.id, NO_MARKS)
 
     @property
     def live(self) -> list[Run]:

@@ -9,17 +9,22 @@ import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
 
+import structlog
 from msgspec import structs
 
 from overspill.backends.podman.api import ContainerInspect, Podman
 from overspill.backends.podman.folder import Folder
 from overspill.backends.podman.inspect import run_of, sandbox_of
-from overspill.backends.podman.seen import Deletion, Eviction, PulledImage, Run, Sandbox, Seen, Trouble
+from overspill.backends.podman.marks import forget_marks, has_marks, read_marks, write_marks
+from overspill.backends.podman.seen import Deletion, Eviction, Marks, PulledImage, Run, Sandbox, Seen, Trouble
 from overspill.backends.podman.tags import pod_name
+from overspill.backends.podman.turns import all_containers
 from overspill.errors import NotFound
-from overspill.model.work import Container, Identity, WorkSpec
+from overspill.model.work import Identity, WorkSpec
 
-__all__ = ["PodState", "all_containers"]
+__all__ = ["PodState"]
+
+log = structlog.get_logger(__name__)
 
 SIGKILLED = 137
 
@@ -39,6 +44,7 @@ class PodState:
         self.images: dict[str, PulledImage] = {}
         self.troubles: dict[str, Trouble] = {}
         self.signalled: dict[str, int] = {}
+        self.marks: dict[str, Marks] = {}
         self.deletion: Deletion | None = folder.deletion()
         self.eviction: Eviction | None = folder.eviction()
         self.woken = asyncio.Event()
@@ -55,6 +61,7 @@ class PodState:
             images=dict(self.images),
             troubles=dict(self.troubles),
             signalled=dict(self.signalled),
+            marks=dict(self.marks),
             deletion=self.deletion,
             eviction=self.eviction,
         )
@@ -63,6 +70,21 @@ class PodState:
         """Something happened to the pod, or to these of its containers."""
         self._stale.update(containers)
         self.woken.set()
+
+    def mark(self, run: str, marks: Marks) -> None:
+        """Remember what Podman does not know of a run."""
+        self.marks[run] = marks
+        try:
+            write_marks(self.folder, run, marks)
+        except OSError as error:  # a full disk: the agent that comes next will ask the probes again
+            log.warning("marks not written", pod=self.identity.name, error=str(error))
+        self.woken.set()
+
+    def forget(self, run: Run) -> None:
+        """A run was removed."""
+        self.runs.pop(run.id, None)
+        if self.marks.pop(run.id, None):
+            forget_marks(self.folder, run.id)
 
     def doubt(self) -> None:
         """Something may have been missed: whatever may have changed is to be looked at next time."""
@@ -111,7 +133,16 @@ class PodState:
             return
         run = run_of(found)
         if run and not self.runs.get(run.id, run).failure:
+            if run.id not in self.runs:
+                self._recall(run)
             self.runs[run.id] = self._with_oom(run)
+
+    def _recall(self, run: Run) -> None:
+        """What an earlier agent has left about a run."""
+        for container in all_containers(self.work):
+            marked = container.name == run.container and has_marks(container)
+            if marked and (marks := read_marks(self.folder, run.id, container)):
+                self.marks[run.id] = marks
 
     def _with_oom(self, run: Run) -> Run:
         """Version 1 cgroups do not tell Podman reliably of the out-of-memory killer.
@@ -123,8 +154,3 @@ class PodState:
             return run
         limited = any(c.name == run.container and c.resources.memory_limit for c in all_containers(self.work))
         return structs.replace(run, oom_killed=True) if limited else run
-
-
-def all_containers(work: WorkSpec | None) -> tuple[Container, ...]:
-    """Init containers and app containers, in that order."""
-    return (*work.init_containers, *work.containers) if work else ()

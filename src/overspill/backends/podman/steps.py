@@ -9,24 +9,27 @@ whatever it makes has a name of its own; a step that Podman refuses leaves a
 import asyncio
 from collections.abc import Awaitable
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 from msgspec import structs
 
 from overspill.backends.podman import bodies, plan, volumes
-from overspill.backends.podman.api import Podman
 from overspill.backends.podman.client import PodmanError
+from overspill.backends.podman.hooks import Hooks
+from overspill.backends.podman.host import Host
 from overspill.backends.podman.hostprocess import kill_member
-from overspill.backends.podman.pull import Puller, PullFailure
+from overspill.backends.podman.pull import PullFailure
+from overspill.backends.podman.security import ConfigError, verify_non_root
 from overspill.backends.podman.seen import Run, Sandbox, Trouble
 from overspill.backends.podman.state import PodState
+from overspill.backends.podman.subpaths import mount_sources
 from overspill.backends.podman.tags import keeper_name, pod_name, volume_name
+from overspill.backends.podman.turns import all_containers, next_delay
 from overspill.errors import Conflict, NotFound, Rejected, Retry
-from overspill.model.observation import Sighting
 from overspill.model.work import WorkSpec
 
-__all__ = ["Host", "Steps"]
+__all__ = ["Steps"]
 
 log = structlog.get_logger(__name__)
 
@@ -38,28 +41,14 @@ HALF_STARTED = "container with given ID already exists"
 SIGKILL = 9
 
 
-class Host(Protocol):
-    """What the pods of one node share."""
-
-    podman: Podman
-    puller: Puller
-    network: str
-    slots: asyncio.Semaphore
-
-    def clock(self) -> float:
-        """Seconds since 1970."""
-
-    def publish(self, sighting: Sighting) -> None:
-        """Tell the watchers."""
-
-
 class Steps:
     """The steps of one pod."""
 
-    def __init__(self, host: Host, pod: PodState) -> None:
+    def __init__(self, host: Host, pod: PodState, hooks: Hooks) -> None:
         self._host = host
         self._podman = host.podman
         self._pod = pod
+        self._hooks = hooks
         self._pulling: asyncio.Timeout | None = None
 
     def interrupt(self) -> None:
@@ -70,6 +59,8 @@ class Steps:
     async def take(self, step: plan.Step) -> None:
         """Take one step."""
         match step:
+            case plan.RunHooks(runs, hook):
+                self._hooks.begin(runs, hook)
             case plan.Signal(runs, kill):
                 await self._signal(runs, kill=kill)
             case plan.Pull():
@@ -176,7 +167,7 @@ class Steps:
             return  # interrupted: the plan has other things to do now
         except PullFailure as failure:
             before = pod.troubles.get(name)
-            delay = None if failure.final else plan.next_delay(before.delay if before else None)
+            delay = None if failure.final else next_delay(before.delay if before else None)
             pod.troubles[name] = Trouble(failure.reason, str(failure), self._host.clock(), delay)
         else:
             pod.troubles.pop(name, None)
@@ -188,7 +179,8 @@ class Steps:
         assert pod.work
         assert pod.sandbox
         work = pod.work.with_address(pod.sandbox.ips[0])
-        container = next(c for c in (*work.init_containers, *work.containers) if c.name == name)
+        container = next(c for c in all_containers(work) if c.name == name)
+        verify_non_root(work, container, pod.images[name])
         pod.folder.hosts.write_text(volumes.hosts_file(work, pod.sandbox.ips[0]))
         await self._keep_memory(work, pod.sandbox)
         body = bodies.container_body(
@@ -197,6 +189,7 @@ class Steps:
             sandbox=pod.sandbox,
             folder=pod.folder,
             image=pod.images[name],
+            sources=await asyncio.to_thread(mount_sources, pod.folder, container),
         )
         pod.notice([await self._create_container(body)])
         await pod.look(self._podman)
@@ -272,7 +265,7 @@ class Steps:
     async def _discard(self, runs: tuple[Run, ...]) -> None:
         for run in runs:
             await self._podman.remove_container(run.id)
-            self._pod.runs.pop(run.id, None)
+            self._pod.forget(run)
             self._pod.folder.log(run.container, run.number).unlink(missing_ok=True)
 
     # --- trouble ---
@@ -281,7 +274,8 @@ class Steps:
         try:
             await attempt
         except (NotFound, Rejected) as error:
-            self._note_trouble(key, reason, error)
+            wrong = isinstance(error, ConfigError)
+            self._note_trouble(key, "CreateContainerConfigError" if wrong else reason, error)
             # Whatever was taken to be there may not be: the next attempt looks for it anew.
             self._pod.images.pop(key, None)
             await self._pod.find_sandbox(self._podman)

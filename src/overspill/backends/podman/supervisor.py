@@ -12,10 +12,14 @@ from contextlib import suppress
 import structlog
 
 from overspill.backends.podman import plan
+from overspill.backends.podman.hooks import Hooks
+from overspill.backends.podman.host import Host
 from overspill.backends.podman.observe import observe
+from overspill.backends.podman.prober import Prober
 from overspill.backends.podman.seen import Deletion, Eviction
 from overspill.backends.podman.state import PodState
-from overspill.backends.podman.steps import Host, Steps
+from overspill.backends.podman.steps import Steps
+from overspill.backends.podman.turns import completed
 from overspill.errors import OverspillError
 from overspill.model.observation import Gone, Observation
 
@@ -33,7 +37,9 @@ class Supervisor:
     def __init__(self, host: Host, pod: PodState) -> None:
         self.pod = pod
         self._host = host
-        self._steps = Steps(host, pod)
+        self._hooks = Hooks(host, pod)
+        self._prober = Prober(host, pod, self._probed)
+        self._steps = Steps(host, pod, self._hooks)
         self._published: Observation | None = None
 
     def observation(self) -> Observation:
@@ -54,7 +60,7 @@ class Supervisor:
     def evict(self, reason: str, message: str) -> None:
         """Give the pod up, unless it is at its end already."""
         pod = self.pod
-        if pod.work is None or pod.deletion or pod.eviction or plan.completed(pod.work, pod.seen):
+        if pod.work is None or pod.deletion or pod.eviction or completed(pod.work, pod.seen):
             return
         pod.eviction = Eviction(self._host.clock(), reason, message)
         pod.folder.write_eviction(pod.eviction)
@@ -63,19 +69,28 @@ class Supervisor:
 
     async def run(self) -> None:
         """Supervise until nothing of the pod is left."""
+        async with asyncio.TaskGroup() as group:  # probes and hooks go on beside the steps
+            self._hooks.group = group
+            await self._supervise(group)
+            self._hooks.leave()
+            self._prober.leave()
+
+    async def _supervise(self, group: asyncio.TaskGroup) -> None:
         while True:
             self.pod.woken.clear()
             try:
-                if await self._turn():
+                if await self._turn(group):
                     return
             except (OverspillError, OSError) as error:
                 log.warning("pod step failed", pod=self.pod.identity.name, error=str(error))
                 self.pod.doubt()
                 await self._sleep(PAUSE)
 
-    async def _turn(self) -> bool:
+    async def _turn(self, group: asyncio.TaskGroup) -> bool:
         """One look and one step; True when the pod is gone."""
         await self.pod.look(self._host.podman)
+        self._hooks.attend()
+        self._prober.attend(group)
         now = self._host.clock()
         step = plan.next_step(self.pod.work, self.pod.seen, now)
         self._publish()
@@ -87,6 +102,12 @@ class Supervisor:
             return False
         self._host.publish(Gone(self.pod.identity, self._published))
         return True
+
+    def _probed(self) -> None:
+        """A probe has changed something, perhaps in the middle of a long step: say so at once."""
+        self._publish()
+        if any(marks.doomed for marks in self.pod.marks.values()):
+            self._steps.interrupt()
 
     def _publish(self) -> None:
         observation = self.observation()

@@ -172,6 +172,9 @@ def _unplayed(container: Container) -> Sequence[str]:
     asked = (
         ("livenessProbe", container.liveness),
         ("readinessProbe", container.readiness),
+        ("startupProbe", container.startup),
+        ("restartPolicy", container.restart_policy),
+        ("restartPolicyRules", container.restart_rules),
         ("lifecycle.postStart", container.post_start),
         ("lifecycle.preStop", container.pre_stop),
         ("resources.limits[nvidia.com/gpu]", container.resources.gpus),
