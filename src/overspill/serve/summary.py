@@ -6,6 +6,7 @@ that cannot tell; a 0 would be a lie.
 """
 
 from datetime import UTC, datetime
+from functools import lru_cache
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -113,4 +114,10 @@ def _nano(value: float) -> int:
 
 def _time(seconds: float) -> str:
     """RFC 3339 in whole seconds, as metav1.Time is written."""
-    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return _moment(int(seconds))
+
+
+@lru_cache(maxsize=1024)
+def _moment(seconds: int) -> str:
+    """One sample has the same time for most of its pods."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

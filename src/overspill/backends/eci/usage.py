@@ -62,35 +62,39 @@ class Usage:
 
     async def _sample(self) -> int:
         running = {each.group.id: each for each in self._groups if each.status == "Running"}
-        calls = 0
-        for some in chunks(running, IDS_PER_CALL):
-            calls += 1
-            asked = {"ContainerGroupIds": msgspec.json.encode(some).decode(), "MetricType": "summary"}
-            try:
-                answer = await self._client.call("DescribeMultiContainerGroupMetric", asked, MetricAnswer)
-            except OverspillError as error:
-                log.warning("no metrics of container groups", groups=len(some), error=str(error))
-                continue
-            for data in answer.monitor_datas:
-                if data.container_group_id in running:
-                    self._keep(running[data.container_group_id], data)
+        batches = list(chunks(running, IDS_PER_CALL))
+        try:
+            for ids in batches:
+                for data in await self._ask(ids):
+                    if data.container_group_id in running:
+                        self._keep(running[data.container_group_id], data)
+        except OverspillError as error:
+            # The samples that there are keep their times, by which their readers know them for old.
+            log.warning("no metrics of container groups; asked again later", error=str(error))
         self._samples = {
             group_id: self._samples[group_id] for group_id in running if group_id in self._samples
         }
-        return calls
+        return len(batches)
+
+    async def _ask(self, ids: Sequence[str]) -> Sequence[MonitorData]:
+        asked = {"ContainerGroupIds": msgspec.json.encode(ids).decode(), "MetricType": "summary"}
+        answer = await self._client.call("DescribeMultiContainerGroupMetric", asked, MetricAnswer)
+        return answer.monitor_datas
 
     def _keep(self, tracked: Tracked, data: MonitorData) -> None:
         if not data.records:
             return
         record = data.records[-1]
+        sampled_at = at(record.timestamp) or time.time()
+        # A container that began after the sample has taken the place of the one that the sample is of.
         started = {
             each.name: each.state.started_at
             for each in tracked.seen.containers
-            if isinstance(each.state, Running)
+            if isinstance(each.state, Running) and each.state.started_at <= sampled_at
         }
         self._samples[data.container_group_id] = PodUsage(
             identity=tracked.group.identity,
-            sampled_at=at(record.timestamp) or time.time(),
+            sampled_at=sampled_at,
             containers=tuple(
                 ContainerUsage(
                     name=each.name,
