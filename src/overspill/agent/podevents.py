@@ -24,6 +24,10 @@ WARNINGS = {
 }
 
 
+# Why a pod as a whole waits, beside what its containers say.
+POD_WARNINGS = {"FailedCreatePodSandBox"}
+
+
 class Told(Struct, frozen=True):
     """One Event; `field_path` names the container it is about."""
 
@@ -38,6 +42,7 @@ def changes(before: Observation | None, after: Observation) -> Iterator[Told]:
     for field, now, earlier in (
         ("initContainers", after.init_containers, before.init_containers if before else ()),
         ("containers", after.containers, before.containers if before else ()),
+        ("ephemeralContainers", after.ephemeral_containers, before.ephemeral_containers if before else ()),
     ):
         known = {container.name: container for container in earlier}
         for container in now:
@@ -46,6 +51,8 @@ def changes(before: Observation | None, after: Observation) -> Iterator[Told]:
             )
     if after.failed and not (before and before.failed):
         yield Told(warning=True, reason=after.reason or "Failed", message=after.message)
+    elif after.reason in POD_WARNINGS and not (before and before.message == after.message):
+        yield Told(warning=True, reason=after.reason, message=after.message)
 
 
 def _of_container(

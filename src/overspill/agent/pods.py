@@ -29,6 +29,7 @@ from overspill.kube.resources import PODS
 from overspill.kube.watch import Batch
 from overspill.kube.write import StatusWriter
 from overspill.metrics import POD_START_SECONDS, BackendCall
+from overspill.model.gates import readiness_gates
 from overspill.model.observation import Gone, Happened, Observation, Sighting
 from overspill.model.pods import Pod
 from overspill.model.podstatus import (
@@ -242,7 +243,7 @@ class Pods:
         """Hand the status to the writer; a pod on its way out gets its last words in `_finalize`."""
         if pod.metadata.deletion_timestamp is not None or pod.ended:
             return
-        status = to_pod_status(seen, host_ip=self._node.ip)
+        status = to_pod_status(seen, host_ip=self._node.ip, gates=readiness_gates(pod))
         self._writer.put(key, encode(status), annotations=seen.annotations)
         if status.phase == "Running" and pod.status.phase != "Running":
             self._started.observe(max(self._clock() - seconds(pod.metadata.creation_timestamp), 0.0))

@@ -69,10 +69,20 @@ class Meta(Struct, gc=False, rename="camel"):
 
 
 class PodHeadStatus(Struct, frozen=True, gc=False, rename="camel"):
-    """What is read back of a pod's status: enough to know whether it has ended, and when it began."""
+    """What is read back of a pod's status: enough to know whether it has ended, and when it began.
+
+    Attributes:
+        conditions: still encoded; kept of pods with readiness gates only, of these never empty.
+    """
 
     phase: str = ""
     start_time: str | None = None
+    conditions: Raw = Raw(b"")
+
+    def kept(self, *, gated: bool) -> "PodHeadStatus":
+        """The same with bytes of its own."""
+        conditions = (Raw(bytes(self.conditions) or b"[]")) if gated else Raw(b"")
+        return PodHeadStatus(self.phase, self.start_time, conditions)
 
 
 class Pod(Struct, gc=False):
@@ -90,6 +100,7 @@ class Pod(Struct, gc=False):
         meta.annotations = meta.annotations.copy()
         meta.owner_references = meta.owner_references.copy()
         self.spec = self.spec.copy()
+        self.status = self.status.kept(gated=b'"readinessGates"' in bytes(self.spec))
         return self
 
     def decoded_spec(self) -> "PodSpec":

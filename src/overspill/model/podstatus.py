@@ -13,13 +13,14 @@ from datetime import UTC, datetime
 from typing import Literal
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType, structs
 
 from overspill.model.observation import ContainerObservation, Observation, Running, State, Terminated, Waiting
 from overspill.model.work import Identity
 
 __all__ = [
     "Condition",
+    "Gate",
     "PodStatus",
     "encode",
     "phase_of",
@@ -95,6 +96,21 @@ class ContainerStatus(Struct, frozen=True, rename="camel"):
     image: str
     image_id: str = msgspec.field(name="imageID")
     container_id: str | UnsetType = msgspec.field(name="containerID", default=UNSET)
+    stop_signal: str | UnsetType = UNSET
+
+
+class Gate(Struct, frozen=True):
+    """A readiness gate of a pod: a condition that others set, and that has to be True for the pod to be Ready.
+
+    Attributes:
+        status: of that condition, None while nobody has set it.
+        since: when it last changed, seconds since 1970.
+    Source: https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-readiness-gate
+    """
+
+    type: str
+    status: str | None = None
+    since: float = 0.0
 
 
 class Address(Struct, frozen=True):
@@ -120,6 +136,7 @@ class PodStatus(Struct, frozen=True, rename="camel"):
     conditions: tuple[Condition, ...]
     container_statuses: tuple[ContainerStatus, ...]
     init_container_statuses: tuple[ContainerStatus, ...] | UnsetType = UNSET
+    ephemeral_container_statuses: tuple[ContainerStatus, ...] | UnsetType = UNSET
     host_ip: str | UnsetType = msgspec.field(name="hostIP", default=UNSET)
     host_ips: tuple[Address, ...] | UnsetType = msgspec.field(name="hostIPs", default=UNSET)
     pod_ip: str | UnsetType = msgspec.field(name="podIP", default=UNSET)
@@ -144,30 +161,32 @@ def seconds(text: str) -> float:
 
 
 def phase_of(seen: Observation) -> Phase:
-    """The phase, by the kubelet's rules."""
-    if seen.failed or any(_lost(init) for init in seen.init_containers):
+    """The phase, by the kubelet's rules; sidecars put off an end, but have no say in what it is."""
+    sidecars = [init for init in seen.init_containers if init.sidecar]
+    running = any(isinstance(sidecar.state, Running) for sidecar in sidecars)
+    if seen.failed or (any(map(_lost, seen.init_containers)) and not running):
         return "Failed"
-    if any(not _completed(init) for init in seen.init_containers):
+    if not _initialized(seen):
         return "Pending"
     states = [container.state for container in seen.containers]
     if all(isinstance(state, Terminated) for state in states) and not any(
         c.will_restart for c in seen.containers
     ):
         clean = all(isinstance(state, Terminated) and state.exit_code == 0 for state in states)
-        return "Succeeded" if clean else "Failed"
-    never_started = any(isinstance(c.state, Waiting) and c.last_state is None for c in seen.containers)
-    return "Pending" if never_started else "Running"
+        return "Running" if running else "Succeeded" if clean else "Failed"
+    return "Pending" if any(map(_never_started, seen.containers)) else "Running"
 
 
-def to_pod_status(seen: Observation, *, host_ip: str) -> PodStatus:
-    """The status that follows from an observation."""
+def to_pod_status(seen: Observation, *, host_ip: str, gates: tuple[Gate, ...] = ()) -> PodStatus:
+    """The status that follows from an observation, and from what others say of the pod."""
     phase = phase_of(seen)
     return PodStatus(
         phase=phase,
         start_time=timestamp(seen.started_at),
-        conditions=_conditions(seen, phase),
+        conditions=_conditions(seen, phase, gates),
         container_statuses=tuple(map(_container_status, seen.containers)),
         init_container_statuses=tuple(map(_container_status, seen.init_containers)) or UNSET,
+        ephemeral_container_statuses=tuple(map(_container_status, seen.ephemeral_containers)) or UNSET,
         host_ip=host_ip,
         host_ips=(REPLACE_LIST, Address(host_ip)),
         pod_ip=seen.ips[0] if seen.ips else UNSET,
@@ -203,29 +222,37 @@ def refused_status(*, since: float, reason: str, message: str) -> PodStatus:
     )
 
 
+def _never_started(container: ContainerObservation) -> bool:
+    return isinstance(container.state, Waiting) and container.last_state is None
+
+
+def _initialized(seen: Observation) -> bool:
+    """Whether the init containers have done their part; once an app container has begun, sidecars have."""
+    begun = not all(map(_never_started, seen.containers))
+    return all((begun or init.started) if init.sidecar else _completed(init) for init in seen.init_containers)
+
+
 def _completed(init: ContainerObservation) -> bool:
     return isinstance(init.state, Terminated) and init.state.exit_code == 0
 
 
 def _lost(init: ContainerObservation) -> bool:
-    return isinstance(init.state, Terminated) and init.state.exit_code != 0 and not init.will_restart
+    ended = isinstance(init.state, Terminated) and init.state.exit_code != 0
+    return ended and not init.will_restart and not init.sidecar
 
 
-def _conditions(seen: Observation, phase: Phase) -> tuple[Condition, ...]:
+def _conditions(seen: Observation, phase: Phase, gates: tuple[Gate, ...]) -> tuple[Condition, ...]:
     started = seen.started_at
-    initialized_at = max([started, *(_finished(init) for init in seen.init_containers)])
-    initialized = all(map(_completed, seen.init_containers))
-    ready = bool(seen.containers) and all(c.ready for c in seen.containers) and phase == "Running"
-    changed_at = max([initialized_at, *(_since(c.state) for c in seen.containers)])
-    if ready:
-        reason, message = "", ""
-    elif phase == "Succeeded":
-        reason, message = "PodCompleted", ""
-    elif phase == "Failed":
-        reason, message = "PodFailed", ""
-    else:
-        unready = " ".join(c.name for c in seen.containers if not c.ready)
-        reason, message = "ContainersNotReady", f"containers with unready status: [{unready}]"
+    initialized_at = max([started, *(_finished(init) for init in seen.init_containers if not init.sidecar)])
+    initialized = _initialized(seen)
+    # Sidecars count for Ready, the other init containers do not.
+    asked = [*(init for init in seen.init_containers if init.sidecar), *seen.containers]
+    changed_at = max([initialized_at, *(_since(c) for c in asked)])
+    unready = [c.name for c in asked if not c.ready]
+    reason, message = _unready(phase, unready) if unready or phase != "Running" else ("", "")
+    containers_ready = _condition(
+        "ContainersReady", on=not reason, at=changed_at, reason=reason, message=message
+    )
     return (
         _condition("PodReadyToStartContainers", on=bool(seen.ips), at=started),
         _condition("Initialized", on=initialized, at=initialized_at)
@@ -237,10 +264,39 @@ def _conditions(seen: Observation, phase: Phase) -> tuple[Condition, ...]:
             reason="ContainersNotInitialized",
             message=_uninitialized(seen),
         ),
-        _condition("ContainersReady", on=ready, at=changed_at, reason=reason, message=message),
-        _condition("Ready", on=ready, at=changed_at, reason=reason, message=message),
+        containers_ready,
+        _ready(containers_ready, changed_at, gates),
         *_provisioned(seen),
     )
+
+
+def _unready(phase: Phase, unready: list[str]) -> tuple[str, str]:
+    """Reason and message of a pod that is not ready."""
+    if phase == "Succeeded":
+        return "PodCompleted", ""
+    if phase == "Failed":
+        return "PodFailed", ""
+    return "ContainersNotReady", f"containers with unready status: [{' '.join(unready)}]"
+
+
+def _ready(containers: Condition, changed_at: float, gates: tuple[Gate, ...]) -> Condition:
+    """Ready: the containers are, and every readiness gate is open."""
+    if gates and containers.status == "True":
+        changed_at = max(changed_at, *(gate.since for gate in gates))
+        closed = [_closed(gate) for gate in gates if gate.status != "True"]
+        if closed:
+            message = ", ".join(closed)
+            return _condition(
+                "Ready", on=False, at=changed_at, reason="ReadinessGatesNotReady", message=message
+            )
+        return _condition("Ready", on=True, at=changed_at)
+    return structs.replace(containers, type="Ready")
+
+
+def _closed(gate: Gate) -> str:
+    if gate.status is None:
+        return f'corresponding condition of pod readiness gate "{gate.type}" does not exist.'
+    return f'the status of pod readiness gate "{gate.type}" is not "True", but {gate.status}'
 
 
 def _provisioned(seen: Observation) -> tuple[Condition, ...]:
@@ -260,7 +316,9 @@ def _condition(kind: str, *, on: bool, at: float, reason: str = "", message: str
 
 
 def _uninitialized(seen: Observation) -> str:
-    names = " ".join(init.name for init in seen.init_containers if not _completed(init))
+    names = " ".join(
+        init.name for init in seen.init_containers if not (init.started if init.sidecar else _completed(init))
+    )
     return f"containers with incomplete status: [{names}]"
 
 
@@ -268,9 +326,11 @@ def _finished(container: ContainerObservation) -> float:
     return container.state.finished_at if isinstance(container.state, Terminated) else 0.0
 
 
-def _since(state: State) -> float:
+def _since(container: ContainerObservation) -> float:
+    """When a container last changed in a way that its readiness depends on."""
+    state = container.state
     if isinstance(state, Running):
-        return state.started_at
+        return max(state.started_at, container.changed_at)
     return state.finished_at if isinstance(state, Terminated) else 0.0
 
 
@@ -285,6 +345,7 @@ def _container_status(seen: ContainerObservation) -> ContainerStatus:
         image=seen.image,
         image_id=seen.image_id,
         container_id=seen.container_id or UNSET,
+        stop_signal=seen.stop_signal or UNSET,
     )
 
 
