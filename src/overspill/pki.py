@@ -1,6 +1,6 @@
-"""Certificate authorities, certificates and signing keys of the local cluster.
+"""Certificate authorities, certificates, requests for them, and signing keys.
 
-In: names, addresses, validity. Out: PEM as `KeyPair`. Pure but for randomness and the clock.
+In: names, addresses, validity. Out: PEM as `KeyPair` or `KeyRequest`. Pure but for randomness and the clock.
 Invariant: a private key never shows in a repr; every leaf says what it may be used for.
 """
 
@@ -14,7 +14,17 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from msgspec import Struct
 
-__all__ = ["KeyPair", "days_left", "issue", "new_authority", "new_signing_key", "subject_names"]
+__all__ = [
+    "KeyPair",
+    "KeyRequest",
+    "days_left",
+    "expires_at",
+    "issue",
+    "new_authority",
+    "new_request",
+    "new_signing_key",
+    "subject_names",
+]
 
 AUTHORITY_DAYS = 3650
 LEAF_DAYS = 365
@@ -30,6 +40,17 @@ class KeyPair(Struct, frozen=True):
 
     def __repr__(self) -> str:
         return "KeyPair(…)"
+
+
+class KeyRequest(Struct, frozen=True):
+    """A private key, a request for its certificate, and one that it signed itself, as PEM."""
+
+    key: bytes
+    request: bytes
+    self_signed: bytes
+
+    def __repr__(self) -> str:
+        return "KeyRequest(…)"
 
 
 def new_authority(common_name: str) -> KeyPair:
@@ -73,6 +94,26 @@ def issue(
     return KeyPair(_pem(builder.sign(issuer_key, hashes.SHA256())), _key_pem(key))
 
 
+def new_request(*, common_name: str, organizations: Iterable[str], hosts: Iterable[str]) -> KeyRequest:
+    """A key for a server that is reached by `hosts`."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = _name(common_name, organizations)
+    names = x509.SubjectAlternativeName([_host(host) for host in hosts])
+    request = x509.CertificateSigningRequestBuilder().subject_name(name).add_extension(names, critical=False)
+    certificate = (
+        _builder(name, name, key.public_key(), days=LEAF_DAYS)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(authority=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(names, critical=False)
+    )
+    return KeyRequest(
+        key=_key_pem(key),
+        request=request.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM),
+        self_signed=_pem(certificate.sign(key, hashes.SHA256())),
+    )
+
+
 def new_signing_key() -> KeyPair:
     """A key for service-account tokens: public half as `certificate`."""
     key = ec.generate_private_key(ec.SECP256R1())
@@ -86,6 +127,11 @@ def days_left(certificate: bytes, *, now: dt.datetime | None = None) -> float:
     """Days until a PEM certificate expires; negative when it has."""
     end = x509.load_pem_x509_certificate(certificate).not_valid_after_utc
     return (end - (now or dt.datetime.now(dt.UTC))) / dt.timedelta(days=1)
+
+
+def expires_at(certificate: bytes) -> float:
+    """When a PEM certificate expires, in seconds since 1970."""
+    return x509.load_pem_x509_certificate(certificate).not_valid_after_utc.timestamp()
 
 
 def subject_names(certificate: bytes) -> set[str]:

@@ -68,6 +68,30 @@ class AgentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     health_address: Annotated[
         str, _about("Serving", "host:port of /livez, /readyz and /metrics; port 0 takes a free one.")
     ] = "127.0.0.1:10256"
+    kubelet_address: Annotated[
+        str,
+        _about(
+            "Serving", "host:port of the kubelet API, for kubectl and scrapers; port 0 takes a free one."
+        ),
+    ] = "0.0.0.0:10250"
+    kubelet_certificate: Annotated[
+        Literal["csr", "self-signed", "files"],
+        _about(
+            "Serving", "Who vouches for the kubelet API: the cluster, once approved; nobody; or two files."
+        ),
+    ] = "csr"
+    kubelet_certificate_file: Annotated[
+        str, _about("Serving", "PEM file of the certificate, with kubeletCertificate files.")
+    ] = ""
+    kubelet_key_file: Annotated[
+        str, _about("Serving", "PEM file of its private key, with kubeletCertificate files.")
+    ] = ""
+    kubelet_websockets: Annotated[
+        bool,
+        _about(
+            "Serving", "Take kubectl's WebSockets as they are, and declare it; else the apiserver translates."
+        ),
+    ] = False
     workers: Annotated[int, _about("Work", "Pods reconciled at the same time."), Meta(ge=1)] = 8
     status_writers: Annotated[
         int, _about("Work", "Status writes in flight at the same time."), Meta(ge=1)
@@ -81,9 +105,15 @@ class AgentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         for field in ("cpu", "memory", "ephemeral_storage"):
             if parse_quantity(getattr(self, field)) < 0:
                 raise ValueError(f"{field} must not be negative")
-        host, _, port = self.health_address.rpartition(":")
-        if not host or not port.isdigit():
-            raise ValueError(f"healthAddress must be host:port, not {self.health_address!r}")
+        for key, address in (("healthAddress", self.health_address), ("kubeletAddress", self.kubelet_address)):
+            host, _, port = address.rpartition(":")
+            if not host or not port.isdigit() or int(port) > 0xFFFF:
+                raise ValueError(f"{key} must be host:port, not {address!r}")
+        files = (self.kubelet_certificate_file, self.kubelet_key_file)
+        if any(files) if self.kubelet_certificate != "files" else not all(files):
+            raise ValueError(
+                "kubeletCertificateFile and kubeletKeyFile go with kubeletCertificate files, and it with both"
+            )
 
     def require_node_name(self) -> str:
         """The node's name, checked.

@@ -153,7 +153,7 @@ KILLED = (
     {"etcd"},
     {"kube-apiserver"},
     {"containerd", "podman"},
-    {"kubelet", "kube-proxy", "coredns", "kube-controller-manager", "kube-scheduler"},
+    {"kubelet", "kube-proxy", "coredns", "kube-controller-manager", "kube-scheduler", "approver"},
 )
 
 

@@ -57,6 +57,18 @@ def test_roles_grant_what_the_code_declares_and_no_more():
     assert rules("Role") == table(of_kind(BASE / "rbac.yaml", "Role")["metadata"]["namespace"])
 
 
+def test_the_one_configmap_of_kube_system_is_read_by_the_clusters_own_role():
+    (needed,) = [permission for permission in PERMISSIONS if permission.namespace == "kube-system"]
+    assert needed.names == ("extension-apiserver-authentication",)
+    (binding,) = [
+        document
+        for document in documents(BASE / "rbac.yaml")
+        if document["kind"] == "RoleBinding" and document["metadata"]["namespace"] == "kube-system"
+    ]
+    assert binding["roleRef"]["name"] == "extension-apiserver-authentication-reader"
+    assert [subject["name"] for subject in binding["subjects"]] == ["virtual-node-eci"]
+
+
 VERBS = {name: (name,) for name in ("create", "delete", "get", "list", "patch", "update")}
 VERBS["Watch"] = ("list", "watch")
 
@@ -91,7 +103,8 @@ def keyword(call, name):
 
 
 def test_table_is_what_the_source_calls():
-    modules = [*(ROOT / "src/overspill/agent").glob("*.py"), *(ROOT / "src/overspill/kube").glob("*.py")]
+    folders = [ROOT / "src/overspill" / name for name in ("agent", "kube", "serve/kubelet")]
+    modules = [module for folder in folders for module in folder.glob("*.py")]
     found = {call for module in modules for call in called(module)}
     declared = {
         (permission.resource.plural, permission.subresource, verb)
@@ -113,11 +126,16 @@ def test_environment_names_settings():
     assert (settings.node_name, settings.node_ip, settings.pod_uid) == ("x", "x", "x")
 
 
-def test_health_port_is_the_one_the_agents_listen_on():
+def test_ports_are_those_the_agents_listen_on():
     settings = msgspec.convert(yaml.safe_load((BASE / "agent.yaml").read_text()), AgentSettings, strict=False)
-    port = int(settings.health_address.rpartition(":")[2])
+    port, kubelet = (
+        int(address.rpartition(":")[2]) for address in (settings.health_address, settings.kubelet_address)
+    )
     container = pod_spec()["containers"][0]
-    assert container["ports"] == [{"name": "health", "containerPort": port}]
+    assert container["ports"] == [
+        {"name": "health", "containerPort": port},
+        {"name": "kubelet", "containerPort": kubelet},
+    ]
     assert of_kind(BASE / "statefulset.yaml", "Service")["spec"]["ports"][0]["port"] == port
 
 

@@ -64,5 +64,17 @@ PERMISSIONS = (
         "tokens bound to a pod, for its projected volume",
         subresource="token",
     ),
+    Permission(
+        resources.CONFIGMAPS,
+        ("get", "list", "watch"),
+        "whose client certificates count at the kubelet API; by the role extension-apiserver-authentication-reader",
+        namespace="kube-system",
+        names=("extension-apiserver-authentication",),
+    ),
+    Permission(resources.TOKENREVIEWS, ("create",), "who asks the kubelet API, by their token"),
+    Permission(resources.SUBJECTACCESSREVIEWS, ("create",), "whether they may"),
+    Permission(
+        resources.CERTIFICATESIGNINGREQUESTS, ("create", "get"), "the kubelet API's serving certificate"
+    ),
     Permission(resources.EVENTS, ("create", "patch"), "tell users what happened, and how often"),
 )

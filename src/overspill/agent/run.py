@@ -15,6 +15,7 @@ import structlog
 from msgspec import Struct
 
 from overspill.agent.admission import Admission
+from overspill.agent.kubelet import WEBSOCKETS, KubeletApi, Node
 from overspill.agent.node import VirtualNode
 from overspill.agent.pods import Pods
 from overspill.agent.sharing import Sharing
@@ -34,6 +35,7 @@ from overspill.metrics import observe_pods
 from overspill.model.node import NodeObject, NodeProfile, new_node
 from overspill.model.pods import Meta, Pod
 from overspill.serve import health
+from overspill.serve.kubelet.listener import bind
 from overspill.settings import AgentSettings
 
 __all__ = ["run_agent"]
@@ -44,7 +46,8 @@ log = structlog.get_logger(__name__)
 WATCH_AGE_LIMIT = 150.0
 LEASE_AGE_LIMIT = 40.0
 BACKEND_RETRY = 1.0
-WATCHES_AND_MORE = 4
+WATCHES_AND_MORE = 5
+REVIEWS = 4
 
 
 class _Named(Struct, frozen=True):
@@ -90,12 +93,15 @@ async def run_agent(settings: AgentSettings) -> None:
         if sharing is not None:
             await sharing.read()
         await stack.enter_async_context(backend)
-        agent = await _assemble(client, settings, backend, lease, cluster)
-        await agent.run(sharing)
+        reviews = await stack.enter_async_context(Client(config, connections=REVIEWS))
+        bound = stack.enter_context(bind(settings.kubelet_address))
+        agent = await _assemble(client, settings, backend, lease, cluster, port=bound.getsockname()[1])
+        api = KubeletApi(settings, bound, client=client, reviews=reviews, node=agent.served)
+        await agent.run(api, sharing)
 
 
 async def _assemble(
-    client: Client, settings: AgentSettings, backend: Backend, lease: NodeLease, cluster: str
+    client: Client, settings: AgentSettings, backend: Backend, lease: NodeLease, cluster: str, *, port: int
 ) -> "Agent":
     version = msgspec.json.decode(await client.request("GET", "/version"), type=_Version)
     profile = NodeProfile(
@@ -111,6 +117,8 @@ async def _assemble(
         },
         labels=settings.labels,
         taint=settings.backend if settings.taint else "",
+        kubelet_port=port,
+        features=(WEBSOCKETS,) if settings.kubelet_websockets else (),
     )
     facts = NodeFacts(
         cluster=cluster,
@@ -170,10 +178,18 @@ class Agent:
             workers=settings.workers,
         )
         observe_pods(self._pods.phases)
+        self.served = Node(
+            settings,
+            backend=backend,
+            pods=self._pods,
+            facts=facts,
+            port=profile.kubelet_port,
+            trouble=self._watch_trouble,
+        )
         self._backend_listed = asyncio.Event()
         self._backend_trouble = ""
 
-    async def run(self, sharing: Sharing | None) -> None:
+    async def run(self, api: KubeletApi, sharing: Sharing | None) -> None:
         """Run every part until cancelled."""
         await self._node.register()
         host, _, port = self._settings.health_address.rpartition(":")
@@ -193,6 +209,7 @@ class Agent:
             tasks.create_task(self._work(), name="pods")
             tasks.create_task(self._pods.freshness.run(), name="files")
             tasks.create_task(self._node.run(), name="node")
+            tasks.create_task(api.run(), name="kubelet API")
             tasks.create_task(health.serve(host, int(port), checks), name="health")
 
     async def _follow_apiserver(self) -> None:

@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "agent": ("overspill.cli.agent:agent", "Be one virtual node."),
     "check": ("overspill.cli.check:check", "Tell what of some manifests a backend would refuse."),
     "cost": ("overspill.cli.cost:cost", "Print what pods on virtual nodes have cost."),
+    "approve": ("overspill.cli.approve:approve", "Approve the certificates that virtual nodes serve with."),
     "emulator": ("overspill.cli.emulator:app", "Serve ECI's API on this machine, over any backend."),
 }
 # kubectl's own flags are not ours to read.

@@ -5,6 +5,7 @@ from urllib.parse import quote
 from msgspec import Struct
 
 __all__ = [
+    "CERTIFICATESIGNINGREQUESTS",
     "CONFIGMAPS",
     "EVENTS",
     "LEASES",
@@ -15,6 +16,8 @@ __all__ = [
     "SERVICEACCOUNTS",
     "SERVICES",
     "STATEFULSETS",
+    "SUBJECTACCESSREVIEWS",
+    "TOKENREVIEWS",
     "Resource",
 ]
 
@@ -48,3 +51,8 @@ SERVICEACCOUNTS = Resource("", "v1", "serviceaccounts")
 STATEFULSETS = Resource("apps", "v1", "statefulsets")
 LEASES = Resource("coordination.k8s.io", "v1", "leases")
 EVENTS = Resource("events.k8s.io", "v1", "events")
+TOKENREVIEWS = Resource("authentication.k8s.io", "v1", "tokenreviews", namespaced=False)
+SUBJECTACCESSREVIEWS = Resource("authorization.k8s.io", "v1", "subjectaccessreviews", namespaced=False)
+CERTIFICATESIGNINGREQUESTS = Resource(
+    "certificates.k8s.io", "v1", "certificatesigningrequests", namespaced=False
+)

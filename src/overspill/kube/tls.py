@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from overspill.errors import Misconfigured
 from overspill.kube.credentials import Credential
 
-__all__ = ["expiry", "explain", "tls_context"]
+__all__ = ["expiry", "explain", "load_pair", "tls_context"]
 
 LOOK_TIMEOUT = 3.0
 # X509_V_ERR_* of OpenSSL.
@@ -31,17 +31,21 @@ def tls_context(ca: bytes, credential: Credential) -> ssl.SSLContext:
         # Python 3.13 refuses the CAs of clusters that were made without a key identifier; Go does not.
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         if credential.certificate:
-            _show(context, credential)
+            load_pair(context, credential.certificate, credential.key)
     except (ssl.SSLError, ValueError) as error:
         raise Misconfigured(f"CA, certificate or key cannot be used: {error}") from error
     return context
 
 
-def _show(context: ssl.SSLContext, credential: Credential) -> None:
-    """Load a certificate and key; ssl takes files only, so they lie in memory, never on a disk."""
-    file = os.memfd_create("overspill-client-certificate")
+def load_pair(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
+    """Show a certificate (PEM); ssl takes files only, so it and its key lie in memory, never on a disk.
+
+    Raises:
+        ssl.SSLError: they are none, or do not fit each other.
+    """
+    file = os.memfd_create("overspill-certificate")
     try:
-        os.write(file, credential.certificate + b"\n" + credential.key)
+        os.write(file, certificate + b"\n" + key)
         # Without a password function OpenSSL would ask for an encrypted key's at the terminal.
         context.load_cert_chain(f"/proc/self/fd/{file}", password=lambda: b"")
     finally:

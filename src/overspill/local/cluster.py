@@ -30,7 +30,7 @@ from overspill.local.plan import Options, Plan, load_plan, lock, make_plan
 from overspill.local.processes import Processes, end, marked, started_at, with_descendants
 from overspill.local.render import render
 from overspill.local.talk import say
-from overspill.local.virtualnodes import node_names, start_agent_pods, start_agents
+from overspill.local.virtualnodes import node_names, start_agent_pods, start_agents, start_approver
 
 __all__ = ["ProcessStatus", "Status", "down", "kubectl_path", "load_image", "status", "up"]
 
@@ -138,6 +138,7 @@ class _Start:
         paths, plan = self._paths, self._plan
         if not plan.virtual_nodes and not self._scale:
             return
+        start_approver(paths)
         if plan.workers:
             count = await start_agent_pods(paths, plan, image=self._agent_image, scale=self._scale)
         else:

@@ -24,7 +24,7 @@ from overspill.local.plan import Plan
 from overspill.local.processes import Processes, Program
 from overspill.local.render import render
 
-__all__ = ["AGENT_NAME", "node_names", "start_agent_pods", "start_agents"]
+__all__ = ["AGENT_NAME", "node_names", "start_agent_pods", "start_agents", "start_approver"]
 
 AGENT_NAME = "virtual-node-eci"
 STATEFUL_SET = f"/apis/apps/v1/namespaces/kube-system/statefulsets/{AGENT_NAME}"
@@ -44,6 +44,13 @@ class _StatefulSet(Struct, frozen=True):
 def node_names(count: int) -> list[str]:
     """The names of the first virtual nodes."""
     return [f"{AGENT_NAME}-{index}" for index in range(count)]
+
+
+def start_approver(paths: Paths) -> None:
+    """Have somebody approve the certificates that virtual nodes serve with."""
+    config = paths.pki / "approver.kubeconfig"
+    argv = (sys.executable, "-m", "overspill.cli.main", "approve", f"--kubeconfig={config}")
+    Processes(paths).ensure(Program(name="approver", argv=argv))
 
 
 async def start_agent_pods(paths: Paths, plan: Plan, *, image: str, scale: bool) -> int:
@@ -135,6 +142,7 @@ def agent_argv(paths: Paths, plan: Plan, node: str) -> tuple[str, ...]:
         "kubeconfig": paths.pki / "agent.kubeconfig",
         "backend": plan.backend,
         "health-address": "127.0.0.1:0",
+        "kubelet-address": f"{plan.host_address}:0",
     }
     options = msgspec.structs.asdict(cloud_facts(paths)) if plan.backend == "podman" else {}
     return (

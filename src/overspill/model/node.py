@@ -29,6 +29,7 @@ class NodeProfile(Struct, frozen=True, kw_only=True):
         kubernetes_version: the apiserver's, such as `v1.37.0`; a node must not claim a newer one.
         kubelet_port: where this node's kubelet API is served; 0 while it is not.
         taint: value of the provider taint, or "" for no taint.
+        features: what the scheduler and the apiserver may rely on (KEP-5328).
     """
 
     name: str
@@ -39,6 +40,7 @@ class NodeProfile(Struct, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
     taint: str = ""
     kubelet_port: int = 0
+    features: tuple[str, ...] = ()
 
 
 class Health(Struct, frozen=True):
@@ -148,6 +150,7 @@ def status_patch(profile: NodeProfile, health: Health, *, now: float) -> dict[st
             ],
             "daemonEndpoints": {"kubeletEndpoint": {"Port": profile.kubelet_port}},
             "nodeInfo": _node_info(profile),
+            "declaredFeatures": profile.features,
             "conditions": _conditions(health, now=now),
         }
     }

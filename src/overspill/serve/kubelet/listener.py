@@ -1,0 +1,125 @@
+"""The listening socket, its TLS, and what a new certificate changes.
+
+In: certificate and key, client CA. Out: connections. Invariant: a connection keeps the TLS it began
+with; no connection that waits to be accepted is lost when the TLS changes, since old and new listener
+share one socket.
+"""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable
+
+import structlog
+
+from overspill.errors import Misconfigured
+from overspill.kube.tls import load_pair
+
+__all__ = ["Bound", "Listener", "bind"]
+
+log = structlog.get_logger(__name__)
+
+HANDSHAKE_TIMEOUT = 10.0
+BACKLOG = 128
+
+Bound = socket.socket
+Connected = Callable[[asyncio.StreamReader, asyncio.StreamWriter], None]
+
+
+def bind(address: str) -> socket.socket:
+    """A socket for `host:port` that does not listen yet; port 0 takes a free one.
+
+    Raises:
+        Misconfigured: the address cannot be had.
+    """
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, int(port)))
+    except OSError as error:
+        bound.close()
+        raise Misconfigured(
+            f"kubelet API: cannot listen on {address}: {error.strerror or error}; "
+            "give another --kubelet-address"
+        ) from error
+    bound.setblocking(False)
+    return bound
+
+
+class Listener:
+    """Accepts TLS connections; `generation` counts the changes of what it trusts."""
+
+    def __init__(self, bound: socket.socket, connected: Connected) -> None:
+        self.generation = 0
+        self._socket = bound
+        self._connected = connected
+        self._pair: tuple[bytes, bytes] | None = None
+        self._client_ca: str | None = None
+        self._changed = asyncio.Event()
+
+    def use_certificate(self, certificate: bytes, key: bytes) -> None:
+        """Show this certificate (PEM) to new connections.
+
+        Raises:
+            Misconfigured: certificate and key do not fit each other, or are none.
+        """
+        server_tls(certificate, key, "")  # told now, to whoever brought it
+        self._pair = certificate, key
+        self._changed.set()
+
+    def use_client_ca(self, client_ca: str) -> None:
+        """Accept client certificates of these authorities (PEM); "" for none."""
+        self._client_ca = client_ca
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Accept until cancelled, from when certificate and client CA are known."""
+        server: asyncio.Server | None = None
+        try:
+            while True:
+                await self._changed.wait()
+                self._changed.clear()
+                if self._pair is None or self._client_ca is None:
+                    continue
+                before, server = server, await self._serve(server_tls(*self._pair, self._client_ca))
+                self.generation += 1
+                if before is not None:
+                    before.close()
+        finally:
+            if server is not None:
+                server.close()
+            self._socket.close()
+
+    async def _serve(self, tls: ssl.SSLContext) -> asyncio.Server:
+        return await asyncio.start_server(
+            self._connected,
+            sock=self._socket.dup(),
+            ssl=tls,
+            backlog=BACKLOG,
+            ssl_handshake_timeout=HANDSHAKE_TIMEOUT,
+        )
+
+
+def server_tls(certificate: bytes, key: bytes, client_ca: str) -> ssl.SSLContext:
+    """TLS that asks for a client certificate but does not insist; one of another authority ends the handshake.
+
+    Raises:
+        Misconfigured: certificate, key or CA cannot be used.
+    """
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.minimum_version = ssl.TLSVersion.TLSv1_2
+    tls.set_alpn_protocols(["http/1.1"])  # upgrades are of HTTP/1.1
+    # Every connection shows its certificate anew, so that none outlives a change of the CA.
+    tls.num_tickets = 0
+    tls.options |= ssl.OP_NO_TICKET
+    try:
+        load_pair(tls, certificate, key)
+        if client_ca:
+            tls.load_verify_locations(cadata=client_ca)
+            tls.verify_mode = ssl.CERT_OPTIONAL
+    except (ssl.SSLError, ValueError) as error:
+        raise Misconfigured(f"certificate, key or client CA cannot be used: {error}") from error
+    return tls
