@@ -1,6 +1,9 @@
 """The pure parts of the podman backend: references, bodies, files, logs, inspected containers."""
 
+import re
 import stat
+from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 from msgspec import structs
@@ -9,6 +12,7 @@ from overspill.backends.base import LogOptions
 from overspill.backends.feed import Feed
 from overspill.backends.podman import capabilities, tags
 from overspill.backends.podman.api import ContainerInspect, InspectConfig, InspectState
+from overspill.backends.podman.atomic import write_files
 from overspill.backends.podman.bodies import (
     container_body,
     pod_body,
@@ -21,8 +25,15 @@ from overspill.backends.podman.images import credential_for, is_valid, normalize
 from overspill.backends.podman.inspect import instant, run_of
 from overspill.backends.podman.logs import read_log
 from overspill.backends.podman.plan import CreateRun
+from overspill.backends.podman.security import (
+    ConfigError,
+    forbidden_sysctls,
+    security_settings,
+    verify_non_root,
+)
 from overspill.backends.podman.seen import Deletion, PulledImage, Sandbox
-from overspill.backends.podman.volumes import hosts_file, prepare, resolv_conf, write_files
+from overspill.backends.podman.subpaths import mount_sources
+from overspill.backends.podman.volumes import hosts_file, prepare, resolv_conf
 from overspill.errors import Unsupported
 from overspill.model.fields import BACKEND
 from overspill.model.observation import Gone, Observation
@@ -180,6 +191,7 @@ def body(container: Container, tmp_path, image_user="", **more):
         sandbox=Sandbox("pod-id", "infra", running=True, ips=("10.0.0.2",)),
         folder=Folder(tmp_path, WHO),
         image=PulledImage(1, "localhost/i:1", "i@d", image_user),
+        sources=mount_sources(Folder(tmp_path, WHO), container),
     )
 
 
@@ -216,8 +228,81 @@ def test_who_a_container_runs_as(security, image_user, user, tmp_path):
     assert body(Container("a", "i", security=security), tmp_path, image_user).get("user") == user
 
 
-def test_bodies_of_pod_and_volume():
+IMAGE = PulledImage(1, "localhost/i:1", "i@d")
+
+
+@pytest.mark.parametrize(
+    ("security", "pod", "settings"),
+    [
+        (SecurityContext(), {}, {}),
+        (SecurityContext(seccomp="RuntimeDefault"), {}, {}),
+        (SecurityContext(seccomp="Unconfined"), {}, {"seccomp_profile_path": "unconfined"}),
+        (
+            SecurityContext(drop_capabilities=("ALL",), add_capabilities=("CHOWN",), no_new_privileges=True),
+            {},
+            {"cap_drop": ["ALL"], "cap_add": ["CHOWN"], "no_new_privileges": True},
+        ),
+        (SecurityContext(read_only_root_filesystem=True), {}, {"read_only_filesystem": True}),
+        (
+            SecurityContext(),
+            {"fs_group": 0, "supplemental_groups": (5, 0, 5)},
+            {"groups": ["5", "0"]},
+        ),
+    ],
+)
+def test_what_a_container_may_do(security, pod, settings):
+    container = Container("a", "i", security=security)
+    assert security_settings(work(container, **pod), container, IMAGE) == settings
+
+
+@pytest.mark.parametrize(
+    ("security", "image_user", "complaint"),
+    [
+        (SecurityContext(), "", None),
+        (SecurityContext(run_as_non_root=True, run_as_user=1), "", None),
+        (SecurityContext(run_as_non_root=True), "7:staff", None),
+        (SecurityContext(run_as_non_root=True), "", "image will run as root"),
+        (SecurityContext(run_as_non_root=True), "0:7", "image will run as root"),
+        (SecurityContext(run_as_non_root=True), "app", "image has non-numeric user (app), cannot verify"),
+        (SecurityContext(run_as_non_root=True, run_as_user=0), "7", "runAsUser breaks non-root policy"),
+    ],
+)
+def test_who_counts_as_root(security, image_user, complaint):
+    container = Container("a", "i", security=security)
+    image = PulledImage(1, "localhost/i:1", "i@d", image_user)
+    with pytest.raises(ConfigError, match=re.escape(complaint)) if complaint else nullcontext():
+        verify_non_root(work(container), container, image)
+
+
+def test_sysctls_that_could_touch_others():
+    asked = (("kernel/shm_rmid_forced", "1"), ("kernel.msgmax", "1"), ("net.core.somaxconn", "1"))
+    assert forbidden_sysctls(work(sysctls=asked)) == ["kernel.msgmax", "net.core.somaxconn"]
+
+
+def test_the_body_of_a_pod():
     assert pod_body(work(), "net")["Networks"] == {"net": {}}
+    assert pod_body(work(), "net")["no_manage_resolv_conf"] is False
+    made = pod_body(
+        work(
+            domain="d.example",
+            hostname_is_fqdn=True,
+            share_process_namespace=True,
+            dns=Dns(("10.0.0.10",)),
+            sysctls=(("net/ipv4/tcp_syncookies", "0"),),
+        ),
+        "net",
+    )
+    assert made["hostname"] == "web.d.example"
+    assert made["shared_namespaces"] == ["net", "ipc", "uts", "pid"]
+    assert made["no_manage_resolv_conf"] is True
+    assert made["sysctl"] == {"net.ipv4.tcp_syncookies": "0"}
+
+
+def test_the_body_of_a_volume_in_memory():
+    made = volume_body(work(), "m", EmptyDir(medium="Memory", size_limit=5000))
+    assert made["Options"]["o"] == "mode=0777,nr_blocks=2"
+    made = volume_body(work(fs_group=5), "m", EmptyDir(medium="Memory"))
+    assert made["Options"]["o"] == "mode=2777,gid=5"
 
 
 def test_a_user_has_no_say_in_the_network():
@@ -232,8 +317,6 @@ def test_a_user_has_no_say_in_the_network():
     assert pod_body(placed, "net")["Networks"] == {"other": {"static_ips": ["10.0.0.9"]}}
     assert pod_body(without_place(placed), "net")["Networks"] == {"net": {}}
     assert without_place(placed).annotations == {"kept": "x"}
-    made = volume_body(work(), "m", EmptyDir(medium="Memory", size_limit=5000))
-    assert made["Options"]["o"] == "mode=1777,nr_blocks=2"
 
 
 # --- capabilities ---
@@ -253,7 +336,17 @@ def test_only_fields_are_claimed_that_backends_may_claim():
         ),
         (work(Container("a", "i", stop_signal="SIGNOT")), "spec.containers[0].lifecycle.stopSignal"),
         (work(volumes={"n": Nfs("server", "/path")}), "spec.volumes[n]"),
-        (work(share_process_namespace=True), "spec.shareProcessNamespace"),
+        (
+            work(
+                Container("a", "i", mounts=(Mount("m", "/m", sub_path="x"),)),
+                volumes={"m": EmptyDir(medium="Memory")},
+            ),
+            "spec.containers[0].volumeMounts[].subPath (of a volume in memory)",
+        ),
+        (
+            work(only_these_groups=True),
+            "spec.containers[0].securityContext.runAsGroup (with supplementalGroupsPolicy Strict)",
+        ),
     ],
 )
 def test_what_cannot_be_honoured_is_refused_by_name(refused, field):
@@ -293,6 +386,57 @@ def test_volume_files_change_in_one_go(tmp_path):
     assert [p.name for p in (tmp_path / "d").iterdir()] == ["c"]
     assert stat.S_IMODE((tmp_path / "d" / "c").stat().st_mode) == 0o400
     assert not (tmp_path / before).exists()
+
+
+def test_the_same_files_again_change_nothing(tmp_path):
+    files = [File("a", b"1"), File("d/b", b"2")]
+    assert write_files(tmp_path, files)
+    before = (tmp_path / "..data").readlink()
+    assert not write_files(tmp_path, [*reversed(files)])
+    assert (tmp_path / "..data").readlink() == before
+    assert write_files(tmp_path, files[:1])
+
+
+def test_what_a_killed_writer_left_is_put_right(tmp_path):
+    write_files(tmp_path, [File("a", b"1")])
+    (tmp_path / "a").unlink()  # killed before it linked the names …
+    (tmp_path / "..half").mkdir()  # … or in the midst of writing
+    (tmp_path / "..half" / "x").touch()
+    (tmp_path / "..data_tmp").symlink_to("..half")
+    assert not write_files(tmp_path, [File("a", b"1")])
+    assert (tmp_path / "a").read_bytes() == b"1"
+    assert not (tmp_path / "..half").exists()
+    assert write_files(tmp_path, [File("a", b"2")])
+    assert (tmp_path / "a").read_bytes() == b"2"
+
+
+def source_of(tmp_path, sub_path):
+    folder = Folder(tmp_path, WHO)
+    mount = Mount("v", "/v", sub_path=sub_path)
+    return Path(mount_sources(folder, Container("a", "i", mounts=(mount,)))[mount])
+
+
+def test_sub_paths(tmp_path):
+    volume = Folder(tmp_path, WHO).volume("v")
+    volume.mkdir(parents=True)
+    volume.chmod(0o2770)
+    made = source_of(tmp_path, "x/y")
+    assert made == volume / "x" / "y"
+    assert stat.S_IMODE(made.stat().st_mode) == 0o2770
+    write_files(volume, [File("key", b"1")])
+    assert source_of(tmp_path, "key") == volume / (volume / "..data").readlink() / "key"
+    (volume / "inside").symlink_to("x")
+    assert source_of(tmp_path, "inside/y") == made
+
+
+@pytest.mark.parametrize("target", ["/etc", "..", "/etc/absent", "../../../..", "up/.."])
+def test_sub_paths_that_lead_out(tmp_path, target):
+    volume = Folder(tmp_path, WHO).volume("v")
+    volume.mkdir(parents=True)
+    (volume / "up").symlink_to(tmp_path)
+    (volume / "link").symlink_to(target)
+    with pytest.raises(ConfigError, match="leads out of its volume"):
+        source_of(tmp_path, "link/x")
 
 
 def test_prepared_volumes_stay_as_they_are(tmp_path):

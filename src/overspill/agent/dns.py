@@ -12,9 +12,9 @@ from overspill.errors import Unsupported
 from overspill.model.pods import DnsConfig, DnsOption, PodSpec
 from overspill.model.work import Dns, HostAlias
 
-__all__ = ["dns", "domain", "host_aliases", "hostname"]
+__all__ = ["dns", "domain", "host_aliases", "hostname", "hostname_is_fqdn"]
 
-HOSTNAME_LENGTH = 63
+HOSTNAME_LENGTH, KERNEL_NAME_LENGTH = 63, 64
 NAMESERVERS, SEARCHES, SEARCH_CHARS, DOMAIN_CHARS = 3, 32, 2048, 253
 CLUSTER_OPTIONS = {"ndots": "5"}
 NO_CONFIG = DnsConfig()
@@ -29,6 +29,25 @@ def hostname(spec: PodSpec, pod_name: str) -> str:
 def domain(spec: PodSpec, namespace: str, cluster_domain: str) -> str:
     """The pod's own DNS domain, "" without a subdomain."""
     return f"{spec.subdomain}.{namespace}.svc.{cluster_domain}" if spec.subdomain else ""
+
+
+def hostname_is_fqdn(spec: PodSpec, name: str, domain: str) -> bool:
+    """Whether the kernel's host name is to be the full one.
+
+    Raises:
+        Unsupported: the kernel has no room for it.
+    """
+    if not spec.set_hostname_as_fqdn or not domain:
+        return False
+    full = f"{name}.{domain}"
+    if len(full) > KERNEL_NAME_LENGTH:
+        field = "spec.setHostnameAsFQDN"
+        raise Unsupported(
+            f"{field}: Failed to construct FQDN from Pod hostname and cluster domain, FQDN {full} is too long"
+            f" ({KERNEL_NAME_LENGTH} characters is the max, {len(full)} characters requested)",
+            fields=(field,),
+        )
+    return True
 
 
 def host_aliases(spec: PodSpec) -> tuple[HostAlias, ...]:

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from overspill.agent.containers import container
 from overspill.agent.credentials import registry_credentials
-from overspill.agent.dns import dns, domain, host_aliases, hostname
+from overspill.agent.dns import dns, domain, host_aliases, hostname, hostname_is_fqdn
 from overspill.agent.references import Found, ObjectName, file_references, references, volume_objects
 from overspill.agent.scope import Missing, NodeFacts, Problem, Scope
 from overspill.agent.sources import Sources
@@ -99,6 +99,8 @@ def build(pod: Pod, spec: PodSpec, found: Found, node: NodeFacts, *, attempt: in
     meta = pod.metadata
     resolv_conf, left_out = dns(spec, meta.namespace, node)
     logins, unusable = registry_credentials(scope)
+    own_name, own_domain = hostname(spec, meta.name), domain(spec, meta.namespace, node.cluster_domain)
+    security = spec.security_context
     work = WorkSpec(
         identity=Identity(node.cluster, node.name, meta.namespace, meta.name, meta.uid, attempt),
         containers=containers,
@@ -107,14 +109,18 @@ def build(pod: Pod, spec: PodSpec, found: Found, node: NodeFacts, *, attempt: in
         restart_policy=spec.restart_policy,
         termination_grace_period_seconds=spec.termination_grace_period_seconds,
         active_deadline_seconds=spec.active_deadline_seconds,
-        hostname=hostname(spec, meta.name),
-        domain=domain(spec, meta.namespace, node.cluster_domain),
+        hostname=own_name,
+        domain=own_domain,
         dns=resolv_conf,
         host_aliases=host_aliases(spec),
         registry_credentials=logins,
         annotations=scope.annotations,
         share_process_namespace=spec.share_process_namespace,
-        sysctls=tuple((sysctl.name, sysctl.value) for sysctl in spec.security_context.sysctls),
+        sysctls=tuple((sysctl.name, sysctl.value) for sysctl in security.sysctls),
+        fs_group=security.fs_group,
+        supplemental_groups=security.supplemental_groups,
+        only_these_groups=security.supplemental_groups_policy == "Strict",
+        hostname_is_fqdn=hostname_is_fqdn(spec, own_name, own_domain),
     )
     used = _used(spec.volumes, found, meta.namespace)
     return Resolved(work, tuple(_warnings(unusable, left_out)), used)

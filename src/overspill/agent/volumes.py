@@ -20,6 +20,8 @@ from overspill.model.work import EmptyDir, File, Files, FlexVolume, Nfs, Volume
 
 __all__ = ["volumes"]
 
+TOKEN_MODE = 0o600
+
 
 def volumes(scope: Scope, declared: Iterable[podvolumes.Volume]) -> dict[str, Volume]:
     """These volumes of the pod; what cannot be resolved is left out and noted in the scope.
@@ -106,7 +108,22 @@ def _of_token(
         raise Unresolved(f'failed to fetch token: serviceaccounts "{name}" not found')
     if token.renew_after is not None:
         ages.append(token.renew_after)
-    return (File(source.path, token.text, mode),)
+    owner = _only_user(scope)
+    if owner is not None or scope.spec.security_context.fs_group is not None:
+        mode = TOKEN_MODE  # the group may read it all the same: a backend sees to that
+    return (File(source.path, token.text, mode, owner),)
+
+
+def _only_user(scope: Scope) -> int | None:
+    """The user that all containers are told to run as, None if there is no such one.
+
+    Source: FsUserFrom in k8s.io/kubernetes/pkg/volume/util.
+    """
+    spec = scope.spec
+    of_pod = spec.security_context.run_as_user
+    own = [one.security_context.run_as_user for one in (*spec.init_containers, *spec.containers)]
+    users = {of_pod if user is None else user for user in own}
+    return users.pop() if len(users) == 1 else None
 
 
 def _of_config_map(source: podvolumes.ConfigMapSource, mode: int, scope: Scope) -> Sequence[File]:

@@ -50,9 +50,29 @@ __all__ = ["CAPABILITIES", "EciBackend"]
 
 log = structlog.get_logger(__name__)
 
-# ECI's FlexVolume cannot be read-only as a whole; its mounts can.
+# What of a container ECI's API has no word for. There is no host whose port could be used.
+NOT_OF_CONTAINERS = (
+    "ports[].hostPort",
+    "securityContext.allowPrivilegeEscalation",
+    "securityContext.capabilities.drop",
+    "securityContext.seccompProfile.type",
+    "volumeMounts[].recursiveReadOnly",
+)
+# Its FlexVolume cannot be read-only as a whole; its mounts can.
+NOT_OF_PODS = (
+    "securityContext.fsGroup",
+    "securityContext.fsGroupChangePolicy",
+    "securityContext.seccompProfile.type",
+    "securityContext.supplementalGroups",
+    "securityContext.supplementalGroupsPolicy",
+    "setHostnameAsFQDN",
+    "volumes[].flexVolume.readOnly",
+)
 CAPABILITIES = Capabilities(
-    pod_fields=BACKEND - {"volumes[].flexVolume.readOnly"},
+    pod_fields=BACKEND.difference(
+        NOT_OF_PODS,
+        (f"{kind}[].{field}" for kind in ("containers", "initContainers") for field in NOT_OF_CONTAINERS),
+    ),
     verbs=frozenset({"logs", "exec", "port-forward", "metrics"}),
 )
 # Told as waiting only if it takes longer than a pod usually does.
@@ -139,11 +159,6 @@ class EciBackend:
         finally:
             await self._client.__aexit__(None, None, None)
 
-    # --- pods come and go ---
-
-    async def create(self, work: WorkSpec) -> None:
-        """Queue a pod's group.
-
     # --- what the account allows ---
 
     @property
@@ -161,6 +176,11 @@ class EciBackend:
             "create": self._rates.demand("create", queued=self._creations.queued),
             "delete": self._rates.demand("delete", queued=self._removals.queued),
         }
+
+    # --- pods come and go ---
+
+    async def create(self, work: WorkSpec) -> None:
+        """Queue a pod's group.
 
         Raises:
             Unsupported: names the fields that ECI cannot honour.

@@ -6,6 +6,7 @@ Source: specgen.SpecGenerator and specgen.PodSpecGenerator of Podman 4.3.
 """
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from msgspec import structs
@@ -13,6 +14,7 @@ from msgspec import structs
 from overspill.backends.podman import tags
 from overspill.backends.podman.folder import Folder
 from overspill.backends.podman.plan import CreateRun
+from overspill.backends.podman.security import security_settings
 from overspill.backends.podman.seen import PulledImage, Sandbox
 from overspill.backends.podman.volumes import memory_volumes
 from overspill.model.work import Container, EmptyDir, Files, Mount, Resources, WorkSpec
@@ -31,12 +33,14 @@ def pod_body(work: WorkSpec, network: str) -> dict[str, Any]:
     return {
         "name": tags.pod_name(work.identity),
         "labels": tags.labels(work.identity),
-        "hostname": work.hostname,
+        "hostname": f"{work.hostname}.{work.domain}" if work.hostname_is_fqdn else work.hostname,
         "netns": {"nsmode": "bridge"},
         "Networks": _place(work, network),
-        "shared_namespaces": ["net", "ipc", "uts"],
+        "shared_namespaces": ["net", "ipc", "uts", *(["pid"] if work.share_process_namespace else [])],
+        "sysctl": {name.replace("/", "."): value for name, value in work.sysctls},
         "no_manage_hosts": True,
-        "no_manage_resolv_conf": True,
+        # Without a resolv.conf of its own a pod gets that of Podman's host: dnsPolicy Default.
+        "no_manage_resolv_conf": work.dns is not None,
         "exit_policy": "continue",
         # A cgroup of the pod's own could not be removed while a conmon of an exec lingers in it.
         "share_parent": False,
@@ -61,11 +65,13 @@ def volume_body(work: WorkSpec, name: str, volume: EmptyDir) -> dict[str, Any]:
 
     The limit is given in pages: Podman 4 takes an option `size` for a disk quota, and fails.
     """
-    pages = "" if volume.size_limit is None else f",nr_blocks={-(-volume.size_limit // PAGE)}"
+    options = ["mode=0777"] if work.fs_group is None else ["mode=2777", f"gid={work.fs_group}"]
+    if volume.size_limit is not None:
+        options.append(f"nr_blocks={-(-volume.size_limit // PAGE)}")
     return {
         "Name": tags.volume_name(work.identity, name),
         "Labels": tags.labels(work.identity),
-        "Options": {"type": "tmpfs", "device": "tmpfs", "o": f"mode=1777{pages}"},
+        "Options": {"type": "tmpfs", "device": "tmpfs", "o": ",".join(options)},
     }
 
 
@@ -85,9 +91,15 @@ def keeper_body(work: WorkSpec, sandbox: Sandbox, image: str) -> dict[str, Any]:
 
 
 def container_body(
-    work: WorkSpec, step: CreateRun, *, sandbox: Sandbox, folder: Folder, image: PulledImage
+    work: WorkSpec,
+    step: CreateRun,
+    *,
+    sandbox: Sandbox,
+    folder: Folder,
+    image: PulledImage,
+    sources: Mapping[Mount, str],
 ) -> dict[str, Any]:
-    """One run of a container; `work` has the pod's address put in already."""
+    """One run of a container; `work` has the pod's address put in already, `sources` are on the host."""
     container = step.container
     body: dict[str, Any] = {
         "name": tags.container_name(work.identity, container=container.name, run=step.number),
@@ -112,10 +124,9 @@ def container_body(
             "size": LOG_BYTES,
         },
         **_command(container),
-        **_mounts(work, container, folder),
+        **_mounts(work, container, folder, sources),
+        **security_settings(work, container, image),
     }
-    if user := _user(container, image):
-        body["user"] = user
     return body
 
 
@@ -141,18 +152,12 @@ def _command(container: Container) -> dict[str, Any]:
     return body
 
 
-def _user(container: Container, image: PulledImage) -> str:
-    security = container.security
-    if security.run_as_group is None:
-        return "" if security.run_as_user is None else str(security.run_as_user)
-    user = image.user.partition(":")[0] if security.run_as_user is None else str(security.run_as_user)
-    return f"{user or '0'}:{security.run_as_group}"
-
-
-def _mounts(work: WorkSpec, container: Container, folder: Folder) -> dict[str, Any]:
+def _mounts(
+    work: WorkSpec, container: Container, folder: Folder, sources: Mapping[Mount, str]
+) -> dict[str, Any]:
     taken = {mount.path.rstrip("/") for mount in container.mounts}
     binds = [
-        _bind(str(folder.volume(mount.volume)), mount.path, read_only=_read_only(work, mount))
+        _bind(sources[mount], mount.path, read_only=_read_only(work, mount))
         for mount in container.mounts
         if mount.volume not in memory_volumes(work)
     ]

@@ -16,6 +16,7 @@ from overspill.model.work import Container, Identity, WorkSpec
 
 __all__ = ["observe"]
 
+SANDBOX_FAILED = "Failed to create pod sandbox"
 PULL_FAILED = {"ErrImagePull", "ErrImageNeverPull"}
 # Bytes of a container's termination message, and of all of a pod's together.
 LONGEST_MESSAGE, LONGEST_MESSAGES = 4096, 12 << 10
@@ -27,6 +28,7 @@ def observe(identity: Identity, work: WorkSpec | None, seen: Seen, now: float) -
     if work is None:
         return _remains(identity, seen)
     over = ending(work, seen, now)
+    trouble = seen.troubles.get("")
     ending_now = bool(over or seen.deletion)
     done = ending_now or completed(work, seen)
 
@@ -45,8 +47,8 @@ def observe(identity: Identity, work: WorkSpec | None, seen: Seen, now: float) -
         init_containers=tuple(map(observed_init, work.init_containers)),
         ephemeral_containers=tuple(map(observed, work.ephemeral_containers)),
         ips=_ips(seen),
-        reason=over.reason if over else "",
-        message=over.message if over else _sandbox_message(seen),
+        reason=over.reason if over else trouble.reason if trouble else "",
+        message=over.message if over else f"{SANDBOX_FAILED}: {trouble.message}" if trouble else "",
         failed=over is not None,
         deleting=seen.deletion is not None,
     )
@@ -76,11 +78,6 @@ def _ips(seen: Seen) -> tuple[str, ...]:
         return seen.sandbox.ips
     newest = max(seen.runs, key=lambda run: run.created_at, default=None)
     return (newest.address,) if newest and newest.address else ()
-
-
-def _sandbox_message(seen: Seen) -> str:
-    trouble = seen.troubles.get("")
-    return f"{trouble.reason}: {trouble.message}" if trouble else ""
 
 
 def _container(

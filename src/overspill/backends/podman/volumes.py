@@ -1,20 +1,19 @@
 """A pod's volumes and the two files of its own below /etc.
 
 In: volumes as resolved by the agent. Out: directories of the pod's folder, as
-the kubelet lays them out. Invariant: a reader in a container sees a volume's
-files all old or all new, never mixed (the `..data` link is swapped by a rename).
-Sources: k8s.io/kubernetes pkg/volume/util/atomic_writer.go, pkg/kubelet/kubelet_pods.go.
+the kubelet lays them out. Invariant: what is there already is left as it is,
+so that preparing a pod again after a kill takes nothing from its containers.
+Source: k8s.io/kubernetes pkg/kubelet/kubelet_pods.go.
 """
 
 import os
-import shutil
-import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
+from overspill.backends.podman.atomic import is_written, write_files
 from overspill.backends.podman.folder import Folder
 from overspill.errors import Rejected
-from overspill.model.work import Dns, EmptyDir, File, Files, Volume, WorkSpec
+from overspill.model.work import Dns, EmptyDir, Files, Volume, WorkSpec
 
 __all__ = [
     "check_paths",
@@ -23,10 +22,7 @@ __all__ = [
     "memory_volumes",
     "prepare",
     "resolv_conf",
-    "write_files",
 ]
-
-DATA_LINK = "..data"
 
 
 def check_paths(volumes: Mapping[str, Volume]) -> None:
@@ -57,50 +53,22 @@ def prepare(folder: Folder, work: WorkSpec) -> None:
     """Make every volume that is a directory; what is there already stays as it is."""
     for name, volume in work.volumes.items():
         if isinstance(volume, Files):
-            if not (folder.volume(name) / DATA_LINK).exists():
-                write_files(folder.volume(name), volume.files)
+            if not is_written(folder.volume(name)):
+                write_files(folder.volume(name), volume.files, group=work.fs_group)
         elif isinstance(volume, EmptyDir) and volume.medium != "Memory":
             folder.volume(name).mkdir(parents=True, exist_ok=True)
-            folder.volume(name).chmod(0o777)
+            _own(folder.volume(name), work.fs_group)
     if work.dns is not None:
         folder.resolv_conf.write_text(resolv_conf(work.dns))
 
 
-def write_files(directory: Path, files: Iterable[File]) -> None:
-    """Put files in place of what the directory holds, in one instant."""
-    directory.mkdir(parents=True, exist_ok=True)
-    directory.chmod(0o755)
-    link = directory / DATA_LINK
-    old = link.readlink() if link.is_symlink() else None
-    fresh = Path(tempfile.mkdtemp(prefix="..", dir=directory))
-    fresh.chmod(0o755)
-    wanted = {_write_file(fresh, file) for file in files}
-    draft = directory / f"{DATA_LINK}_tmp"
-    draft.unlink(missing_ok=True)
-    draft.symlink_to(fresh.name)
-    draft.rename(link)
-    _link_names(directory, wanted)
-    if old:
-        shutil.rmtree(directory / old, ignore_errors=True)
-
-
-def _write_file(directory: Path, file: File) -> str:
-    """Write one file; returns the first part of its path."""
-    target = directory / file.path
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(file.data)
-    target.chmod(file.mode)
-    return PurePosixPath(file.path).parts[0]
-
-
-def _link_names(directory: Path, wanted: set[str]) -> None:
-    """Let the visible names lead into the data directory, and no others be there."""
-    for entry in directory.iterdir():
-        if not entry.name.startswith("..") and entry.name not in wanted:
-            entry.unlink()
-    for name in wanted:
-        if not (directory / name).is_symlink():
-            (directory / name).symlink_to(f"{DATA_LINK}/{name}")
+def _own(directory: Path, group: int | None) -> None:
+    """Let everybody write, and what is made there belong to the volume's group."""
+    if group is None:
+        directory.chmod(0o777)
+    else:
+        os.chown(directory, -1, group)
+        directory.chmod(0o2777)
 
 
 def hosts_file(work: WorkSpec, address: str) -> str:
