@@ -24,6 +24,8 @@ HOLDER_ANNOTATION = f"{DOMAIN}/agent-holder"
 # On the Leases of agents that share an account's quotas: which, and how much each asks of them.
 QUOTA_LABEL = f"{DOMAIN}/quota"
 DEMAND_ANNOTATION = f"{DOMAIN}/quota-demand"
+# Written on a pod: what of its securityContext the backend could not enforce.
+NOT_ENFORCED_ANNOTATION = f"{DOMAIN}/not-enforced"
 COMPONENT = "overspill-agent"
 
 # Tags and labels by which a backend's groups are found again.

@@ -6,7 +6,7 @@ for one, a shell script for another. So each test body is written once.
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -57,7 +57,14 @@ class Play:
 
 
 class Harness(Protocol):
-    """A backend under test."""
+    """A backend under test.
+
+    Attributes:
+        differences: what a cloud behind the backend cannot do as every backend should, by name, each with
+            its reason, which stands in the backend's documentation as well.
+    """
+
+    differences: Mapping[str, str]
 
     def connect(self, *, node: str = NODE) -> AbstractAsyncContextManager[Backend]:
         """A backend object on this harness's store; each call makes another one on the same store."""
@@ -152,6 +159,11 @@ class Stage:
         """Skip the test where the backend says that it has no such verb."""
         if verb not in self.backend.capabilities.verbs:
             pytest.skip(f"the backend has no {verb}, and says so")
+
+    def same(self, what: str) -> None:
+        """Skip the test where the harness declares that its backend differs here."""
+        if reason := self.harness.differences.get(what):
+            pytest.skip(f"{what}: {reason}")
 
     async def run(
         self, work: WorkSpec, *command: str, container: str = "main", stdin: bytes | None = None

@@ -1,6 +1,6 @@
 """The `podman` backend under test: plays are shell scripts, the store is a Podman service of its own."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from harness import CLUSTER, NODE, Play
@@ -18,6 +18,8 @@ UNTIL_KILL = "trap '' TERM; while :; do sleep 0.1; done"
 class PodmanHarness:
     """All tests share the service; each has its pods."""
 
+    differences: Mapping[str, str] = {}
+
     def __init__(self, service: PodmanService) -> None:
         self.service = service
 
@@ -28,15 +30,7 @@ class PodmanHarness:
             yield backend
 
     def container(self, play: Play) -> Container:
-        ports = {"ports": (Port(play.serves),)} if play.serves else {}
-        return Container(
-            play.name,
-            ABSENT if play.absent_image else IMAGE,
-            command=("sh", "-c", _script(play)),
-            stdin=play.echoes,
-            **ports,
-            **play.fields,
-        )
+        return podman_container(play)
 
     def annotations(self, plays: Sequence[Play]) -> dict[str, str]:
         return {}
@@ -48,6 +42,19 @@ class PodmanHarness:
             yield
         finally:
             self.service.start()
+
+
+def podman_container(play: Play) -> Container:
+    """A shell that plays it."""
+    ports = {"ports": (Port(play.serves),)} if play.serves else {}
+    return Container(
+        play.name,
+        ABSENT if play.absent_image else IMAGE,
+        command=("sh", "-c", _script(play)),
+        stdin=play.echoes,
+        **ports,
+        **play.fields,
+    )
 
 
 def _script(play: Play) -> str:

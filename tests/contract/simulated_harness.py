@@ -1,6 +1,6 @@
 """The `simulated` backend under test: plays are annotations, the store is one `Cloud`."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from harness import CLUSTER, NODE, Play
@@ -15,6 +15,8 @@ from overspill.model.work import Container, Port
 
 class SimulatedHarness:
     """A cloud of its own for each test."""
+
+    differences: Mapping[str, str] = {}
 
     def __init__(self) -> None:
         self.cloud = Cloud(Options(log_seconds=0), cidr="10.9.0.0/24")

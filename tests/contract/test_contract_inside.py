@@ -14,12 +14,20 @@ def _can_look_in(stage: Stage):
 
 
 async def test_variables(stage: Stage):
-    env = (EnvVar("PLAIN", "a value"), EnvVar("ADDRESS", f"http://{POD_IP}:80"))
+    env = (EnvVar("PLAIN", "a value"), EnvVar("ADDRESS", POD_IP))
     work = await stage.start(Play(fields={"env": env}))
     seen = await stage.listed(work)
     assert seen
     assert await stage.run(work, "sh", "-c", "echo $PLAIN") == (0, "a value\n", "")
-    assert await stage.run(work, "sh", "-c", "echo $ADDRESS") == (0, f"http://{seen.ips[0]}:80\n", "")
+    assert await stage.run(work, "sh", "-c", "echo $ADDRESS") == (0, f"{seen.ips[0]}\n", "")
+
+
+async def test_the_address_in_a_longer_value(stage: Stage):
+    stage.same("address in a text")
+    work = await stage.start(Play(fields={"env": (EnvVar("URL", f"http://{POD_IP}:80"),)}))
+    seen = await stage.listed(work)
+    assert seen
+    assert await stage.run(work, "sh", "-c", "echo $URL") == (0, f"http://{seen.ips[0]}:80\n", "")
 
 
 async def test_host_name(stage: Stage):

@@ -80,12 +80,20 @@ async def test_delete_ends_in_gone(stage: Stage):
     gone = await stage.gone(work)
     assert gone.last
     assert gone.last.deleting
-    state = gone.last.containers[0].state
-    assert isinstance(state, Terminated)
-    assert (state.exit_code, state.reason) == (0, "Completed")
     assert await stage.backend.list() == []
     with pytest.raises(NotFound):
         await stage.backend.delete(work.identity, grace_seconds=0)
+
+
+async def test_how_a_deleted_pod_ended_is_told(stage: Stage):
+    stage.same("end of a deleted pod")
+    work = await stage.start()
+    await stage.backend.delete(work.identity, grace_seconds=30)
+    gone = await stage.gone(work)
+    assert gone.last
+    state = gone.last.containers[0].state
+    assert isinstance(state, Terminated)
+    assert (state.exit_code, state.reason) == (0, "Completed")
 
 
 async def test_a_pod_that_never_started_can_be_deleted(stage: Stage):
@@ -97,6 +105,7 @@ async def test_a_pod_that_never_started_can_be_deleted(stage: Stage):
 
 
 async def test_a_later_delete_can_only_shorten_the_grace(stage: Stage):
+    stage.same("grace of a delete")
     work = await stage.start(Play(ignores_term=True))
     await stage.backend.delete(work.identity, grace_seconds=3600)
     assert (await stage.until(work, lambda seen: seen.deleting)).containers[0].ready
@@ -110,7 +119,9 @@ async def test_a_later_delete_can_only_shorten_the_grace(stage: Stage):
 
 
 async def test_nothing_restarts_in_a_pod_that_is_being_deleted(stage: Stage):
-    work = await stage.start(Play(name="stays", ignores_term=True), Play(name="ends"))
+    work = await stage.start(
+        Play(name="stays", ignores_term=True), Play(name="ends"), termination_grace_period_seconds=5
+    )
     await stage.backend.delete(work.identity, grace_seconds=3600)
     seen = await stage.until(work, lambda seen: isinstance(seen.containers[1].state, Terminated))
     assert runs(seen.containers[0])

@@ -177,6 +177,7 @@ async def test_no_attach_to_what_does_not_run(stage: Stage):
 
 async def test_port_forward(stage: Stage):
     stage.needs("port-forward")
+    stage.same("network")
     work = await stage.start(Play(serves=7007))
     process = await _connected(stage, work.identity, 7007)
     await process.write(b"ping")

@@ -103,7 +103,8 @@ def _of_template(thing: str, template: dict[str, Any], factory: Any, found: Foun
     meta = {"name": "pod", "namespace": "default", "uid": "uid"} | (template.get("metadata") or {})
     try:
         pod = msgspec.json.decode(msgspec.json.encode({"metadata": meta, "spec": spec}), type=Pod)
-        offline(build(pod, pod.decoded_spec(), _found_of(pod, found), NODE).work)
+        for warning in offline(build(pod, pod.decoded_spec(), _found_of(pod, found), NODE).work):
+            yield Report(thing, warning, refused=False)
     except Missing as missing:
         yield Report(thing, f"not checked any further: {missing}", refused=False)
     except Unsupported as error:

@@ -154,9 +154,14 @@ def not_placed(group: Group, *, reason: str, message: str, at: float) -> Group:
 
 
 def seen(group: Group, observation: Observation, *, at: float) -> Group:
-    """The engine's newest observation of the attempt that it has."""
-    if group.ended or observation.identity.attempt != group.submitted:
+    """The engine's newest observation of the attempt that it has.
+
+    Containers may end after their group has, which failed for its deadline; its status stays.
+    """
+    if observation.identity.attempt != group.submitted:
         return group
+    if group.ended:
+        return structs.replace(group, observation=observation, changed_at=at)
     told = with_events(group, happened(group.observation, observation, at=at))
     told = structs.replace(told, observation=observation, changed_at=at)
     if told.status == "Terminating" or observation.identity.attempt != group.attempt:

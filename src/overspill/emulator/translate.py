@@ -43,7 +43,8 @@ from overspill.model.work import (
 
 __all__ = ["identity", "unhonoured", "volumes", "work_spec"]
 
-NAMESPACE = "eci"
+# Also what DescribeContainerGroupStatus says of every group.
+NAMESPACE = "default"
 GIB = 1 << 30
 
 

@@ -15,8 +15,9 @@ from typing import Any, Self
 import structlog
 from msgspec import Struct, structs
 
-from overspill.backends.base import Capabilities, Demand, LogOptions, PodUsage, Process, Share
+from overspill.backends.base import Demand, LogOptions, PodUsage, Process, Share
 from overspill.backends.eci import processes
+from overspill.backends.eci.capabilities import CAPABILITIES
 from overspill.backends.eci.client import Client
 from overspill.backends.eci.containerlogs import Logs, require_log
 from overspill.backends.eci.creations import Creations, Order
@@ -34,10 +35,10 @@ from overspill.backends.eci.usage import Usage
 from overspill.backends.eci.volumes import volume
 from overspill.backends.feed import Feed
 from overspill.errors import NotFound, Rejected, Throttled, Unsupported
-from overspill.model.fields import BACKEND
 from overspill.model.observation import (
     ContainerObservation,
     Gone,
+    Happened,
     Observation,
     Running,
     Sighting,
@@ -46,40 +47,17 @@ from overspill.model.observation import (
 )
 from overspill.model.work import Files, Identity, Volume, WorkSpec
 
-__all__ = ["CAPABILITIES", "EciBackend"]
+__all__ = ["EciBackend"]
 
 log = structlog.get_logger(__name__)
 
-# What of a container ECI's API has no word for. There is no host whose port could be used.
-NOT_OF_CONTAINERS = (
-    "ports[].hostPort",
-    "securityContext.allowPrivilegeEscalation",
-    "securityContext.capabilities.drop",
-    "securityContext.seccompProfile.type",
-    "volumeMounts[].recursiveReadOnly",
-)
-# Its FlexVolume cannot be read-only as a whole; its mounts can.
-NOT_OF_PODS = (
-    "securityContext.fsGroup",
-    "securityContext.fsGroupChangePolicy",
-    "securityContext.seccompProfile.type",
-    "securityContext.supplementalGroups",
-    "securityContext.supplementalGroupsPolicy",
-    "setHostnameAsFQDN",
-    "volumes[].flexVolume.readOnly",
-)
-CAPABILITIES = Capabilities(
-    pod_fields=BACKEND.difference(
-        NOT_OF_PODS,
-        (f"{kind}[].{field}" for kind in ("containers", "initContainers") for field in NOT_OF_CONTAINERS),
-    ),
-    verbs=frozenset({"logs", "exec", "port-forward", "metrics"}),
-)
 # Told as waiting only if it takes longer than a pod usually does.
 LONG_WAIT = 2.0
 # A group that could not be scheduled is removed and asked for anew after this, longer each time; seconds.
 RETRY_FIRST, RETRY_CAP = 30.0, 300.0
 TIDY_EVERY = 1.0
+# Reason of the Event about what ECI's API cannot enforce.
+NOT_ENFORCED = "NotEnforced"
 SILENCE = 60.0
 
 
@@ -185,7 +163,7 @@ class EciBackend:
         Raises:
             Unsupported: names the fields that ECI cannot honour.
         """
-        check(work)
+        warnings = check(work)
         uid = work.identity.uid
         tracked = self._groups.of_pod(uid)
         if uid in self._creations.orders or (tracked is not None and not tracked.group.deleting):
@@ -194,6 +172,8 @@ class EciBackend:
         order = self._creations.put(work)
         wait = f"in the queue for ECI, about {eta:.0f} s" if eta > LONG_WAIT else ""
         self._tell_order(order, Waiting("ContainerCreating", wait))
+        for warning in warnings:
+            self._feed.publish(Happened(work.identity, "", NOT_ENFORCED, warning))
         self._poller.hurry()
 
     async def delete(self, identity: Identity, *, grace_seconds: int) -> None:  # noqa: ARG002 - ECI takes it at creation only

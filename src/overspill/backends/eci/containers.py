@@ -7,6 +7,7 @@ no parameter for was refused before.
 
 from typing import Any
 
+from overspill.backends.eci.refusals import ADDABLE
 from overspill.backends.eci.wire import Params
 from overspill.model.work import (
     POD_IP,
@@ -94,7 +95,7 @@ def _security(wanted: SecurityContext) -> Params:
     return {
         "RunAsUser": wanted.run_as_user,
         "ReadOnlyRootFilesystem": wanted.read_only_root_filesystem or None,
-        "Capability": {"Add": wanted.add_capabilities},
+        "Capability": {"Add": [name for name in wanted.add_capabilities if name in ADDABLE]},
     }
 
 

@@ -17,7 +17,7 @@ from overspill.backends.eci.prices import annotations_of_entry, annotations_of_w
 from overspill.backends.eci.status import ENDED, Group, observe
 from overspill.backends.eci.tags import FAIL_FAST_TAG, identity_of
 from overspill.backends.feed import Feed
-from overspill.model.observation import Gone, Observation
+from overspill.model.observation import Gone, Observation, Terminated
 from overspill.model.work import WorkSpec
 
 __all__ = ["Groups", "Tracked", "chunks", "group_of_entry", "group_of_work"]
@@ -49,6 +49,11 @@ class Tracked(Struct, eq=False):
     def status(self) -> str:
         """ECI's word for its state; "" until it was listed."""
         return self.entry.status if self.entry else ""
+
+    @property
+    def prepared(self) -> bool:
+        """Whether all init containers have ended."""
+        return all(isinstance(init.state, Terminated) for init in self.seen.init_containers)
 
     @property
     def settled(self) -> bool:

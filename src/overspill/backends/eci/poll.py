@@ -30,6 +30,7 @@ __all__ = ["Poller"]
 log = structlog.get_logger(__name__)
 
 STATUS = "DescribeContainerGroupStatus"
+# How many times longer nothing is looked at while nothing is expected to change.
 IDLE = 5.0
 SWEEP_EVERY = 180.0
 TROUBLE_PAUSE = 5.0
@@ -80,7 +81,7 @@ class Poller:
                 await asyncio.sleep(max(pause, self._busy_seconds))
                 continue
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(pause, IDLE)):
+                async with asyncio.timeout(max(pause, self._busy_seconds * IDLE)):
                     await self._soon.wait()
             self._soon.clear()
 
@@ -156,7 +157,8 @@ class Poller:
             return entry.container_group_id not in self._groups.unwanted
         changed = entry.status != tracked.status
         if entry.status in {"Failed", "ScheduleFailed", "Expired"}:
-            return changed or tracked.detail is None
+            # What an init container does once its group has failed is told nowhere else.
+            return changed or tracked.detail is None or not tracked.prepared
         if tracked.group.init_containers:
             return changed or entry.status == "Pending"
         # What ECI made of a list of instance types, or of a spot strategy, is known once it is made.

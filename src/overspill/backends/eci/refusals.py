@@ -1,7 +1,8 @@
 """What of a pod ECI cannot do, found before anything is created.
 
-In: a work spec. Out: every field that cannot be honoured, with the reason. Pure.
-Invariant: what passes here is translated whole; limits are ECI's published ones.
+In: a work spec. Out: every field that cannot be honoured, with the reason; every field that only confines
+the pod further than ECI's API can, of which its user is warned. Pure.
+Invariant: what passes here is translated whole or warned of; limits are ECI's published ones.
 Fields that a work spec has no place for were refused already (`Capabilities.pod_fields`).
 """
 
@@ -26,7 +27,7 @@ from overspill.model.work import (
     WorkSpec,
 )
 
-__all__ = ["refusals"]
+__all__ = ["ADDABLE", "refusals", "unenforced"]
 
 MOST_CONTAINERS = 20
 MOST_VOLUMES = 20
@@ -35,7 +36,9 @@ LARGEST_FILE = 32 * 1024
 LARGEST_FILES = 60 * 1024
 MOST_CREDENTIALS = 11
 RESERVED_PORTS = frozenset({111, 10250, 10255})
-CAPABILITIES = frozenset({"NET_ADMIN"})
+ADDABLE = frozenset({"NET_ADMIN"})
+# Containers have it unless it is dropped, which ECI cannot do; the restricted Pod Security Standard lets it be added.
+HAD_ANYWAY = frozenset({"NET_BIND_SERVICE"})
 DRIVERS = frozenset({"alicloud/disk", "alicloud/nas", "alicloud/oss"})
 VARIABLE = re.compile(r"[A-Za-z0-9_]{1,128}")
 
@@ -51,6 +54,29 @@ def refusals(work: WorkSpec) -> list[Refusal]:
                     for refusal in check(container, work)
                 ]
     return found
+
+
+def unenforced(work: WorkSpec) -> list[str]:
+    """What ECI is not told and the pod runs without; paths, each of which may stand for several containers.
+
+    It all confines a pod on a kernel that it shares with others. On ECI a pod has a virtual machine of its own.
+    """
+    found = [f"containers[].{path}" for each in work.containers for path in _unenforced(each)]
+    for each in work.init_containers:
+        found += [f"initContainers[].{path}" for path in _unenforced(each)]
+        if each.security.run_as_non_root and not each.security.run_as_user:
+            found.append("initContainers[].securityContext.runAsNonRoot")
+    return list(dict.fromkeys(found))
+
+
+def _unenforced(container: Container) -> Iterator[str]:
+    security = container.security
+    if security.drop_capabilities:
+        yield "securityContext.capabilities.drop"
+    if security.no_new_privileges:
+        yield "securityContext.allowPrivilegeEscalation"
+    if security.seccomp == "RuntimeDefault":
+        yield "securityContext.seccompProfile"
 
 
 def _of_pod(work: WorkSpec) -> Iterator[Refusal]:
@@ -124,7 +150,9 @@ def _of_ports(container: Container, _: WorkSpec) -> Iterator[Refusal]:
 
 
 def _of_security(container: Container, _: WorkSpec) -> Iterator[Refusal]:
-    more = sorted(set(container.security.add_capabilities) - CAPABILITIES)
+    more = sorted(set(container.security.add_capabilities) - ADDABLE - HAD_ANYWAY)
+    if container.security.seccomp == "Unconfined":
+        yield Refusal("securityContext.seccompProfile.type", "ECI cannot lift its confinement")
     if more:
         yield Refusal("securityContext.capabilities.add", f"ECI grants NET_ADMIN only, not {', '.join(more)}")
 
@@ -166,7 +194,6 @@ def _of_init(container: Container, _: WorkSpec) -> Iterator[Refusal]:
         ("stdin", container.stdin or container.stdin_once),
         ("tty", container.tty),
         ("securityContext.runAsGroup", security.run_as_group is not None),
-        ("securityContext.runAsNonRoot", security.run_as_non_root),
         ("livenessProbe", container.liveness),
         ("readinessProbe", container.readiness),
         ("lifecycle", container.post_start or container.pre_stop),

@@ -7,6 +7,8 @@ Source: ECI's states, https://help.aliyun.com (container group life cycle, 2025-
 """
 
 import hashlib
+import re
+from typing import TypeVar
 
 from msgspec import Struct
 
@@ -45,8 +47,12 @@ NO_STOCK, QUOTA, NO_ADDRESS, SPOT, UNPLACED = (
 )
 ENDED = frozenset({"Succeeded", "Failed", "Expired", "ScheduleFailed"})
 UNCREATED = frozenset({"", "Scheduling", "ScheduleFailed"})
+POD_OF_MESSAGE = re.compile(r"\bpod=\S+")
 CREATED_CONDITION = "ContainerInstanceCreated"
 EXPIRING_CONDITION = "ContainerInstanceExpired"
+
+
+S = TypeVar("S", State, State | None)
 
 
 class Group(Struct, frozen=True, kw_only=True):
@@ -169,7 +175,7 @@ def _container(
 ) -> ContainerObservation:
     if told is None:
         return ContainerObservation(name, _not_yet(prepared=prepared), image)
-    state = _state(told.state, since=since or group.created_at, prepared=prepared)
+    state = _named(_state(told.state, since=since or group.created_at, prepared=prepared), group.identity)
     return ContainerObservation(
         name=name,
         state=state,
@@ -236,7 +242,7 @@ def _init_containers(
 def _init_container(
     group: Group, name: str, image: str, told: GroupContainer | None, status: str
 ) -> ContainerObservation:
-    state = _plain(told.current_state) if told else None
+    state = _named(_plain(told.current_state), group.identity) if told else None
     if status in {"Running", "Succeeded"} and not (isinstance(state, Terminated) and state.exit_code == 0):
         # Containers run only once all init containers have completed, whatever an older answer said.
         state = Terminated(0, "Completed", group.created_at, group.created_at)
@@ -255,6 +261,14 @@ def _init_container(
         and group.restart_policy != "Never"
         and status not in ENDED,
     )
+
+
+def _named(state: S, identity: Identity) -> S:
+    """The state with the pod's own name in a back-off's message: the group has another one inside."""
+    if isinstance(state, Waiting) and state.reason == "CrashLoopBackOff":
+        own = f"pod={identity.name}_{identity.namespace}({identity.uid})"
+        return Waiting(state.reason, POD_OF_MESSAGE.sub(own, state.message))
+    return state
 
 
 def _plain(told: PlainState) -> State | None:

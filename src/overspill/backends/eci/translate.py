@@ -14,7 +14,7 @@ from overspill.backends.eci import annotations, tags
 from overspill.backends.eci.annotations import PREFIX, parse
 from overspill.backends.eci.containers import container, init_container
 from overspill.backends.eci.network import network
-from overspill.backends.eci.refusals import refusals
+from overspill.backends.eci.refusals import refusals, unenforced
 from overspill.backends.eci.specs import DEFAULT, REGIONAL_REGIONS, Size, asked_size, round_up
 from overspill.backends.eci.volumes import volume
 from overspill.backends.eci.wire import Params
@@ -24,6 +24,7 @@ from overspill.model.work import RegistryCredential, WorkSpec
 __all__ = ["Placement", "check", "group_size", "parameters"]
 
 GIB = 1 << 30
+CONFINED = "the pod runs without, in a virtual machine of its own"
 # What a group has beside its images without paying for more.
 FREE_STORAGE = 30
 
@@ -43,8 +44,8 @@ class Placement(Struct, frozen=True, kw_only=True):
     spot: bool = True
 
 
-def check(work: WorkSpec) -> None:
-    """Refuse what ECI cannot do.
+def check(work: WorkSpec) -> list[str]:
+    """Refuse what ECI cannot do; returns what the user is to be warned of.
 
     Raises:
         Unsupported: names every field and the reason.
@@ -53,6 +54,8 @@ def check(work: WorkSpec) -> None:
     if found:
         fields = [refusal.field for refusal in found]
         raise Unsupported("ECI cannot run this pod: " + "; ".join(map(str, found)), fields=fields)
+    fields = unenforced(work)
+    return [f"ECI's API has no parameter for {', '.join(fields)}; {CONFINED}"] if fields else []
 
 
 def group_size(work: WorkSpec, region: str) -> Size:
