@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from overspill.model.pods import PodSpec
 
-__all__ = ["Requirement", "Taint", "Term", "Toleration", "matches_node", "untolerated"]
+__all__ = ["Requirement", "Taint", "Term", "Toleration", "holds", "matches_node", "untolerated"]
 
 INTEGER = re.compile(r"[+-]?[0-9]+")
 
@@ -94,7 +94,7 @@ def _required_terms(spec: PodSpec) -> tuple[Term, ...] | None:
 def _term_holds(term: Term, node_name: str, labels: Mapping[str, str]) -> bool:
     if not term.match_expressions and not term.match_fields:
         return False
-    return all(_holds(r, labels.get(r.key)) for r in term.match_expressions) and all(
+    return all(holds(r, labels.get(r.key)) for r in term.match_expressions) and all(
         _field_holds(r, node_name) for r in term.match_fields
     )
 
@@ -102,10 +102,11 @@ def _term_holds(term: Term, node_name: str, labels: Mapping[str, str]) -> bool:
 def _field_holds(requirement: Requirement, node_name: str) -> bool:
     """Only metadata.name can be asked for, by In or NotIn with one value."""
     known = requirement.key == "metadata.name" and requirement.operator in {"In", "NotIn"}
-    return known and len(requirement.values) == 1 and _holds(requirement, node_name)
+    return known and len(requirement.values) == 1 and holds(requirement, node_name)
 
 
-def _holds(requirement: Requirement, value: str | None) -> bool:
+def holds(requirement: Requirement, value: str | None) -> bool:
+    """Whether a label's value, None without the label, is as required."""
     match requirement.operator:
         case "In":
             return value is not None and value in requirement.values

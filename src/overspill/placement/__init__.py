@@ -1,0 +1,1 @@
+"""How many pods of a workload run where: pools, ranks, the assigner."""

@@ -1,0 +1,182 @@
+"""One look at a policy: who gets which seat now.
+
+In: the policy's state and what surrounds it. Out: seats given, pods that still wait and why, pods whose rank
+changed. No I/O; the state is changed to hold the seats. Invariant: pods are taken in a fixed order, so that the
+same pods seen together get the same seats whoever decides.
+"""
+
+from collections.abc import Callable, Iterable
+
+from msgspec import Struct
+
+from overspill.placement.cooldown import Cooldowns
+from overspill.placement.nodes import Node, contradiction, pool_of
+from overspill.placement.pods import Pod
+from overspill.placement.policy import Pool
+from overspill.placement.pools import FULL, Assignment, Refusal, choose_pool
+from overspill.placement.ranks import UNKNOWN, Seat, deletion_cost
+from overspill.placement.state import PolicyState, revision_of
+
+__all__ = ["Decisions", "Surroundings", "assignment_for", "cost_of", "decide"]
+
+Refusals = dict[int, Refusal]
+
+
+def _no_node(_name: str) -> Node | None:
+    return None
+
+
+def _fits(_pod: Pod, _pool: Pool) -> bool:
+    return True
+
+
+class Surroundings(Struct):
+    """What a decision looks at beside the policy's own pods.
+
+    Attributes:
+        now: seconds of a clock that never goes back.
+        nodes, node: all nodes, and one by its name.
+        is_old: whether a revision is to make room for a newer one, by the name of its ReplicaSet.
+        first_ordinal: number of a StatefulSet's first pod.
+        fits: whether a pool's nodes have room for a pod, where a pool asks for that.
+        refused: pools to which the apiserver would not let a pod go, by uid.
+    """
+
+    now: float = 0.0
+    nodes: Callable[[], Iterable[Node]] = tuple
+    node: Callable[[str], Node | None] = _no_node
+    is_old: Callable[[str], bool] = lambda _name: False
+    first_ordinal: int = 0
+    fits: Callable[[Pod, Pool], bool] = _fits
+    refused: dict[str, Refusals] = {}
+
+
+class Decisions(Struct):
+    """What one look came to.
+
+    Attributes:
+        placed: pods that got a seat, with the reasons.
+        waiting: pods that did not; pods of a group for which nothing can change share one Assignment.
+        touched: uids whose rank or marks are to be written anew.
+    """
+
+    placed: list[tuple[Pod, Assignment]] = []
+    waiting: dict[str, Assignment] = {}
+    touched: list[str] = []
+
+
+def decide(state: PolicyState, cooldowns: Cooldowns, around: Surroundings) -> Decisions:
+    """Adopt who runs already, set ranks right, seat who waits."""
+    made = Decisions(placed=[], waiting={}, touched=_adopt(state, around))
+    made.touched += state.straighten()
+    hopeless: dict[str, Assignment] = {}
+    for pod in _in_order(state, around):
+        uid, group = pod.metadata.uid, state.group_of(pod)
+        ordinary = pod.spec.node_selector is None and not pod.spec.affinity and uid not in around.refused
+        if ordinary and group in hopeless:
+            made.waiting[uid] = hopeless[group]
+            continue
+        assignment = assignment_for(state, cooldowns, around, pod)
+        if assignment.pool is None:
+            made.waiting[uid] = assignment
+            if ordinary and state.ranked:
+                hopeless[group] = assignment
+            continue
+        state.give(pod, assignment)
+        cooldowns.given(state.policy.spec.pools[assignment.pool].name, uid)
+        made.placed.append((pod, assignment))
+    return made
+
+
+def assignment_for(state: PolicyState, cooldowns: Cooldowns, around: Surroundings, pod: Pod) -> Assignment:
+    """Where a pod would go now."""
+    refused = _refusals(state, cooldowns, around, pod)
+    ordinal = None if state.ranked else pod.ordinal
+    if ordinal is not None:
+        return _by_ordinal(state, ordinal - around.first_ordinal + 1, refused)
+    return choose_pool(state.size, state.vacant(state.group_of(pod)), refused)
+
+
+def cost_of(state: PolicyState, seat: Seat, around: Surroundings) -> int | None:
+    """The deletion cost that a pod is to have; None where it is not ours to write, or has no meaning."""
+    spec = state.policy.spec
+    if not spec.scale_in.manage_deletion_cost or not state.ranked:
+        return None
+    if spec.target_ref is not None and spec.target_ref.kind in {"Job", "CronJob"}:
+        return None
+    reversed_ = spec.rollout.old_revision_scale_in == "FirstPoolFirst" and around.is_old(seat.revision)
+    behind = state.size - 1 - seat.pool if reversed_ and seat.pool != UNKNOWN else 0
+    return deletion_cost(seat.rank, behind=behind)
+
+
+def _in_order(state: PolicyState, around: Surroundings) -> list[Pod]:
+    """Pods that wait, those of old revisions first: they are the ones that serve."""
+    old: dict[str, bool] = {}
+
+    def key(pod: Pod) -> tuple[bool, str, str]:
+        revision = revision_of(pod)
+        if revision not in old:
+            old[revision] = around.is_old(revision)
+        return not old[revision], pod.metadata.creation_timestamp, pod.metadata.uid
+
+    return sorted((state.pods[uid] for uid in state.waiting), key=key)
+
+
+def _adopt(state: PolicyState, around: Surroundings) -> list[str]:
+    """Seat pods that run without having been placed, by the node they are on."""
+    if state.policy.spec.counting.existing_pods == "Ignore":
+        return []
+    adopted = []
+    for pod in sorted((state.pods[uid] for uid in state.strays), key=_age):
+        node = around.node(pod.spec.node_name) if pod.bound else None
+        pool = pool_of(state.policy.spec.pools, node.metadata.labels) if node else None
+        if pool is None:
+            continue
+        rank = state.group(state.group_of(pod)).vacant(pool) or 0
+        state.give(pod, Assignment(pool, rank)).settled = True
+        adopted.append(pod.metadata.uid)
+    return adopted
+
+
+def _age(pod: Pod) -> tuple[str, str]:
+    return pod.metadata.creation_timestamp, pod.metadata.uid
+
+
+def _refusals(state: PolicyState, cooldowns: Cooldowns, around: Surroundings, pod: Pod) -> Refusals:
+    refused = dict(around.refused.get(pod.metadata.uid, {}))
+    for index, pool in enumerate(state.policy.spec.pools):
+        refusal = (
+            refused.get(index)
+            or _too_many(state, index)
+            or contradiction(pod, pool, around.nodes())
+            or cooldowns.refusal(pool.name, around.now)
+        )
+        if refusal is None and pool.capacity_check == "Simulate" and not around.fits(pod, pool):
+            refusal = Refusal("NoCapacity", "has no node with enough left of what the pod requests")
+        if refusal is not None:
+            refused[index] = refusal
+    return refused
+
+
+def _too_many(state: PolicyState, index: int) -> Refusal | None:
+    """Whether all revisions together have what a rollout may have of a pool."""
+    surge, limit = state.policy.spec.rollout.max_surge, state.order.limit(index)
+    if surge is None or limit is None or state.totals[index] < limit + surge:
+        return None
+    return Refusal(
+        "Full", f"has {state.totals[index]} pods of all revisions, {limit} and a surge of {surge} allowed"
+    )
+
+
+def _by_ordinal(state: PolicyState, rank: int, refused: Refusals) -> Assignment:
+    """A StatefulSet's pod has the pool of its number, or the next that takes it."""
+    place = state.order.place(max(rank, 1))
+    if place is None:
+        return Assignment(
+            None, passed=tuple((index, refused.get(index, FULL)) for index in range(state.size))
+        )
+    for index in range(place[0], state.size):
+        if index not in refused:
+            passed = tuple(each for each in refused.items() if each[0] < index)
+            return Assignment(index, max(rank, 1), passed)
+    return Assignment(None, passed=tuple(refused.items()))

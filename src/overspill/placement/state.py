@@ -1,0 +1,285 @@
+"""What is known of one policy's pods: who sits where.
+
+In: pods as they are seen, decisions as they are made. Out: counts, free ranks, who waits. No I/O.
+Invariant: whatever led here, the state equals one that is built anew from the pods alone, but for seats that
+were given and have not been seen yet; those count, so that nobody gets a place twice.
+"""
+
+import heapq
+from collections.abc import Callable
+
+import msgspec
+
+from overspill import names
+from overspill.placement.pods import Pod
+from overspill.placement.policy import Policy
+from overspill.placement.pools import Assignment, FillOrder
+from overspill.placement.ranks import SURPLUS, UNKNOWN, Seat, rerank
+
+__all__ = ["Group", "PolicyState", "revision_of"]
+
+
+def revision_of(pod: Pod) -> str:
+    """Name of the ReplicaSet or other controller that made a pod; "" for none."""
+    owner = pod.owner
+    return owner.name if owner else ""
+
+
+class Group:
+    """The ranks of one revision, or of all where the policy counts so.
+
+    Attributes:
+        counts: pods of each pool.
+        crooked: some rank does not fit its pool, is held twice, or could be taken by a surplus pod.
+    """
+
+    def __init__(self, order: FillOrder, pools: int) -> None:
+        self._order = order
+        self._held: dict[int, set[str]] = {}
+        self._free: list[list[int]] = [[] for _ in range(pools)]  # heaps; may hold ranks that are held again
+        self._tops = [0] * pools  # ordinals up to here were given out once, or are in the heap
+        self._surplus = [0] * pools
+        self.counts = [0] * pools
+        self.crooked = False
+        self.seats: dict[str, Seat] = {}
+
+    def vacant(self, pool: int) -> int | None:
+        """The lowest free rank of a pool; None when it is full."""
+        heap = self._free[pool]
+        while heap and heap[0] in self._held:
+            heapq.heappop(heap)
+        return heap[0] if heap else self._order.slot(pool, self._tops[pool] + 1)
+
+    def next_surplus(self) -> int:
+        """A rank beyond all places."""
+        rank = SURPLUS + 1
+        while rank in self._held:
+            rank += 1
+        return rank
+
+    def add(self, seat: Seat) -> None:
+        """Take a seat in."""
+        self.seats[seat.uid] = seat
+        holders = self._held.setdefault(seat.rank, set())
+        holders.add(seat.uid)
+        if seat.pool == UNKNOWN:
+            self.crooked = self.crooked or seat.rank <= SURPLUS or len(holders) > 1
+            return
+        self.counts[seat.pool] += 1
+        if seat.rank > SURPLUS:
+            self._surplus[seat.pool] += 1
+            self.crooked = self.crooked or len(holders) > 1 or self.vacant(seat.pool) is not None
+            return
+        place = self._order.place(seat.rank) if seat.rank else None
+        if place is None or place[0] != seat.pool or len(holders) > 1:
+            self.crooked = True
+            return
+        self._raise_top(seat.pool, place[1])
+
+    def remove(self, uid: str) -> None:
+        """Take a seat away."""
+        seat = self.seats.pop(uid)
+        holders = self._held[seat.rank]
+        holders.discard(uid)
+        if not holders:
+            del self._held[seat.rank]
+        if seat.pool == UNKNOWN:
+            return
+        self.counts[seat.pool] -= 1
+        if seat.rank > SURPLUS:
+            self._surplus[seat.pool] -= 1
+            return
+        place = self._order.place(seat.rank) if seat.rank else None
+        if place is not None and place[0] == seat.pool:
+            heapq.heappush(self._free[seat.pool], seat.rank)
+            self.crooked = self.crooked or self._surplus[seat.pool] > 0
+
+    def _raise_top(self, pool: int, ordinal: int) -> None:
+        for between in range(self._tops[pool] + 1, ordinal):
+            rank = self._order.slot(pool, between)
+            assert rank is not None, "places before a place exist"
+            heapq.heappush(self._free[pool], rank)
+        self._tops[pool] = max(self._tops[pool], ordinal)
+
+
+class PolicyState:
+    """All pods of one policy.
+
+    Attributes:
+        pods: the active ones by uid: neither ended nor, unless the policy counts those, being deleted.
+        waiting: uids of those that wait for their pool.
+        strays: uids of those that run without having been placed here.
+        totals: pods of each pool, over all revisions.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.order = FillOrder(policy.spec)
+        self.size = len(policy.spec.pools)
+        self.pods: dict[str, Pod] = {}
+        self.waiting: set[str] = set()
+        self.strays: set[str] = set()
+        self.ending: dict[str, Pod] = {}
+        self.totals = [0] * self.size
+        self.seats: dict[str, Seat] = {}
+        self.groups: dict[str, Group] = {}
+
+    def apply(self, pod: Pod) -> None:
+        """Take in how a pod is now."""
+        uid = pod.metadata.uid
+        if pod.deleting and not pod.ended:
+            self.ending[uid] = pod
+        if pod.ended or (pod.deleting and self.policy.spec.counting.terminating == "Ignore"):
+            self._drop(uid)
+            return
+        self.pods[uid] = pod
+        if pod.gate is not None:
+            if uid not in self.seats:
+                self.waiting.add(uid)
+            return
+        self.waiting.discard(uid)
+        pool = self._pool_of(pod)
+        if pool is None:
+            seat = self.seats.get(uid)
+            if seat is None or not seat.settled:  # a settled one is adopted, its labels on their way
+                self._leave(uid)
+                self.strays.add(uid)
+            return
+        self.strays.discard(uid)
+        self._seen(pod, pool)
+
+    def remove(self, uid: str) -> None:
+        """A pod is gone."""
+        self._drop(uid)
+        self.ending.pop(uid, None)
+
+    def give(self, pod: Pod, assignment: Assignment) -> Seat:
+        """Seat a pod where it was decided; it counts from now on."""
+        assert assignment.pool is not None
+        group = self.group_of(pod)
+        rank = assignment.rank or self.group(group).next_surplus()
+        seat = Seat(
+            uid=pod.metadata.uid,
+            group=group,
+            revision=revision_of(pod),
+            pool=assignment.pool,
+            rank=rank,
+            created=pod.metadata.creation_timestamp,
+        )
+        self._leave(seat.uid)
+        self._sit(seat)
+        self.waiting.discard(seat.uid)
+        self.strays.discard(seat.uid)
+        return seat
+
+    def take_back(self, uid: str) -> None:
+        """A seat that was given could not be taken; the pod waits again, if it is still there."""
+        seat = self.seats.get(uid)
+        if seat is None or seat.settled:
+            return
+        self._leave(uid)
+        pod = self.pods.get(uid)
+        if pod is not None:
+            self.apply(pod)
+
+    def carry_over(self, before: "PolicyState") -> None:
+        """Take in the seats that a state before this one has sent and nobody has seen yet."""
+        for seat in before.seats.values():
+            pool = None if seat.pool == UNKNOWN else self.policy.spec.pool_index(before.pool_name(seat.pool))
+            if not seat.sent or pool is None or seat.uid not in self.pods or seat.uid in self.seats:
+                continue
+            self._sit(msgspec.structs.replace(seat, pool=pool))
+            self.waiting.discard(seat.uid)
+
+    def pool_name(self, pool: int) -> str:
+        """A pool's name."""
+        return self.policy.spec.pools[pool].name
+
+    def straighten(self) -> list[str]:
+        """Set the ranks right of every group that needs it; the uids whose rank changed."""
+        touched: list[str] = []
+        for name, group in list(self.groups.items()):
+            if not group.crooked:
+                continue
+            changed = rerank(self.order, group.seats.values(), self.size) if self.ranked else {}
+            seats = list(group.seats.values())
+            fresh = self.groups[name] = Group(self.order, self.size)
+            for seat in seats:
+                seat.rank = changed.get(seat.uid, seat.rank)
+                fresh.add(seat)
+            fresh.crooked = False
+            touched += changed
+        return touched
+
+    def group_of(self, pod: Pod) -> str:
+        """The group whose ranks a pod shares."""
+        owner = pod.owner
+        per_revision = self.policy.spec.counting.scope == "Revision" and owner and owner.kind == "ReplicaSet"
+        return revision_of(pod) if per_revision else ""
+
+    def group(self, name: str) -> Group:
+        """A group, made when it is first asked for."""
+        return self.groups.get(name) or self.groups.setdefault(name, Group(self.order, self.size))
+
+    @property
+    def ranked(self) -> bool:
+        """Whether ranks matter: a StatefulSet's pods go by their number."""
+        target = self.policy.spec.target_ref
+        return target is None or target.kind != "StatefulSet"
+
+    def vacant(self, group: str) -> Callable[[int], int | None]:
+        """The lowest free rank of each pool of a group."""
+        return self.group(group).vacant
+
+    def _pool_of(self, pod: Pod) -> int | None:
+        """The pool that was written on a pod; UNKNOWN for one that is no more, None without any."""
+        name = pod.labels.get(names.POOL_LABEL)
+        if not name:
+            return None
+        index = self.policy.spec.pool_index(name)
+        return UNKNOWN if index is None else index
+
+    def _seen(self, pod: Pod, pool: int) -> None:
+        uid = pod.metadata.uid
+        known = self.seats.get(uid)
+        if known is not None and known.settled and known.pool == pool:
+            return  # its rank may be on its way to it
+        if known is not None and (known.pool, known.rank) == (pool, pod.rank):
+            known.sent = known.settled = True
+            return
+        self._leave(uid)
+        self._sit(
+            Seat(
+                uid=uid,
+                group=self.group_of(pod),
+                revision=revision_of(pod),
+                pool=pool,
+                rank=pod.rank,
+                created=pod.metadata.creation_timestamp,
+                sent=True,
+                settled=True,
+            )
+        )
+
+    def _sit(self, seat: Seat) -> None:
+        self.seats[seat.uid] = seat
+        self.group(seat.group).add(seat)
+        if seat.pool != UNKNOWN:
+            self.totals[seat.pool] += 1
+
+    def _leave(self, uid: str) -> None:
+        seat = self.seats.pop(uid, None)
+        if seat is None:
+            return
+        group = self.groups[seat.group]
+        group.remove(uid)
+        if not group.seats:
+            del self.groups[seat.group]
+        if seat.pool != UNKNOWN:
+            self.totals[seat.pool] -= 1
+
+    def _drop(self, uid: str) -> None:
+        self.pods.pop(uid, None)
+        self.waiting.discard(uid)
+        self.strays.discard(uid)
+        self._leave(uid)
