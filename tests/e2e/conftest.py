@@ -26,7 +26,7 @@ class Cluster:
     def overspill(self, command, *args, stdin=None, timeout=120, check=True):
         """Run a command on this cluster; returns the finished process."""
         done = subprocess.run(
-            [OVERSPILL, command, "--name", self.name, *args],
+            [OVERSPILL, *command.split(), "--name", self.name, *args],
             input=stdin,
             capture_output=True,
             text=True,
@@ -123,6 +123,9 @@ def control_plane():
 
 @pytest.fixture(scope="session")
 def cluster(needs_root):
-    """A whole cluster: worker, one virtual node, Podman as the cloud; tests keep to a namespace of their own."""
-    with running("e2e") as cluster:
+    """A whole cluster: worker, one virtual node, Podman as the cloud; tests keep to a namespace of their own.
+
+    Without ECI's API between, so that Podman's own labels tell which pod a container is of.
+    """
+    with running("e2e", "--backend", "podman") as cluster:
         yield cluster

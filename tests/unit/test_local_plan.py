@@ -9,7 +9,7 @@ import pytest
 from overspill.errors import Conflict, Misconfigured, NotFound
 from overspill.local import plan as plans
 from overspill.local.paths import cluster_paths
-from overspill.local.plan import Options, Plan, load_plan, lock, make_plan
+from overspill.local.plan import Options, Plan, load_plan, lock, make_plan, no_cloud
 
 SIMULATED = {"workers": 0, "backend": "simulated"}
 
@@ -80,16 +80,26 @@ def test_only_the_number_of_virtual_nodes_may_change():
 @pytest.mark.parametrize(
     ("uid", "given", "expected"),
     [
-        (0, {}, (1, "podman")),
-        (0, {"workers": 0}, (0, "podman")),
+        (0, {}, (1, "eci")),
+        (0, {"workers": 0}, (0, "eci")),
         (0, {"tuned": True}, (0, "simulated")),
         (1000, {}, (0, "simulated")),
     ],
 )
 def test_defaults_are_what_the_user_may_do(monkeypatch, uid, given, expected):
     as_user(monkeypatch, uid)
+    monkeypatch.setattr("shutil.which", lambda program, path: f"/usr/bin/{program}")
     plan = make_plan(Options(name="a", **given))
     assert (plan.workers, plan.backend) == expected
+
+
+def test_without_podman_pods_are_simulated_and_it_is_said_why(monkeypatch):
+    as_user(monkeypatch, 0)
+    monkeypatch.setattr("shutil.which", lambda program, path: None)
+    assert make_plan(Options(name="a")).backend == "simulated"
+    assert "make setup" in no_cloud()
+    as_user(monkeypatch, 1000)
+    assert "root" in no_cloud()
 
 
 @pytest.mark.parametrize(
@@ -97,7 +107,7 @@ def test_defaults_are_what_the_user_may_do(monkeypatch, uid, given, expected):
     [
         (1000, {"workers": 1}, Misconfigured, "--workers 0 --backend simulated"),
         (1000, {"backend": "podman"}, Misconfigured, "need root"),
-        (0, {"backend": "fargate"}, Misconfigured, "podman, simulated, eci"),
+        (0, {"backend": "fargate"}, Misconfigured, "eci, podman, simulated"),
         (0, {"backend": "eci", "tuned": True}, Misconfigured, "--tuned"),
         (1000, {"backend": "eci", "workers": 0}, Misconfigured, "need root"),
         (0, {"workers": 2}, Misconfigured, "--workers is 0 or 1"),

@@ -31,7 +31,8 @@ def up(
     backend: Annotated[
         str | None,
         typer.Option(
-            help="Where virtual nodes run pods: podman, simulated, eci. Default podman; simulated without root."
+            help="Where virtual nodes run pods: eci (Alibaba's API, emulated over Podman), podman, simulated. "
+            "Default eci; simulated without root or Podman."
         ),
     ] = None,
     tuned: Annotated[

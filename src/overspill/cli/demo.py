@@ -35,8 +35,8 @@ def demo(
         bool, typer.Option("--keep", envvar="KEEP", help="Leave the cluster running afterwards.")
     ] = False,
     backend: Annotated[
-        str, typer.Option("--backend", help="podman, or eci: the same by way of ECI's API.")
-    ] = "podman",
+        str, typer.Option("--backend", help="eci: by way of ECI's API, emulated; or podman: directly.")
+    ] = "eci",
 ) -> None:
     """Walk through what virtual nodes do, on a fresh local cluster."""
     asyncio.run(_demo(name, backend=backend, keep=keep))

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from overspill import logs
+from overspill.cli.access import DEFAULT_NAME
 from overspill.emulator.auth import AccessKey
 from overspill.emulator.bill import total
 from overspill.emulator.cloud import Timings
@@ -29,6 +30,8 @@ from overspill.emulator.run import serve as run_emulator
 from overspill.emulator.stock import parse_limits
 from overspill.emulator.store import read_bill
 from overspill.errors import Misconfigured
+from overspill.local.emulator import emulator_of
+from overspill.local.machine import join_network
 from overspill.process import run_until_signalled
 
 __all__ = ["app"]
@@ -40,6 +43,16 @@ faults = typer.Typer(help="Have a running emulator do things wrong.", no_args_is
 app.add_typer(faults, name="faults")
 
 State = Annotated[Path, typer.Option("--state", help="The emulator's state folder.")]
+# The commands that ask one find it by either of these.
+OwnState = Annotated[
+    Path | None, typer.Option("--state", help="State folder of an emulator of your own.", show_default=False)
+]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        "--name", help=f"Local cluster that it is part of. Default {DEFAULT_NAME}.", show_default=False
+    ),
+]
 SECRET_VARIABLE = "OVERSPILL_EMULATOR_ACCESS_KEY_SECRET"  # noqa: S105 - the name of a variable
 
 
@@ -147,15 +160,17 @@ def _announce(endpoint: Endpoint) -> None:
 
 @app.command()
 def bill(
-    state: State,
+    state: OwnState = None,
+    name: Cluster = None,
     output: Annotated[str, typer.Option("--output", "-o", help="table or json")] = "table",
     running: Annotated[bool, typer.Option("--running", help="Only groups that cost money now.")] = False,
 ) -> None:
     """What every container group has cost, also those nobody remembers; works while the emulator is down."""
-    if not (state / DATABASE).exists():
-        raise Misconfigured(f"no emulator was started with the state folder {state}")
+    place = _place(state, name)
+    if not (place / DATABASE).exists():
+        raise Misconfigured(f"no emulator was started with the state folder {place}")
     now = time.time()
-    lines = [line for line in read_bill(state / DATABASE) if not running or line.ended is None]
+    lines = [line for line in read_bill(place / DATABASE) if not running or line.ended is None]
     everything = total(lines, now=now)
     if output == "json":
         print(msgspec.json.encode({"total": everything, "lines": lines}).decode())
@@ -178,9 +193,10 @@ def bill(
 
 
 @app.command()
-def status(state: State) -> None:
+def status(state: OwnState = None, name: Cluster = None) -> None:
     """What a running emulator has: groups by status, addresses, quota, calls."""
-    print(json.dumps({**_ask(state, "GET", "/status"), **_shown(read_endpoint(state))}, indent=2))
+    place = _reached(state, name)
+    print(json.dumps({**_ask(place, "GET", "/status"), **_shown(read_endpoint(place))}, indent=2))
 
 
 def _shown(endpoint: Endpoint) -> dict[str, Any]:
@@ -188,15 +204,20 @@ def _shown(endpoint: Endpoint) -> dict[str, Any]:
 
 
 @app.command()
-def interrupt(state: State, group: Annotated[str, typer.Argument(help="Id of a spot group.")]) -> None:
+def interrupt(
+    group: Annotated[str, typer.Argument(help="Id of a spot group.")],
+    state: OwnState = None,
+    name: Cluster = None,
+) -> None:
     """Give a spot group the notice that it is taken back."""
-    _ask(state, "POST", f"/spot/{group}")
+    _ask(_reached(state, name), "POST", f"/spot/{group}")
 
 
 @faults.command("add")
 def add_fault(
     *,
-    state: State,
+    state: OwnState = None,
+    name: Cluster = None,
     kind: Annotated[str, typer.Argument(help=", ".join(KINDS))],
     action: Annotated[
         list[str] | None, typer.Option(help="API action that meets it; repeatable; all.")
@@ -227,14 +248,14 @@ def add_fault(
         fault = msgspec.convert(given, Fault)
     except msgspec.ValidationError as error:
         raise Misconfigured(f"this is no fault: {error}; kinds are {', '.join(KINDS)}") from error
-    print(_ask(state, "POST", "/faults", msgspec.json.encode(fault))["number"])
+    print(_ask(_reached(state, name), "POST", "/faults", msgspec.json.encode(fault))["number"])
 
 
 @faults.command("list")
-def list_faults(state: State) -> None:
+def list_faults(state: OwnState = None, name: Cluster = None) -> None:
     """What is armed, and how often it was met."""
     table = Table("NUMBER", "KIND", "MET", "LEFT", "ACTIONS", box=None)
-    for armed in _ask(state, "GET", "/faults"):
+    for armed in _ask(_reached(state, name), "GET", "/faults"):
         fault = armed["fault"]
         left = "all" if armed["left"] is None else str(armed["left"])
         actions = ", ".join(fault["actions"]) or "all"
@@ -244,10 +265,26 @@ def list_faults(state: State) -> None:
 
 @faults.command("clear")
 def clear_faults(
-    state: State, number: Annotated[int | None, typer.Argument(help="One fault; default all.")] = None
+    number: Annotated[int | None, typer.Argument(help="One fault; default all.")] = None,
+    state: OwnState = None,
+    name: Cluster = None,
 ) -> None:
     """Have it do things right again."""
-    _ask(state, "DELETE", "/faults" if number is None else f"/faults?number={number}")
+    _ask(_reached(state, name), "DELETE", "/faults" if number is None else f"/faults?number={number}")
+
+
+def _place(state: Path | None, name: str | None) -> Path:
+    """The state folder of the emulator that is meant."""
+    if state is not None and name is not None:
+        raise Misconfigured("give --state for an emulator of your own, or --name for that of a local cluster")
+    return state or emulator_of(name or DEFAULT_NAME).emulator
+
+
+def _reached(state: Path | None, name: str | None) -> Path:
+    """As `_place`, and its admin port can be reached, which is on the loopback of a local cluster's own network."""
+    if state is None:
+        join_network(emulator_of(name or DEFAULT_NAME))
+    return _place(state, name)
 
 
 def _ask(state: Path, method: str, path: str, body: bytes | None = None) -> Any:

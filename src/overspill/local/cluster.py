@@ -26,7 +26,7 @@ from overspill.local.metricsserver import start_metrics_server
 from overspill.local.needs import check_needs
 from overspill.local.nodes import NodeStatus, nodes, wait_for_nodes
 from overspill.local.paths import Paths, cluster_paths
-from overspill.local.plan import Options, Plan, load_plan, lock, make_plan
+from overspill.local.plan import Options, Plan, load_plan, lock, make_plan, no_cloud
 from overspill.local.processes import Processes, end, marked, started_at, with_descendants
 from overspill.local.render import render
 from overspill.local.talk import say
@@ -71,6 +71,8 @@ async def up(options: Options) -> Plan:
     began = time.monotonic()
     with lock(options.name) as paths:
         plan = make_plan(options, check_needs)
+        if plan.backend == "simulated" and not (options.backend or plan.tuned) and (why := no_cloud()):
+            say(f"{why}: the virtual nodes of {plan.name} only simulate their pods")
         built = await build_all()
         await _Start(paths, plan, built, scale=options.virtual_nodes is not None).run()
     say(f"cluster {plan.name} is ready after {time.monotonic() - began:.1f} s")

@@ -12,16 +12,16 @@ from msgspec import Struct
 from overspill.backends.eci.tags import identity_of
 from overspill.emulator.run import DATABASE, read_endpoint
 from overspill.emulator.store import read_bill
-from overspill.errors import Misconfigured
+from overspill.errors import Misconfigured, NotFound
 from overspill.local.cloud import cloud_facts
 from overspill.local.commands import until
 from overspill.local.machine import enter
-from overspill.local.paths import Paths
-from overspill.local.plan import Plan
+from overspill.local.paths import Paths, cluster_paths
+from overspill.local.plan import Plan, load_plan
 from overspill.local.processes import Processes, Program
 from overspill.model.work import Identity
 
-__all__ = ["EmulatorFacts", "billed_groups", "emulator_facts", "start_emulator"]
+__all__ = ["EmulatorFacts", "billed_groups", "emulator_facts", "emulator_of", "start_emulator"]
 
 NAME = "eci-emulator"
 REGION = "cn-hangzhou"
@@ -98,6 +98,18 @@ def emulator_facts(paths: Paths, plan: Plan) -> EmulatorFacts | None:
         security_group_id=found.security_group_id,
         certificate_authority=str(paths.pki / "ca.crt"),
     )
+
+
+def emulator_of(name: str) -> Paths:
+    """The places of a cluster that has an emulator.
+
+    Raises:
+        NotFound: there is no such cluster, or its virtual nodes do without.
+    """
+    plan = load_plan(name)
+    if plan.backend != "eci":
+        raise NotFound(f"cluster {name!r} runs its pods by {plan.backend}, without an emulator")
+    return cluster_paths(name)
 
 
 def billed_groups(paths: Paths) -> dict[str, Identity | None]:

@@ -20,7 +20,7 @@ from overspill.local.paths import Paths, write_file
 from overspill.local.plan import Plan
 from overspill.local.render import render
 
-__all__ = ["ensure_machine", "enter", "members", "remove_machine"]
+__all__ = ["ensure_machine", "enter", "join_network", "members", "remove_machine"]
 
 # Folders that the machine has for itself; a state folder below one of them would be hidden.
 OWN_FOLDERS = ("/run", "/dev/shm", "/var/lib", "/var/log", "/var/run")  # noqa: S108 - mount points
@@ -34,6 +34,7 @@ KUBELET_SYSCTLS = {
     "kernel/keys/root_maxbytes": "25000000",
 }
 MNT_DETACH = 2
+CLONE_NEWNET = 0x40000000
 IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 
 
@@ -43,6 +44,23 @@ def enter(paths: Paths, argv: Sequence[str]) -> tuple[str, ...]:
     # conmon leaves a file `oom` in its working directory when a container runs out of memory. --wd would set a
     # folder of the namespace outside, for which Go programs have no path.
     return ("nsenter", *handles, f"--wdns={paths.root}", "--", *argv)
+
+
+def join_network(paths: Paths) -> None:
+    """Let this thread's sockets be the machine's from now on, for a command that asks something on its loopback.
+
+    Raises:
+        Misconfigured: there is no machine, or this is not root.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    try:
+        with (paths.namespaces / "net").open("rb") as handle:
+            if libc.setns(handle.fileno(), CLONE_NEWNET):
+                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    except OSError as error:
+        raise Misconfigured(
+            f"the network of {paths.root} cannot be entered, which takes root: {error}"
+        ) from error
 
 
 async def ensure_machine(paths: Paths, plan: Plan) -> None:

@@ -9,6 +9,7 @@ import fcntl
 import ipaddress
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Iterator
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -19,8 +20,9 @@ from msgspec import Struct
 from overspill.errors import Conflict, Misconfigured, NotFound
 from overspill.local.paths import Paths, cluster_paths, state_root, write_file
 from overspill.local.ports import choose_network, choose_ports, routed_networks
+from overspill.local.processes import PATH
 
-__all__ = ["Options", "Plan", "load_plan", "lock", "make_plan", "save_plan"]
+__all__ = ["Options", "Plan", "load_plan", "lock", "make_plan", "no_cloud", "save_plan"]
 
 PORTS = (
     "apiserver",
@@ -34,7 +36,7 @@ PORTS = (
     "emulator",
     "metrics-server",
 )
-BACKENDS = ("podman", "simulated", "eci")
+BACKENDS = ("eci", "podman", "simulated")
 
 
 class Options(Struct, frozen=True, kw_only=True):
@@ -209,7 +211,7 @@ def _new_plan(options: Options) -> Plan:
     root = os.geteuid() == 0
     tuned = bool(options.tuned)
     workers = int(root and not tuned) if options.workers is None else options.workers
-    backend = options.backend or ("podman" if root and not tuned else "simulated")
+    backend = options.backend or ("simulated" if tuned or no_cloud() else "eci")
     _check(workers=workers, backend=backend, tuned=tuned, root=root)
     others = [load_plan(path.parent.name) for path in state_root().glob("*/cluster.json")]
     network = choose_network([*routed_networks(), *(IPv4Network(other.network) for other in others)])
@@ -224,6 +226,13 @@ def _new_plan(options: Options) -> Plan:
         link=f"ovs{secrets.token_hex(5)}",
         ports=choose_ports(PORTS, {port for other in others for port in other.ports.values()}),
     )
+
+
+def no_cloud() -> str:
+    """Why real containers cannot be had on this machine; "" if they can."""
+    if os.geteuid():
+        return "real containers need root"
+    return "" if shutil.which("podman", path=PATH) else "Podman is not installed (`make setup` brings it)"
 
 
 def _check(*, workers: int, backend: str, tuned: bool, root: bool) -> None:

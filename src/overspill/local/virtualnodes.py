@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from overspill.local.cloud import cloud_facts
 from overspill.local.controlplane import get
-from overspill.local.emulator import emulator_facts
+from overspill.local.emulator import EmulatorFacts, emulator_facts
 from overspill.local.kubectl import kubectl
 from overspill.local.paths import Paths, repository, write_file
 from overspill.local.plan import Plan
@@ -92,16 +92,10 @@ def _overlay(paths: Paths, plan: Plan, folder: Path, *, count: int, image: str) 
 
 def _eci_overlay(paths: Paths, plan: Plan, folder: Path) -> dict[str, Any]:
     """What `deploy/eci` leaves to its user: where the API is, whom to trust, and the access key."""
-    facts = emulator_facts(paths, plan)
-    assert facts is not None, "the emulator is started before the virtual nodes"
+    facts = _started_emulator(paths, plan)
     settings = {
         "backend": "eci",
-        "backendOptions": {
-            "region": facts.region,
-            "endpoint": facts.endpoint,
-            "vSwitchIds": ",".join(facts.v_switch_ids),
-            "securityGroupIds": facts.security_group_id,
-        },
+        "backendOptions": _eci_options(facts),
         "healthAddress": "0.0.0.0:10256",
         "logFormat": "json",
     }
@@ -119,6 +113,38 @@ def _eci_overlay(paths: Paths, plan: Plan, folder: Path) -> dict[str, Any]:
     }
 
 
+def _started_emulator(paths: Paths, plan: Plan) -> EmulatorFacts:
+    facts = emulator_facts(paths, plan)
+    assert facts is not None, "the emulator is started before the virtual nodes"
+    return facts
+
+
+def _eci_options(facts: EmulatorFacts) -> dict[str, str]:
+    return {
+        "region": facts.region,
+        "endpoint": facts.endpoint,
+        "vSwitchIds": ",".join(facts.v_switch_ids),
+        "securityGroupIds": facts.security_group_id,
+    }
+
+
+def _environment(paths: Paths, plan: Plan) -> dict[str, str]:
+    """What an agent outside the cluster finds in its environment: a file with the access key, and whom to trust."""
+    if plan.backend != "eci":
+        return {}
+    facts = _started_emulator(paths, plan)
+    credentials = paths.pki / "eci-credentials"
+    text = (
+        "[default]\ntype = access_key\n"
+        f"access_key_id = {facts.access_key_id}\naccess_key_secret = {facts.access_key_secret}\n"
+    )
+    write_file(credentials, text, mode=0o600)
+    return {
+        "ALIBABA_CLOUD_CREDENTIALS_FILE": str(credentials),
+        "SSL_CERT_FILE": facts.certificate_authority,
+    }
+
+
 async def start_agents(paths: Paths, plan: Plan) -> int:
     """Have the agents running as processes of this machine; returns how many there are."""
     deploy = repository() / "deploy"
@@ -130,7 +156,8 @@ async def start_agents(paths: Paths, plan: Plan) -> int:
         if re.fullmatch(rf"{AGENT_NAME}-\d+", process.name) and process.name not in wanted:
             processes.stop(process.name, grace=10.0)
     for name in wanted:
-        processes.ensure(Program(name=name, argv=agent_argv(paths, plan, name)))
+        argv = agent_argv(paths, plan, name)
+        processes.ensure(Program(name=name, argv=argv, env=_environment(paths, plan)))
     return plan.virtual_nodes
 
 
@@ -144,7 +171,11 @@ def agent_argv(paths: Paths, plan: Plan, node: str) -> tuple[str, ...]:
         "health-address": "127.0.0.1:0",
         "kubelet-address": f"{plan.host_address}:0",
     }
-    options = msgspec.structs.asdict(cloud_facts(paths)) if plan.backend == "podman" else {}
+    options: dict[str, str] = {}
+    if plan.backend == "podman":
+        options = msgspec.structs.asdict(cloud_facts(paths))
+    elif plan.backend == "eci":
+        options = _eci_options(_started_emulator(paths, plan))
     return (
         *(sys.executable, "-m", "overspill.cli.main", "agent"),
         *(f"--{key}={value}" for key, value in flags.items()),

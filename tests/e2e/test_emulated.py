@@ -1,0 +1,79 @@
+"""A cluster as `overspill up` makes it by default: virtual nodes on ECI's API, emulated over Podman."""
+
+import json
+
+import pytest
+
+from overspill.local.images import WEB
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def emulated(needs_root, start_cluster):
+    """Without a worker, so that the agents are processes of this machine."""
+    with start_cluster("emulated", "--workers", "0") as cluster:
+        yield cluster
+
+
+def told(cluster):
+    return json.loads(cluster.overspill("status", "-o", "json").stdout)
+
+
+def billed(cluster):
+    return json.loads(cluster.overspill("emulator bill", "--running", "-o", "json").stdout)["lines"]
+
+
+def test_status_has_what_an_eci_client_needs(emulated):
+    found = told(emulated)
+    assert found["backend"] == "eci"
+    facts = found["emulator"]
+    assert facts["endpoint"].startswith("https://")
+    assert (facts["region"], facts["accessKeyId"]) == ("cn-hangzhou", "emulator")
+    assert facts["accessKeySecret"]
+    assert facts["vSwitchIds"] == ["vsw-a", "vsw-b"]
+    assert facts["securityGroupId"] == "sg-local"
+
+
+def test_a_pod_is_a_container_group_that_is_billed_while_it_is_there(emulated, until):
+    spec = {"nodeName": "virtual-node-eci-0", "terminationGracePeriodSeconds": 1}
+    spec["containers"] = [{"name": "web", "image": WEB[0]}]
+    emulated.apply(
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web", "namespace": "default"}, "spec": spec}
+    )
+    emulated.kubectl("wait", "--for=condition=Ready", "pod/web", "--timeout=60s")
+    notes = emulated.get("pod", "web")["metadata"]["annotations"]
+    (line,) = billed(emulated)
+    assert line["group"] == notes["k8s.aliyun.com/eci-instance-id"]
+    assert json.loads(emulated.overspill("emulator status").stdout)["groups"] == {"Running": 1}
+    emulated.kubectl("delete", "pod", "web", "--timeout=60s")
+    until(lambda: not billed(emulated), what="nothing costs money any more")
+
+
+def test_what_the_cloud_refuses_is_seen_at_the_pod(emulated, until):
+    emulated.overspill("emulator faults add", "no-stock")
+    spec = {"nodeName": "virtual-node-eci-0", "containers": [{"name": "web", "image": WEB[0]}]}
+    emulated.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "unlucky", "namespace": "default"},
+            "spec": spec,
+        }
+    )
+
+    def condition():
+        found = emulated.get("pod", "unlucky")["status"].get("conditions", ())
+        return next((each for each in found if each["type"] == "InstanceProvisioned"), None)
+
+    seen = until(condition, what="InstanceProvisioned=False")
+    assert (seen["status"], seen["reason"]) == ("False", "NoStock")
+    emulated.overspill("emulator faults clear")
+    emulated.kubectl("wait", "--for=condition=Ready", "pod/unlucky", "--timeout=120s")
+    emulated.kubectl("delete", "pod", "unlucky", "--grace-period=1", "--timeout=60s")
+
+
+def test_another_clusters_emulator_is_not_asked(emulated, control_plane):
+    refused = control_plane.overspill("emulator bill", check=False)
+    assert refused.returncode == 3
+    assert "without an emulator" in refused.stderr
