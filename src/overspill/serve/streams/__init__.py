@@ -6,6 +6,7 @@ whatever a client sends, at most its own connection ends, and its process with i
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from msgspec import Struct
 
@@ -69,7 +70,7 @@ async def remote_command(
         await _refused(wire, refusal)
         return
     attach = request.path.startswith("/attach/")
-    work = remotecommand.run(session, wanted, start=start, attach=attach)
+    work = partial(remotecommand.run, session, wanted, start=start, attach=attach)
     await converse(session, work, about=request.path)
 
 
@@ -93,7 +94,8 @@ async def port_forward(
     except Refusal as refusal:
         await _refused(wire, refusal)
         return
-    await converse(forwards, portforward.run(forwards, connect=connect, target=target), about=request.path)
+    work = partial(portforward.run, forwards, connect=connect, target=target)
+    await converse(forwards, work, about=request.path)
 
 
 def _session(request: Request, wire: Wire, wanted: Wanted, limits: Limits) -> Session:

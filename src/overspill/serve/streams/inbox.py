@@ -43,12 +43,13 @@ class Pool:
 class Inbox:
     """Bytes on their way to one taker."""
 
-    __slots__ = ("_discards", "_pieces", "_pool", "_reset", "_waiter", "ended", "held")
+    __slots__ = ("_discards", "_pieces", "_pool", "_reset", "_waiter", "_watcher", "ended", "held")
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._pieces: list[bytes] = []
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter: asyncio.Future[None] | None = None  # of who takes
+        self._watcher: asyncio.Future[None] | None = None  # … and of who only minds a reset
         self._reset = False
         self._discards = False
         self.held = 0
@@ -66,7 +67,7 @@ class Inbox:
         self._pieces.append(data)
         self.held += len(data)
         self._pool.held += len(data)
-        self._wake()
+        _ring(self._waiter)
 
     def end(self, *, reset: bool = False) -> None:
         """Nothing follows. After a reset what is here already is dropped, too."""
@@ -74,7 +75,8 @@ class Inbox:
         if reset:
             self._reset = True
             self._empty()
-        self._wake()
+            _ring(self._watcher)
+        _ring(self._waiter)
 
     def discard(self) -> None:
         """Nobody will take anything: drop what is here and what comes."""
@@ -97,6 +99,17 @@ class Inbox:
             raise Reset("the client has reset the stream")
         return self._empty()
 
+    async def watch(self) -> None:
+        """Wait for a reset, which a taker that is busy with what it has taken would not notice.
+
+        Raises:
+            Reset: when it comes.
+        """
+        if not self._reset:
+            self._watcher = asyncio.get_running_loop().create_future()
+            await self._watcher
+        raise Reset("the client has reset the stream")
+
     def _empty(self) -> bytes:
         data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         self._pieces.clear()
@@ -105,6 +118,7 @@ class Inbox:
             self._pool.release(len(data))
         return data
 
-    def _wake(self) -> None:
-        if self._waiter and not self._waiter.done():
-            self._waiter.set_result(None)
+
+def _ring(waiter: asyncio.Future[None] | None) -> None:
+    if waiter and not waiter.done():
+        waiter.set_result(None)

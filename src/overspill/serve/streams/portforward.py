@@ -44,13 +44,14 @@ async def _carry(forward: Forward, process: Process) -> str:
     cause = ""
     try:
         async with asyncio.TaskGroup() as group:
-            feeding = group.create_task(_feed(forward, process))
+            others = [group.create_task(_feed(forward, process)), group.create_task(forward.inbox.watch())]
             try:
                 async for _, data in process.output():
                     await forward.write(data)
             except (OverspillError, OSError) as error:
                 cause = str(error)
-            feeding.cancel()
+            for task in others:
+                task.cancel()
     except* Reset:
         pass  # the client's own connection is closed
     finally:
@@ -59,17 +60,13 @@ async def _carry(forward: Forward, process: Process) -> str:
 
 
 async def _feed(forward: Forward, process: Process) -> None:
-    """Carry the client's direction.
-
-    Raises:
-        Reset: the client gave up.
-    """
+    """Carry the client's direction."""
     try:
         while data := await forward.inbox.take():
             await process.write(data)
         await process.close_stdin()
     except Reset:
-        raise
+        return  # whoever watches ends it all
     except (OverspillError, OSError) as error:
         log.debug("the pod takes no more", port=forward.port, error=str(error))
         forward.inbox.discard()

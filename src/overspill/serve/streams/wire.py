@@ -9,7 +9,7 @@ import asyncio
 import fcntl
 import struct
 import termios
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import structlog
@@ -57,6 +57,7 @@ class Wire:
         finally:
             if self._timer:
                 self._timer.cancel()
+            self._timer = None
         return ""
 
     def push(self, data: bytes) -> None:
@@ -76,9 +77,9 @@ class Wire:
         self._lingers = True
         self._limit = LINGER
         self._active = self._loop.time()
-        if self._timer:
+        if self._timer:  # else the client has left already
             self._timer.cancel()
-        self._watch()
+            self._watch()
 
     async def close(self) -> None:
         """Close, and forget what cannot be sent in a few seconds."""
@@ -150,7 +151,7 @@ class Conversation(Protocol):
         """Let go of everything; tell a client that is still there why (`reason` is "" if it has left)."""
 
 
-async def converse(conversation: Conversation, work: Coroutine[None, None, None], *, about: str) -> None:
+async def converse(conversation: Conversation, work: Callable[[], Awaitable[None]], *, about: str) -> None:
     """Let `work` use a conversation for as long as the client is there, then close the connection.
 
     The client that leaves cancels the work. When the work is done, the client has a while to leave: a
@@ -167,8 +168,8 @@ async def converse(conversation: Conversation, work: Coroutine[None, None, None]
         await conversation.wire.close()
 
 
-async def _work(conversation: Conversation, work: Coroutine[None, None, None]) -> None:
-    await work
+async def _work(conversation: Conversation, work: Callable[[], Awaitable[None]]) -> None:
+    await work()
     conversation.conclude()
     conversation.wire.linger()
 
