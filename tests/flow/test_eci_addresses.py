@@ -3,10 +3,6 @@
 import ipaddress
 from collections import Counter
 
-import pytest
-
-pytest.importorskip("alibabacloud_eci20180808", reason="the official SDK is not installed")
-
 from emulators import KEY, emulator, until
 
 from overspill.backends.eci import creations, placements

@@ -7,9 +7,6 @@ import os
 from collections.abc import AsyncIterator
 
 import pytest
-
-pytest.importorskip("alibabacloud_eci20180808", reason="the official SDK is not installed")
-
 from emulators import KEY, Rig, emulator, until
 
 from overspill.backends.base import LogOptions

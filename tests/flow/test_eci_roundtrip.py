@@ -3,10 +3,6 @@
 import asyncio
 import random
 
-import pytest
-
-pytest.importorskip("alibabacloud_eci20180808", reason="the official SDK is not installed")
-
 from emulators import KEY, Rig, emulator
 
 from overspill.backends.eci.backend import EciBackend

@@ -4,9 +4,6 @@ import asyncio
 import contextlib
 
 import pytest
-
-pytest.importorskip("alibabacloud_eci20180808", reason="the official SDK is not installed")
-
 from aiohttp import web
 from emulators import KEY, emulator, until
 from kube_server import refusal, serving
