@@ -21,6 +21,7 @@ __all__ = ["UNSUPPORTED", "Admission", "Amounts", "Refusal", "requests"]
 
 # Reason of our own: fields that nobody would act on. It is no end of the pod: a ReplicaSet would
 # replace one that failed at once, and again, for ever.
+SHAPES_KEPT = 1000
 UNSUPPORTED = "UnsupportedPod"
 DAEMON_SET = "DaemonSetNotSupported"
 
@@ -66,6 +67,7 @@ class Admission:
         self._room = _amounts(allocatable)
         self._room_for_pods = whole(allocatable.get("pods", "0"))
         self._held: dict[str, _Held] = {}
+        self._shapes: dict[_Held, _Held] = {}
         self._used = Amounts()
         self._host_ports: set[tuple[str, int]] = set()
         self.node_changed(labels, taints)
@@ -104,7 +106,10 @@ class Admission:
             self._host_ports -= held.host_ports
 
     def _count(self, uid: str, held: _Held) -> None:
-        self._held[uid] = held
+        # Pods of one template ask for the same: the value is kept once.
+        if len(self._shapes) > SHAPES_KEPT:
+            self._shapes.clear()
+        self._held[uid] = held = self._shapes.setdefault(held, held)
         self._used = _sum(self._used, held.amounts)
         self._host_ports |= held.host_ports
 
