@@ -209,6 +209,7 @@ def test_a_containers_body(tmp_path):
     assert "entrypoint" not in made
     assert [(m["destination"], m["options"][-1]) for m in made["mounts"]] == [
         ("/v", "ro"),
+        ("/dev/termination-log", "rw"),
         ("/etc/resolv.conf", "rw"),
     ]
     assert made["volumes"] == [{"Name": "pod-uid-1-2-m", "Dest": "/etc/hosts", "Options": ["rw"]}]

@@ -16,6 +16,7 @@ from msgspec import Struct
 from overspill.backends.podman.api import Podman
 from overspill.backends.podman.forward import socket_in
 from overspill.backends.podman.streams import exec_in_container
+from overspill.errors import Retry
 from overspill.model.work import (
     ExecAction,
     GrpcAction,
@@ -29,6 +30,7 @@ from overspill.model.work import (
 __all__ = ["Outcome", "Place", "ask", "connected", "dial_error", "host_port", "run_hook"]
 
 LONGEST = 10 << 10  # bytes of output that are kept
+PATIENCE = 60.0  # seconds for which Podman may take to begin a process
 
 
 class Place(Struct, frozen=True):
@@ -103,7 +105,12 @@ async def run_hook(action: HookAction, place: Place) -> str:
 
 
 async def _run(command: Sequence[str], place: Place, seconds: float | None) -> Outcome:
-    process = await exec_in_container(place.podman, place.run, command, stdin=False, tty=False)
+    """The time counts from where Podman has begun the process: how long that takes is not the container's doing."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            process = await exec_in_container(place.podman, place.run, command, stdin=False, tty=False)
+    except TimeoutError as error:
+        raise Retry("Podman does not begin a process in the container") from error
     output = b""
     try:
         async with asyncio.timeout(seconds):

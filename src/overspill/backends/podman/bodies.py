@@ -6,6 +6,7 @@ Source: specgen.SpecGenerator and specgen.PodSpecGenerator of Podman 4.3.
 """
 
 import os
+import signal
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from msgspec import structs
 
 from overspill.backends.podman import tags
 from overspill.backends.podman.folder import Folder
+from overspill.backends.podman.messages import message_file
 from overspill.backends.podman.plan import CreateRun
 from overspill.backends.podman.security import security_settings
 from overspill.backends.podman.seen import PulledImage, Sandbox
@@ -98,8 +100,13 @@ def container_body(
     folder: Folder,
     image: PulledImage,
     sources: Mapping[Mount, str],
+    target: str = "",
 ) -> dict[str, Any]:
-    """One run of a container; `work` has the pod's address put in already, `sources` are on the host."""
+    """One run of a container.
+
+    `work` has the pod's address put in already, `sources` are on the host, `target` is the id of the
+    container whose processes this one sees.
+    """
     container = step.container
     body: dict[str, Any] = {
         "name": tags.container_name(work.identity, container=container.name, run=step.number),
@@ -124,9 +131,13 @@ def container_body(
             "size": LOG_BYTES,
         },
         **_command(container),
-        **_mounts(work, container, folder, sources),
+        **_mounts(work, step, folder, sources),
         **security_settings(work, container, image),
     }
+    if container.stop_signal:
+        body["stop_signal"] = int(signal.Signals[container.stop_signal])
+    if target and not work.share_process_namespace:
+        body["pidns"] = {"nsmode": "container", "value": target}
     return body
 
 
@@ -152,15 +163,17 @@ def _command(container: Container) -> dict[str, Any]:
     return body
 
 
-def _mounts(
-    work: WorkSpec, container: Container, folder: Folder, sources: Mapping[Mount, str]
-) -> dict[str, Any]:
+def _mounts(work: WorkSpec, step: CreateRun, folder: Folder, sources: Mapping[Mount, str]) -> dict[str, Any]:
+    container = step.container
     taken = {mount.path.rstrip("/") for mount in container.mounts}
     binds = [
         _bind(sources[mount], mount.path, read_only=_read_only(work, mount))
         for mount in container.mounts
         if mount.volume not in memory_volumes(work)
     ]
+    if container.termination_message_path not in taken:
+        words = message_file(folder, container.name, step.number)
+        binds.append(_bind(str(words), container.termination_message_path, read_only=False))
     if "/etc/hosts" not in taken:
         binds.append(_bind(str(folder.hosts), "/etc/hosts", read_only=False))
     if work.dns is not None and "/etc/resolv.conf" not in taken:

@@ -51,6 +51,8 @@ CONTAINER_FIELDS = (
     *(f"startupProbe.{field}" for field in PROBE_FIELDS),
     "stdin",
     "stdinOnce",
+    "terminationMessagePath",
+    "terminationMessagePolicy",
     "tty",
     "volumeMounts[].recursiveReadOnly",
     "volumeMounts[].subPath",
@@ -130,8 +132,6 @@ def _refused_of(container: Container, work: WorkSpec) -> list[str]:
         # Without a group of its own the image's user counts, and with it the image's groups.
         "securityContext.runAsGroup (with supplementalGroupsPolicy Strict)": work.only_these_groups
         and container.security.run_as_group is None,
-        "terminationMessagePath": container.termination_message_path != "/dev/termination-log",
-        "terminationMessagePolicy": container.termination_message_policy != "File",
         "volumeMounts[].mountPropagation": any(mount.propagation != "None" for mount in container.mounts),
         "volumeMounts[].subPath (of a volume in memory)": any(
             mount.sub_path and mount.volume in in_memory for mount in container.mounts

@@ -16,6 +16,7 @@ from overspill.backends.podman.api import ContainerInspect, Podman
 from overspill.backends.podman.folder import Folder
 from overspill.backends.podman.inspect import run_of, sandbox_of
 from overspill.backends.podman.marks import forget_marks, has_marks, read_marks, write_marks
+from overspill.backends.podman.messages import forget_message, last_words
 from overspill.backends.podman.seen import Deletion, Eviction, Marks, PulledImage, Run, Sandbox, Seen, Trouble
 from overspill.backends.podman.tags import pod_name
 from overspill.backends.podman.turns import all_containers
@@ -81,8 +82,10 @@ class PodState:
         self.woken.set()
 
     def forget(self, run: Run) -> None:
-        """A run was removed."""
+        """A run was removed: remove what it has left, too."""
         self.runs.pop(run.id, None)
+        forget_message(self.folder, run)
+        self.folder.log(run.container, run.number).unlink(missing_ok=True)
         if self.marks.pop(run.id, None):
             forget_marks(self.folder, run.id)
 
@@ -135,7 +138,14 @@ class PodState:
         if run and not self.runs.get(run.id, run).failure:
             if run.id not in self.runs:
                 self._recall(run)
-            self.runs[run.id] = self._with_oom(run)
+            self.runs[run.id] = self._with_words(self._with_oom(run))
+
+    def _with_words(self, run: Run) -> Run:
+        if run.state != "exited":
+            return run
+        container = next((c for c in all_containers(self.work) if c.name == run.container), None)
+        words = last_words(self.folder, container, run) if container else ""
+        return structs.replace(run, message=words) if words else run
 
     def _recall(self, run: Run) -> None:
         """What an earlier agent has left about a run."""

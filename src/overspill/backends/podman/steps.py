@@ -19,6 +19,7 @@ from overspill.backends.podman.client import PodmanError
 from overspill.backends.podman.hooks import Hooks
 from overspill.backends.podman.host import Host
 from overspill.backends.podman.hostprocess import kill_member
+from overspill.backends.podman.messages import prepare_message
 from overspill.backends.podman.pull import PullFailure
 from overspill.backends.podman.security import ConfigError, verify_non_root
 from overspill.backends.podman.seen import Run, Sandbox, Trouble
@@ -27,7 +28,7 @@ from overspill.backends.podman.subpaths import mount_sources
 from overspill.backends.podman.tags import keeper_name, pod_name, volume_name
 from overspill.backends.podman.turns import all_containers, next_delay
 from overspill.errors import Conflict, NotFound, Rejected, Retry
-from overspill.model.work import WorkSpec
+from overspill.model.work import Container, WorkSpec
 
 __all__ = ["Steps"]
 
@@ -182,6 +183,7 @@ class Steps:
         container = next(c for c in all_containers(work) if c.name == name)
         verify_non_root(work, container, pod.images[name])
         pod.folder.hosts.write_text(volumes.hosts_file(work, pod.sandbox.ips[0]))
+        prepare_message(pod.folder, name, step.number)
         await self._keep_memory(work, pod.sandbox)
         body = bodies.container_body(
             work,
@@ -190,9 +192,23 @@ class Steps:
             folder=pod.folder,
             image=pod.images[name],
             sources=await asyncio.to_thread(mount_sources, pod.folder, container),
+            target=self._target(container),
         )
         pod.notice([await self._create_container(body)])
         await pod.look(self._podman)
+
+    def _target(self, container: Container) -> str:
+        """The running container whose processes an ephemeral one wants to see.
+
+        Raises:
+            Rejected: it does not run now.
+        """
+        if not container.target:
+            return ""
+        runs = self._pod.seen.runs_of(container.target)
+        if not runs or runs[0].state != "running":
+            raise Rejected(f"target container {container.target!r} does not run")
+        return runs[0].id
 
     async def _create_container(self, body: dict[str, Any]) -> str:
         """Make a container, or find the one that has its name; returns its id."""
@@ -266,7 +282,6 @@ class Steps:
         for run in runs:
             await self._podman.remove_container(run.id)
             self._pod.forget(run)
-            self._pod.folder.log(run.container, run.number).unlink(missing_ok=True)
 
     # --- trouble ---
 
