@@ -3,25 +3,49 @@
 import asyncio
 import socket
 
+import aiohttp
 import pytest
-from aiohttp.test_utils import TestClient, TestServer
 
 from overspill.errors import Misconfigured
-from overspill.serve.health import health_app, serve
+from overspill.serve.health import serve
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
+async def listening(port):
+    """Wait until somebody listens."""
+    while True:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            await asyncio.sleep(0.01)
+        else:
+            writer.close()
+            return
 
 
 @pytest.fixture
 async def ask():
-    """Serve an app with a watch that can be made to fail; returns (get, troubles)."""
+    """Serve a watch and a lease that can be made to fail; returns (get, troubles)."""
     troubles = {"watch": None, "lease": None}
     checks = {name: (lambda name=name: troubles[name]) for name in troubles}
-    async with TestClient(TestServer(health_app(checks, live=["watch"]))) as client:
+    port = free_port()
+    serving = asyncio.ensure_future(serve("127.0.0.1", port, checks, live=["watch"]))
+    async with asyncio.timeout(5):
+        await listening(port)
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:
 
-        async def get(path):
-            async with client.get(path) as response:
+        async def get(path, method="GET"):
+            async with client.request(method, path) as response:
                 return response.status, await response.text()
 
+        get.port = port
         yield get, troubles
+    serving.cancel()
+    await asyncio.wait([serving])
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/healthz"])
@@ -71,23 +95,26 @@ async def test_a_taken_port_is_a_clear_error():
             await asyncio.wait_for(serve("127.0.0.1", port, {}), timeout=5)
 
 
+@pytest.mark.parametrize(("path", "method", "status"), [("/", "GET", 404), ("/readyz", "POST", 405)])
+async def test_nothing_else_is_answered(ask, path, method, status):
+    get, _ = ask
+    assert (await get(path, method))[0] == status
+
+
+async def test_a_client_that_speaks_nonsense_harms_nobody(ask):
+    get, _ = ask
+    reader, writer = await asyncio.open_connection("127.0.0.1", get.port)
+    writer.write(b"\x16\x03\x01 nonsense\r\n\r\n")
+    assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+    writer.close()
+    assert await get("/readyz") == (200, "ok")
+
+
 async def test_cancelling_frees_the_port():
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-
-    async def connect():
-        while True:
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-            except OSError:
-                await asyncio.sleep(0.01)
-            else:
-                writer.close()
-                return
-
+    port = free_port()
     async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
         serving = tasks.create_task(serve("127.0.0.1", port, {}))
-        await connect()
+        await listening(port)
         serving.cancel()
     with socket.create_server(("127.0.0.1", port)):
         pass

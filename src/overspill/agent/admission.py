@@ -21,9 +21,9 @@ __all__ = ["UNSUPPORTED", "Admission", "Amounts", "Refusal", "requests"]
 
 # Reason of our own: fields that nobody would act on. It is no end of the pod: a ReplicaSet would
 # replace one that failed at once, and again, for ever.
-SHAPES_KEPT = 1000
 UNSUPPORTED = "UnsupportedPod"
 DAEMON_SET = "DaemonSetNotSupported"
+SHAPES_KEPT = 1000
 
 
 class Refusal(Struct, frozen=True):

@@ -6,23 +6,29 @@ Source: https://kubernetes.io/docs/reference/using-api/health-checks/
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
 
 import structlog
-from aiohttp import web
 
 from overspill import metrics
 from overspill.errors import Misconfigured
+from overspill.serve.kubelet.http import Answer, Refused, answer_bytes, parse_head, read_head
+from overspill.serve.request import Request
 
-__all__ = ["health_app", "serve"]
+__all__ = ["serve"]
 
 log = structlog.get_logger(__name__)
 
+# Seconds that a client has for its request, and to take the answer.
+PATIENCE = 10.0
+
 Check = Callable[[], str | None]
+Endpoints = Mapping[str, Callable[[Request], Answer]]
 
 
 async def serve(host: str, port: int, checks: Mapping[str, Check], *, live: Collection[str] = ()) -> None:
-    """Serve until cancelled; port 0 takes a free one, which is logged.
+    """Serve until cancelled, one request a connection; port 0 takes a free one, which is logged.
 
     `/readyz` and `/healthz` ask all checks. `/livez`, after whose failure a kubelet restarts the
     process, asks only those named in `live`: what a restart can cure.
@@ -30,54 +36,67 @@ async def serve(host: str, port: int, checks: Mapping[str, Check], *, live: Coll
     Raises:
         Misconfigured: the address cannot be had.
     """
-    runner = web.AppRunner(health_app(checks, live=live), access_log=None, handle_signals=False)
-    await runner.setup()
-    try:
-        await _listen(runner, host, port)
-        await asyncio.Event().wait()
-    finally:
-        await runner.cleanup()
-
-
-def health_app(checks: Mapping[str, Check], *, live: Collection[str] = ()) -> web.Application:
-    """The endpoints, to be served alone or beside others."""
-    app = web.Application()
     asked = {"livez": {name: checks[name] for name in live}, "readyz": checks, "healthz": checks}
-    for path, of_path in asked.items():
-        app.router.add_get(f"/{path}", _endpoint(path, of_path))
-    app.router.add_get("/metrics", _metrics)
-    return app
+    endpoints = {f"/{name}": partial(_health, name, of_name) for name, of_name in asked.items()}
+    server = await _listen(host, port, {**endpoints, "/metrics": _metrics})
+    async with server:
+        await server.serve_forever()
 
 
-async def _listen(runner: web.AppRunner, host: str, port: int) -> None:
+async def _listen(host: str, port: int, endpoints: Endpoints) -> asyncio.Server:
     try:
-        await web.TCPSite(runner, host, port).start()
+        server = await asyncio.start_server(partial(_connected, endpoints), host, port)
     except OSError as error:
         raise Misconfigured(
             f"health endpoint: cannot listen on {host}:{port}: {error.strerror or error}; "
             "give another --health-address"
         ) from error
-    bound = runner.addresses[0]
+    bound = server.sockets[0].getsockname()
     log.info("health endpoint listens", host=bound[0], port=bound[1])
+    return server
 
 
-def _endpoint(path: str, checks: Mapping[str, Check]) -> Callable[[web.Request], Awaitable[web.Response]]:
-    async def answer(request: web.Request) -> web.Response:
-        troubles = {name: check() for name, check in checks.items()}
-        healthy = not any(troubles.values())
-        if healthy and "verbose" not in request.query:
-            return web.Response(text="ok")
-        text = "\n".join([*_lines(troubles), f"{path} check {'passed' if healthy else 'failed'}", ""])
-        return web.Response(text=text, status=200 if healthy else 500)
+async def _connected(
+    endpoints: Endpoints, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    try:
+        async with asyncio.timeout(PATIENCE):
+            head = await read_head(reader)
+            if head is not None:
+                writer.write(answer_bytes(_answer(endpoints, head), keep_alive=False))
+                await writer.drain()
+    except (OSError, EOFError, TimeoutError) as error:
+        log.debug("health request ended early", error=str(error))
+    finally:
+        writer.close()
 
-    return answer
+
+def _answer(endpoints: Endpoints, head: bytes) -> Answer:
+    try:
+        request, _ = parse_head(head)
+        if request.path not in endpoints:
+            raise Refused(404, "404 page not found")
+        if request.method != "GET":
+            raise Refused(405, "only GET is answered here")
+    except Refused as refused:
+        return refused.answer()
+    return endpoints[request.path](request)
+
+
+def _health(name: str, checks: Mapping[str, Check], request: Request) -> Answer:
+    troubles = {check: trouble() for check, trouble in checks.items()}
+    healthy = not any(troubles.values())
+    if healthy and "verbose" not in request.query:
+        return Answer(200, b"ok")
+    text = "\n".join([*_lines(troubles), f"{name} check {'passed' if healthy else 'failed'}", ""])
+    return Answer(200 if healthy else 500, text.encode())
+
+
+def _metrics(_request: Request) -> Answer:
+    return Answer(200, metrics.exposition(), content_type=metrics.CONTENT_TYPE)
 
 
 def _lines(troubles: Mapping[str, str | None]) -> Iterator[str]:
     yield "[+]ping ok"
     for name, trouble in troubles.items():
         yield f"[-]{name} failed: {trouble}" if trouble else f"[+]{name} ok"
-
-
-async def _metrics(_request: web.Request) -> web.Response:
-    return web.Response(body=metrics.exposition(), headers={"Content-Type": metrics.CONTENT_TYPE})
