@@ -16,7 +16,7 @@ from pathlib import Path
 import structlog
 from msgspec import Struct
 
-from overspill.errors import Misconfigured, NotFound, OverspillError
+from overspill.errors import Misconfigured, NotFound, OverspillError, Retry
 from overspill.kube.client import Client
 from overspill.kube.resources import CERTIFICATESIGNINGREQUESTS
 from overspill.serve.kubelet.keys import NodeKey, expires_at, new_node_key
@@ -100,14 +100,14 @@ async def sign_by_cluster(client: Client, node: str, hosts: Sequence[str], use: 
     while True:
         try:
             certificate = await _signed(client, node, made)
+            use(certificate, made.key)
+            log.info("serving certificate signed by the cluster", node=node)
+            await _until_rotation(certificate)
+            made = await new_node_key(node, hosts)
         except OverspillError as error:
             log.warning("no serving certificate from the cluster; asking again later", error=str(error))
-            await asyncio.sleep(REFUSED_PAUSE * random.uniform(0.8, 1.2))  # noqa: S311 - spreads load
-            continue
-        use(certificate, made.key)
-        log.info("serving certificate signed by the cluster", node=node)
-        await _until_rotation(certificate)
-        made = await new_node_key(node, hosts)
+            pause = LOOK_CAP if isinstance(error, Retry) else REFUSED_PAUSE
+            await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - spreads load
 
 
 async def _signed(client: Client, node: str, made: NodeKey) -> bytes:
@@ -122,7 +122,11 @@ async def _signed(client: Client, node: str, made: NodeKey) -> bytes:
     while True:
         await asyncio.sleep(pause)
         pause = min(pause * 2, LOOK_CAP)
-        found = (await client.get(CERTIFICATESIGNINGREQUESTS, name, kind=_Request)).status
+        try:
+            found = (await client.get(CERTIFICATESIGNINGREQUESTS, name, kind=_Request)).status
+        except Retry as error:
+            log.warning("serving certificate not looked for; looking again", request=name, error=str(error))
+            continue
         for condition in found.conditions:
             if condition.type in {"Denied", "Failed"}:
                 raise NotFound(

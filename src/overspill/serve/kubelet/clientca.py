@@ -6,6 +6,7 @@ for nothing, and a client has only its token.
 Source: https://kubernetes.io/docs/tasks/extend-kubernetes/configure-aggregation-layer/.
 """
 
+import asyncio
 from collections.abc import Callable
 
 import structlog
@@ -23,6 +24,7 @@ log = structlog.get_logger(__name__)
 
 NAMESPACE, AUTHENTICATION = "kube-system", "extension-apiserver-authentication"
 KEY = "client-ca-file"
+FORBIDDEN_PAUSE = 300.0
 
 
 class _ConfigMap(Struct, frozen=True):
@@ -31,8 +33,22 @@ class _ConfigMap(Struct, frozen=True):
 
 
 async def follow_client_ca(client: Client, use: Callable[[str], None]) -> None:
-    """Call `use` with the PEM, or with "" when the cluster has none, now and at each change."""
-    watch = Watch(
+    """Call `use` with the PEM, or with "" when there is none to be had, now and at each change."""
+    while True:
+        try:
+            async for batch in _watch(client).batches():
+                found = [change.object.data for change in batch.changes if change.type != "DELETED"]
+                if not found:
+                    log.warning("no client CA: client certificates do not count", configmap=AUTHENTICATION)
+                use(found[-1].get(KEY, "") if found else "")
+        except Misconfigured as error:
+            log.warning("client CA cannot be read: client certificates do not count", error=str(error))
+            use("")
+        await asyncio.sleep(FORBIDDEN_PAUSE)
+
+
+def _watch(client: Client) -> Watch[_ConfigMap]:
+    return Watch(
         client,
         CONFIGMAPS,
         kind=_ConfigMap,
@@ -40,12 +56,3 @@ async def follow_client_ca(client: Client, use: Callable[[str], None]) -> None:
         field_selector=f"metadata.name={AUTHENTICATION}",
         tick=1.0,
     )
-    try:
-        async for batch in watch.batches():
-            found = [change.object.data for change in batch.changes if change.type != "DELETED"]
-            if not found:
-                log.warning("no client CA: client certificates do not count", configmap=AUTHENTICATION)
-            use(found[-1].get(KEY, "") if found else "")
-    except Misconfigured as error:
-        log.warning("client CA cannot be read: client certificates do not count", error=str(error))
-        use("")

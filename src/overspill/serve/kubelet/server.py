@@ -115,12 +115,18 @@ class Server:
             return False
         keep_alive = http.keeps_alive(request, modern=modern)
         keep_alive &= connection.generation == self.listener.generation
+        reply = await self._answer(connection, request)
+        return await self._reply(connection, reply, modern=modern, keep_alive=keep_alive)
+
+    async def _answer(self, connection: Connection, request: Request) -> Reply:
         try:
             await self._check(connection, request)
-            reply = await self._router(request)
+            return await self._router(request)
         except OverspillError as error:
-            reply = _answer_of(error)
-        return await self._reply(connection, reply, modern=modern, keep_alive=keep_alive)
+            return _answer_of(error)
+        except Exception:
+            log.exception("kubelet API request failed", method=request.method, path=request.path)
+            return Answer(500, b"the node's agent has a defect; its log says more")
 
     async def _check(self, connection: Connection, request: Request) -> None:
         """See that somebody asks who may.
