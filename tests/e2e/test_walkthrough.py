@@ -20,7 +20,8 @@ STEPS = [
     "3. Ten pods of a labelled namespace run on virtual nodes",
     "4. Update, roll back, delete: as on any node",
     "5. Drain the virtual nodes and remove them",
-    "6. A taste of scale: 1,000 pods on simulated nodes",
+    "6. Real load: an autoscaler takes a service beyond its node, and back",
+    "7. A taste of scale: 1,000 pods on simulated nodes",
 ]
 
 

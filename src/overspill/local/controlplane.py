@@ -134,6 +134,8 @@ def _controller_manager(paths: Paths, plan: Plan) -> dict[str, object]:
         "root-ca-file": paths.pki / "ca.crt",
         "cluster-signing-cert-file": paths.pki / "ca.crt",
         "cluster-signing-key-file": paths.pki / "ca.key",
+        # Of 15 s: a local cluster is looked at by somebody who waits.
+        "horizontal-pod-autoscaler-sync-period": "5s",
         "kube-api-qps": _client_limits(plan)[0],
         "kube-api-burst": _client_limits(plan)[1],
     }

@@ -1,4 +1,4 @@
-"""The images of a local cluster, made on this machine: pause, busybox, web.
+"""The images of a local cluster, made on this machine: pause, busybox, web, burn.
 
 In: the built `pause`, Debian's static busybox. Out: archives in the cache, named by their content.
 No container registry is asked for anything.
@@ -18,27 +18,40 @@ from overspill.local.paths import Paths, cache_root
 from overspill.local.plan import Plan
 from overspill.local.worker import import_images
 
-__all__ = ["BASE_IMAGES", "BUSYBOX", "PAUSE", "PREFIX", "WEB", "base_archive", "load_image"]
+__all__ = ["BASE_IMAGES", "BURN", "BUSYBOX", "PAUSE", "PREFIX", "WEB", "base_archive", "load_image"]
 
 PREFIX = "localhost/overspill"
 PAUSE = f"{PREFIX}/pause:1"
 BUSYBOX = f"{PREFIX}/busybox:1"
 WEB = (f"{PREFIX}/web:1", f"{PREFIX}/web:2")
-BASE_IMAGES = {PAUSE, BUSYBOX, *WEB}
+BURN = f"{PREFIX}/burn:1"
+BASE_IMAGES = {PAUSE, BUSYBOX, *WEB, BURN}
 BUSYBOX_PATHS = ("/bin/busybox", "/usr/bin/busybox")
 
 # httpd in the background: a shell as process 1 takes SIGTERM, which httpd as process 1 would not.
-WEB_SCRIPT = """#!/bin/sh
-mkdir -p /tmp/www
-echo "hello from $(hostname), version {version}" > /tmp/www/index.html
-httpd -f -p "${{PORT:-80}}" -h /tmp/www &
+SERVE = """httpd -f -p "${PORT:-80}" -h /tmp/www &
 trap 'kill $!; exit 0' TERM INT
 wait $!
+"""
+WEB_SCRIPT = """#!/bin/sh
+mkdir -p /tmp/www
+echo "hello from $(hostname), version VERSION" > /tmp/www/index.html
+"""
+# Some 50 ms of CPU per request, the same for every one: load is requests per second.
+BURN_SCRIPT = """#!/bin/sh
+mkdir -p /tmp/www/cgi-bin
+cat > /tmp/www/cgi-bin/burn <<'END'
+#!/bin/sh
+left=30000
+while [ $left -gt 0 ]; do left=$((left - 1)); done
+printf 'Content-Type: text/plain\\r\\n\\r\\nburned by %s\\n' "$(hostname)"
+END
+chmod +x /tmp/www/cgi-bin/burn
 """
 
 
 def base_archive(built: Programs) -> Path:
-    """The archive of pause, busybox and both versions of web.
+    """The archive of pause, busybox, both versions of web, and burn.
 
     Raises:
         Misconfigured: there is no static busybox on this machine.
@@ -72,13 +85,12 @@ def _images(folder: Path, busybox: Path, pause: Path) -> list[Image]:
     tools["bin/busybox"] = File(busybox.read_bytes(), 0o755)
     tools["etc/passwd"] = File(b"root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n")
     tools["etc/group"] = File(b"root:x:0:\nnogroup:x:65534:\n")
+    scripts = {f"web{version}": WEB_SCRIPT.replace("VERSION", str(version)) for version in (1, 2)}
+    scripts["burn"] = BURN_SCRIPT
     layers = {
         "busybox": tools,
         "pause": {"pause": File(pause.read_bytes(), 0o755)},
-        **{
-            f"web{version}": {"bin/serve": File(WEB_SCRIPT.format(version=version).encode(), 0o755)}
-            for version in (1, 2)
-        },
+        **{name: {"bin/serve": File((script + SERVE).encode(), 0o755)} for name, script in scripts.items()},
     }
     files = {name: folder / f"{name}.tar" for name in layers}
     for name, content in layers.items():
@@ -87,8 +99,8 @@ def _images(folder: Path, busybox: Path, pause: Path) -> list[Image]:
         Image(name=PAUSE, layers=[files["pause"]], command=(), entrypoint=("/pause",)),
         Image(name=BUSYBOX, layers=[files["busybox"]], command=("sh",)),
         *(
-            Image(name=name, layers=[files["busybox"], files[f"web{version}"]], command=("/bin/serve",))
-            for version, name in enumerate(WEB, start=1)
+            Image(name=name, layers=[files["busybox"], files[script]], command=("/bin/serve",))
+            for script, name in zip(scripts, (*WEB, BURN), strict=True)
         ),
     ]
 

@@ -114,6 +114,11 @@ class Walk:
                 await asyncio.sleep(LOOK_EVERY)
         self.tick(what)
 
+    def row(self, cells: Sequence[str], headings: Sequence[str]) -> None:
+        """One row of a table that grows: each cell as wide as its heading."""
+        line = "  ".join(cell.rjust(len(heading)) for cell, heading in zip(cells, headings, strict=True))
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
     def tick(self, text: str) -> None:
         """Tell what held."""
         self.console.print(f"✓ {text}", style="green", highlight=False, markup=False, soft_wrap=True)

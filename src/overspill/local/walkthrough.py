@@ -1,6 +1,6 @@
-"""The walkthrough: six steps on a fresh local cluster, each of which checks itself.
+"""The walkthrough: seven steps on a fresh local cluster, each of which checks itself.
 
-In: a `Walk` over a cluster with one worker and one virtual node on Podman. Out: a session on stdout.
+In: a `Walk` over a cluster with one worker and one virtual node. Out: a session on stdout.
 Invariant: every step asks the apiserver and, where containers are concerned, Podman; the first thing that
 does not hold ends the walk. Steps build on one another and run in order.
 """
@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import aiohttp
 
 from overspill.local import expect
+from overspill.local.autoscaling import grow_and_shrink
 from overspill.local.images import WEB
 from overspill.local.scale import thousand_simulated
 from overspill.local.walk import Unmet, Walk
@@ -112,12 +113,19 @@ async def drain(walk: Walk) -> None:
     await walk.show_containers()
 
 
+async def autoscale(walk: Walk) -> None:
+    """A service under load outgrows its node, and shrinks again."""
+    await grow_and_shrink(walk, worker=WORKER)
+    await walk.until("nothing is left in the cloud", lambda: _cloud_empty(walk))
+
+
 STEPS: Sequence[tuple[str, Callable[[Walk], Awaitable[None]]]] = (
     ("A cluster with its own node, and a virtual one", see_nodes),
     ("More capacity: scale the virtual nodes", scale_nodes),
     ("Ten pods of a labelled namespace run on virtual nodes", deploy),
     ("Update, roll back, delete: as on any node", update),
     ("Drain the virtual nodes and remove them", drain),
+    ("Real load: an autoscaler takes a service beyond its node, and back", autoscale),
     ("A taste of scale: 1,000 pods on simulated nodes", thousand_simulated),
 )
 
