@@ -10,6 +10,7 @@ import sys
 import time
 
 import pytest
+from cluster_secrets import leaked
 
 from overspill.local.kubectl import kubectl_path
 
@@ -84,11 +85,12 @@ def until(check, *, seconds=60, what=""):
 
 @contextlib.contextmanager
 def running(name, *flags):
-    """A cluster of this name, gone afterwards."""
+    """A cluster of this name, gone afterwards; no secret of it may stand in its logs."""
     cluster = Cluster(f"{name}-{os.getpid()}")
     try:
         cluster.overspill("up", *flags, timeout=1800)
         yield cluster
+        assert leaked(cluster) == []
     finally:
         cluster.overspill("down", timeout=180)
 

@@ -1,10 +1,13 @@
 """A cluster as `overspill up` makes it by default: virtual nodes on ECI's API, emulated over Podman."""
 
 import json
+import secrets
 
 import pytest
+from cluster_secrets import leaked
 
 from overspill.local.images import WEB
+from overspill.local.paths import cluster_paths
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -36,8 +39,16 @@ def test_status_has_what_an_eci_client_needs(emulated):
 
 
 def test_a_pod_is_a_container_group_that_is_billed_while_it_is_there(emulated, until):
+    """It is handed a Secret's content as well, which the scan of this cluster's logs looks for afterwards."""
+    secret = {
+        "metadata": {"name": "keys", "namespace": "default"},
+        "stringData": {"KEY": secrets.token_hex(16)},
+    }
+    emulated.apply({"apiVersion": "v1", "kind": "Secret", **secret})
+    container = {"name": "web", "image": WEB[0], "envFrom": [{"secretRef": {"name": "keys"}}]}
+    container["volumeMounts"] = [{"name": "keys", "mountPath": "/keys"}]
     spec = {"nodeName": "virtual-node-eci-0", "terminationGracePeriodSeconds": 1}
-    spec["containers"] = [{"name": "web", "image": WEB[0]}]
+    spec |= {"containers": [container], "volumes": [{"name": "keys", "secret": {"secretName": "keys"}}]}
     emulated.apply(
         {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web", "namespace": "default"}, "spec": spec}
     )
@@ -48,6 +59,16 @@ def test_a_pod_is_a_container_group_that_is_billed_while_it_is_there(emulated, u
     assert json.loads(emulated.overspill("emulator status").stdout)["groups"] == {"Running": 1}
     emulated.kubectl("delete", "pod", "web", "--timeout=60s")
     until(lambda: not billed(emulated), what="nothing costs money any more")
+
+
+def test_the_scan_of_a_clusters_logs_finds_what_is_planted(emulated):
+    secret = told(emulated)["emulator"]["accessKeySecret"]
+    log = cluster_paths(emulated.name).logs / "planted.log"
+    log.write_text(f"the key is {secret}\n")
+    try:
+        assert leaked(emulated) == [f"{log}: the key is <secret>"]
+    finally:
+        log.unlink()
 
 
 def test_what_the_cloud_refuses_is_seen_at_the_pod(emulated, until):
