@@ -67,11 +67,12 @@ class Stream:
 
     async def write(self, data: bytes) -> None:
         """Send data, waiting while the client is slow; dropped once either side has ended the stream."""
+        view = memoryview(data)
         for at in range(0, len(data), PIECE):
             if not self.writable:
                 return
-            piece = data[at : at + PIECE]
-            await self._connection.sink.send(data_head(self.id, len(piece)) + piece)
+            piece = view[at : at + PIECE]
+            await self._connection.sink.send(b"".join((data_head(self.id, len(piece)), piece)))
 
     def send_now(self, data: bytes) -> None:
         """Send a little, without waiting: last words."""
@@ -189,7 +190,7 @@ class Connection:
         stream = Stream(self, frame, self._pool)
         refused = "too many streams" if len(self._streams) >= MOST_STREAMS else self._accept(stream)
         if refused:
-            log.info("stream refused", stream=frame.stream, reason=refused)
+            log.debug("stream refused", stream=frame.stream, reason=refused)
             self.push(RstStream(frame.stream, REFUSED_STREAM))
             return
         self._streams[stream.id] = stream

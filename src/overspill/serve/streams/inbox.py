@@ -14,6 +14,7 @@ __all__ = ["Inbox", "Pool", "Reset"]
 # kubectl's pings arrive behind stdin: a process that does not read is given this much before they are late.
 STREAM_BOUND = 1 << 20
 POOL_BOUND = 16 << 20
+PIECE_COST = 64  # bytes that a piece takes beside its own
 
 
 class Reset(Rejected):
@@ -23,21 +24,21 @@ class Reset(Rejected):
 class Pool:
     """What the inboxes of one connection hold together, and a bell for when something was taken."""
 
-    __slots__ = ("_taken", "held")
+    __slots__ = ("_waiter", "held")
 
     def __init__(self) -> None:
         self.held = 0
-        self._taken = asyncio.Event()
+        self._waiter: asyncio.Future[None] | None = None
 
     def release(self, size: int) -> None:
         """Note that `size` bytes are no longer held."""
         self.held -= size
-        self._taken.set()
+        _ring(self._waiter)
 
     async def changed(self) -> None:
         """Return when something has been taken."""
-        self._taken.clear()
-        await self._taken.wait()
+        self._waiter = asyncio.get_running_loop().create_future()
+        await self._waiter
 
 
 class Inbox:
@@ -65,8 +66,8 @@ class Inbox:
         if not data or self.ended or self._discards:
             return
         self._pieces.append(data)
-        self.held += len(data)
-        self._pool.held += len(data)
+        self.held += len(data) + PIECE_COST
+        self._pool.held += len(data) + PIECE_COST
         _ring(self._waiter)
 
     def end(self, *, reset: bool = False) -> None:
@@ -113,9 +114,9 @@ class Inbox:
     def _empty(self) -> bytes:
         data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         self._pieces.clear()
-        self.held = 0
-        if data:
-            self._pool.release(len(data))
+        held, self.held = self.held, 0
+        if held:
+            self._pool.release(held)
         return data
 
 

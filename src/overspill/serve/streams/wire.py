@@ -130,7 +130,7 @@ class Wire:
         connection = self._writer.get_extra_info("socket")
         try:
             answer = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, b"\0" * 4)
-        except (AttributeError, OSError):
+        except (AttributeError, OSError, ValueError):
             return waiting  # not a socket, or closed
         queued: int = struct.unpack("i", answer)[0]
         return waiting + queued
