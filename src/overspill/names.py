@@ -24,8 +24,8 @@ HOLDER_ANNOTATION = f"{DOMAIN}/agent-holder"
 # On the Leases of agents that share an account's quotas: which, and how much each asks of them.
 QUOTA_LABEL = f"{DOMAIN}/quota"
 DEMAND_ANNOTATION = f"{DOMAIN}/quota-demand"
-# Written on a pod: what of its securityContext the backend could not enforce.
-NOT_ENFORCED_ANNOTATION = f"{DOMAIN}/not-enforced"
+# Written on a pod: what of it the backend does not honour, without refusing it.
+NOT_HONOURED_ANNOTATION = f"{DOMAIN}/not-honoured"
 COMPONENT = "overspill-agent"
 
 # Tags and labels by which a backend's groups are found again.

@@ -13,8 +13,8 @@ from overspill.backends.base import LogOptions
 from overspill.backends.eci.backend import EciBackend
 from overspill.emulator.network import SecurityGroup, VSwitch
 from overspill.errors import Misconfigured, Unsupported
-from overspill.model.observation import Gone, Observation, Running, Sighting, Waiting
-from overspill.model.work import Container, File, Files, Identity, Mount, WorkSpec
+from overspill.model.observation import Gone, Happened, Observation, Running, Sighting, Waiting
+from overspill.model.work import Container, File, Files, Identity, Mount, SecurityContext, WorkSpec
 
 PATIENCE = 20.0
 
@@ -283,6 +283,21 @@ async def test_an_unknown_vswitch_is_told_at_the_pod(tmp_path):
             ),
         )
         assert "check the setting vSwitchIds" in seen.containers[0].state.message
+
+
+async def test_what_the_pod_runs_without_is_told(tmp_path):
+    confined = SecurityContext(drop_capabilities=("ALL",), no_new_privileges=True)
+    async with emulator(tmp_path) as rig, connected(rig) as watched:
+        work = pod(container=Container("main", "example.org/app:1", security=confined))
+        await watched.backend.create(work)
+        told = await watched.until(work, lambda seen: isinstance(seen, Happened))
+        assert (told.reason, told.warning) == ("NotHonoured", True)
+        assert "containers[].securityContext.capabilities.drop" in told.message
+        seen = await watched.running(work)
+        assert seen.annotations["overspill.dev/not-honoured"] == (
+            "containers[].securityContext.capabilities.drop,"
+            "containers[].securityContext.allowPrivilegeEscalation"
+        )
 
 
 async def test_what_eci_cannot_do_makes_nothing(tmp_path):

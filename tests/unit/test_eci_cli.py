@@ -38,6 +38,30 @@ def test_what_eci_can_do_passes():
     assert "1 pod specs checked" in result.stderr
 
 
+def test_restricted_pods_pass_with_a_warning():
+    """The restricted Pod Security Standard, to the letter."""
+    confined = {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]},
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    container = {"image": "nginx:1", "securityContext": confined}
+    restricted = deployment(
+        containers=[{"name": "web", **container}],
+        initContainers=[{"name": "init", **container}],
+        securityContext={"runAsNonRoot": True, "runAsUser": 1000},
+    )
+    result = checked(restricted)
+    assert (result.exit_code, result.stdout) == (0, "")
+    for path in (
+        "containers[].securityContext.capabilities.drop",
+        "containers[].securityContext.allowPrivilegeEscalation",
+        "initContainers[].securityContext.seccompProfile",
+    ):
+        assert path in result.stderr
+    assert "runAsNonRoot" not in result.stderr
+
+
 CANNOT = {
     "host network": (deployment(hostNetwork=True), "spec.hostNetwork"),
     "host path": (

@@ -45,7 +45,7 @@ from overspill.model.observation import (
     Terminated,
     Waiting,
 )
-from overspill.model.work import Files, Identity, Volume, WorkSpec
+from overspill.model.work import Container, Files, Identity, Resources, Volume, WorkSpec
 
 __all__ = ["EciBackend"]
 
@@ -57,7 +57,7 @@ LONG_WAIT = 2.0
 RETRY_FIRST, RETRY_CAP = 30.0, 300.0
 TIDY_EVERY = 1.0
 # Reason of the Event about what ECI's API cannot enforce.
-NOT_ENFORCED = "NotEnforced"
+NOT_HONOURED = "NotHonoured"
 SILENCE = 60.0
 
 
@@ -173,7 +173,7 @@ class EciBackend:
         wait = f"in the queue for ECI, about {eta:.0f} s" if eta > LONG_WAIT else ""
         self._tell_order(order, Waiting("ContainerCreating", wait))
         for warning in warnings:
-            self._feed.publish(Happened(work.identity, "", NOT_ENFORCED, warning))
+            self._feed.publish(Happened(work.identity, "", NOT_HONOURED, warning))
         self._poller.hurry()
 
     async def delete(self, identity: Identity, *, grace_seconds: int) -> None:  # noqa: ARG002 - ECI takes it at creation only
@@ -281,6 +281,15 @@ class EciBackend:
             return
         asked = {"ContainerGroupId": tracked.group.id, "UpdateType": "IncrementalUpdate", "Volume": changed}
         await self._client.call("UpdateContainerGroup", asked, _Nothing)
+
+    async def add_ephemeral(self, identity: Identity, containers: Sequence[Container]) -> None:
+        """Refuse: a container group of ECI has the containers that it was made with."""
+        raise Unsupported("ECI adds no containers to a running container group")
+
+    async def resize(self, identity: Identity, resources: Mapping[str, Resources]) -> None:
+        """Refuse: ECI starts the containers of a group anew to change their size, and under another price."""
+        self._find(identity)
+        raise Unsupported(f"ECI keeps the size of containers that run: {', '.join(resources)}")
 
     async def logs(self, identity: Identity, container: str, options: LogOptions) -> AsyncIterator[bytes]:
         """A container's output."""

@@ -1,6 +1,6 @@
 """What of a pod ECI honours; what is not here is refused by name, also what a later release of overspill learns.
 
-Invariant: a path stands here only if `translate` hands it to ECI, or `refusals.unenforced` warns of it.
+Invariant: a path stands here only if `translate` hands it to ECI, or `refusals.unhonoured` warns of it.
 The table of docs/backends/eci.md says the same in words.
 """
 

@@ -9,7 +9,7 @@ from decimal import Decimal
 from overspill import names
 from overspill.backends.eci.annotations import PREFIX, parse
 from overspill.backends.eci.answers import GroupEntry
-from overspill.backends.eci.refusals import unenforced
+from overspill.backends.eci.refusals import unhonoured
 from overspill.backends.eci.specs import Size
 from overspill.backends.eci.translate import group_size
 from overspill.model.cost import (
@@ -28,8 +28,8 @@ __all__ = ["annotations_of_entry", "annotations_of_work", "ending_annotations"]
 def annotations_of_work(group_id: str, work: WorkSpec, *, region: str) -> dict[str, str]:
     """Of a group that was just asked for; what its instance will be is not always known yet."""
     written = {PREFIX + "eci-instance-id": group_id}
-    if fields := unenforced(work):
-        written[names.NOT_ENFORCED_ANNOTATION] = ",".join(fields)
+    if fields := unhonoured(work):
+        written[names.NOT_HONOURED_ANNOTATION] = ",".join(fields)
     asked = parse(work.annotations).parameters
     if "InstanceType" in asked or asked.get("SpotStrategy", "NoSpot") != "NoSpot":
         return written

@@ -1,7 +1,7 @@
 """What of a pod ECI cannot do, found before anything is created.
 
-In: a work spec. Out: every field that cannot be honoured, with the reason; every field that only confines
-the pod further than ECI's API can, of which its user is warned. Pure.
+In: a work spec. Out: every field that cannot be honoured, with the reason; every field without which the
+pod runs all the same, of which its user is warned. Pure.
 Invariant: what passes here is translated whole or warned of; limits are ECI's published ones.
 Fields that a work spec has no place for were refused already (`Capabilities.pod_fields`).
 """
@@ -27,7 +27,7 @@ from overspill.model.work import (
     WorkSpec,
 )
 
-__all__ = ["ADDABLE", "refusals", "unenforced"]
+__all__ = ["ADDABLE", "refusals", "unhonoured"]
 
 MOST_CONTAINERS = 20
 MOST_VOLUMES = 20
@@ -40,6 +40,7 @@ ADDABLE = frozenset({"NET_ADMIN"})
 # Containers have it unless it is dropped, which ECI cannot do; the restricted Pod Security Standard lets it be added.
 HAD_ANYWAY = frozenset({"NET_BIND_SERVICE"})
 DRIVERS = frozenset({"alicloud/disk", "alicloud/nas", "alicloud/oss"})
+NO_PARAMETER = "ECI's API has no parameter for it"
 VARIABLE = re.compile(r"[A-Za-z0-9_]{1,128}")
 
 
@@ -56,20 +57,22 @@ def refusals(work: WorkSpec) -> list[Refusal]:
     return found
 
 
-def unenforced(work: WorkSpec) -> list[str]:
+def unhonoured(work: WorkSpec) -> list[str]:
     """What ECI is not told and the pod runs without; paths, each of which may stand for several containers.
 
-    It all confines a pod on a kernel that it shares with others. On ECI a pod has a virtual machine of its own.
+    What confines a pod matters on a kernel that it shares with others; on ECI it has a virtual machine of
+    its own. A subdomain is in the DNS, but its line in /etc/hosts needs the address before there is one.
     """
-    found = [f"containers[].{path}" for each in work.containers for path in _unenforced(each)]
+    found = ["subdomain"] if work.domain else []
+    found += [f"containers[].{path}" for each in work.containers for path in _unhonoured(each)]
     for each in work.init_containers:
-        found += [f"initContainers[].{path}" for path in _unenforced(each)]
+        found += [f"initContainers[].{path}" for path in _unhonoured(each)]
         if each.security.run_as_non_root and not each.security.run_as_user:
             found.append("initContainers[].securityContext.runAsNonRoot")
     return list(dict.fromkeys(found))
 
 
-def _unenforced(container: Container) -> Iterator[str]:
+def _unhonoured(container: Container) -> Iterator[str]:
     security = container.security
     if security.drop_capabilities:
         yield "securityContext.capabilities.drop"
@@ -92,6 +95,15 @@ def _of_pod(work: WorkSpec) -> Iterator[Refusal]:
     for name, _ in work.sysctls:
         if name not in SYSCTLS_OF_GROUP and not name.startswith(SYSCTLS_OF_HOST):
             yield Refusal("spec.securityContext.sysctls", f"ECI cannot set {name}")
+    for field, there in (
+        ("spec.ephemeralContainers", work.ephemeral_containers),
+        ("spec.securityContext.fsGroup", work.fs_group is not None),
+        ("spec.securityContext.supplementalGroups", work.supplemental_groups),
+        ("spec.securityContext.supplementalGroupsPolicy", work.only_these_groups),
+        ("spec.setHostnameAsFQDN", work.hostname_is_fqdn),
+    ):
+        if there:
+            yield Refusal(field, NO_PARAMETER)
     asked = asked_size(work)
     typed = PREFIX + "eci-use-specs" in work.annotations
     if asked and not typed and round_up(asked) is None:
@@ -109,6 +121,8 @@ def _of_volumes(work: WorkSpec) -> Iterator[Refusal]:
         field = f"spec.volumes[{name}]"
         if isinstance(volume, FlexVolume) and volume.driver not in DRIVERS:
             yield Refusal(f"{field}.flexVolume.driver", f"ECI has {', '.join(sorted(DRIVERS))} only")
+        if isinstance(volume, FlexVolume) and volume.read_only:
+            yield Refusal(f"{field}.flexVolume.readOnly", "ECI has this for mounts, not for volumes")
         if not isinstance(volume, Files):
             continue
         if len(volume.files) > MOST_FILES:
@@ -171,7 +185,7 @@ def _of_handlers(container: Container, _: WorkSpec) -> Iterator[Refusal]:
         ("restartPolicyRules", container.restart_rules),
     ):
         if there:
-            yield Refusal(field, "ECI has no such thing")
+            yield Refusal(field, NO_PARAMETER)
 
 
 def _of_probe(name: str, probe: Probe) -> Iterator[Refusal]:

@@ -14,7 +14,7 @@ from overspill.backends.eci import annotations, tags
 from overspill.backends.eci.annotations import PREFIX, parse
 from overspill.backends.eci.containers import container, init_container
 from overspill.backends.eci.network import network
-from overspill.backends.eci.refusals import refusals, unenforced
+from overspill.backends.eci.refusals import refusals, unhonoured
 from overspill.backends.eci.specs import DEFAULT, REGIONAL_REGIONS, Size, asked_size, round_up
 from overspill.backends.eci.volumes import volume
 from overspill.backends.eci.wire import Params
@@ -24,7 +24,6 @@ from overspill.model.work import RegistryCredential, WorkSpec
 __all__ = ["Placement", "check", "group_size", "parameters"]
 
 GIB = 1 << 30
-CONFINED = "the pod runs without, in a virtual machine of its own"
 # What a group has beside its images without paying for more.
 FREE_STORAGE = 30
 
@@ -54,8 +53,8 @@ def check(work: WorkSpec) -> list[str]:
     if found:
         fields = [refusal.field for refusal in found]
         raise Unsupported("ECI cannot run this pod: " + "; ".join(map(str, found)), fields=fields)
-    fields = unenforced(work)
-    return [f"ECI's API has no parameter for {', '.join(fields)}; {CONFINED}"] if fields else []
+    fields = unhonoured(work)
+    return [f"ECI's API has no parameter for {', '.join(fields)}: the pod runs without"] if fields else []
 
 
 def group_size(work: WorkSpec, region: str) -> Size:
@@ -117,9 +116,10 @@ def _merged(work: WorkSpec, asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def _extra_storage(work: WorkSpec) -> int:
-    """Whole GiB above the free ones that the containers request together."""
-    total = sum(each.resources.ephemeral_storage_request or 0 for each in work.containers)
-    return max(math.ceil(total / GIB) - FREE_STORAGE, 0)
+    """Whole GiB above the free ones that the containers request together, or one of the init containers alone."""
+    together = sum(each.resources.ephemeral_storage_request or 0 for each in work.containers)
+    alone = [each.resources.ephemeral_storage_request or 0 for each in work.init_containers]
+    return max(math.ceil(max([together, *alone]) / GIB) - FREE_STORAGE, 0)
 
 
 def _more_tags(work: WorkSpec) -> dict[str, str]:

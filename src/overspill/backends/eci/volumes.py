@@ -51,11 +51,16 @@ def _files(files: Iterable[File]) -> Params:
             {
                 "Path": file.path,
                 "Content": b64encode(file.data).decode(),
-                "Mode": None if file.mode == DEFAULT_MODE else file.mode,
+                "Mode": None if (mode := _mode(file)) == DEFAULT_MODE else mode,
             }
             for file in files
         ],
     }
+
+
+def _mode(file: File) -> int:
+    """ECI's files are root's: what another owner may read, everybody in the pod may."""
+    return file.mode | (file.mode >> 6 & 0o5) if file.owner else file.mode
 
 
 def _flex(wanted: FlexVolume) -> Params:
