@@ -24,6 +24,7 @@ from podman_pods import (
     eventually,
     first_output,
     is_running,
+    log_of,
     pod,
     run_in,
     shell,
@@ -31,9 +32,10 @@ from podman_pods import (
 )
 
 from overspill.errors import Unsupported
-from overspill.model.observation import Observation, Terminated, Waiting
+from overspill.model.observation import Observation, Running, Terminated, Waiting
 from overspill.model.podstatus import phase_of
 from overspill.model.work import (
+    EnvVar,
     ExecAction,
     HttpGetAction,
     RestartRule,
@@ -239,6 +241,76 @@ async def test_a_containers_own_restart_rules(stage: Stage):
     await stage.backend.create(work)
     seen = await stage.witness.until(work, ended)
     assert (seen.containers[0].restarts, seen.containers[0].state.exit_code) == (1, 1)
+
+
+# --- ephemeral containers ---
+
+
+def debugger(script: str = SLEEP, name: str = "debug", **fields):
+    return shell(script, name=name, **fields)
+
+
+def debugs(name: str = "debug", state: type = Running):
+    """An ephemeral container runs, or is in another state."""
+
+    def condition(sighting) -> bool:
+        told = sighting.ephemeral_containers if isinstance(sighting, Observation) else ()
+        return any(c.name == name and isinstance(c.state, state) for c in told)
+
+    return condition
+
+
+async def test_an_ephemeral_container_joins_a_running_pod(stage: Stage):
+    work = pod(shell(f"echo up; {SLEEP}", env=(EnvVar("MARK", "here"),)))
+    await stage.backend.create(work)
+    before = await stage.witness.running(work)
+    await stage.backend.add_ephemeral(work.identity, [debugger(target="main")])
+    await stage.backend.add_ephemeral(work.identity, [debugger("false", target="main")])  # known already
+    seen = await stage.witness.until(work, debugs())
+    assert seen.containers == before.containers  # nothing has happened to them
+    assert seen.ips == before.ips
+    processes = await run_in(stage.backend, work, ["ps"], container="debug")
+    assert "echo up;" in processes  # it sees the processes of its target
+    environment = await run_in(stage.backend, work, ["cat", "/proc/1/environ"], container="debug")
+    assert "MARK=here" in environment
+    assert "echo up;" not in await run_in(stage.backend, work, ["hostname"], container="debug")
+
+
+async def test_an_ephemeral_container_of_its_own_ends_once_and_keeps_its_log(stage: Stage):
+    work = pod(shell(f"echo up; {SLEEP}"), restart_policy="Always")
+    await stage.backend.create(work)
+    await stage.witness.running(work)
+    await stage.backend.add_ephemeral(work.identity, [debugger("ps; exit 3", name="once")])
+    seen = await stage.witness.until(work, debugs("once", Terminated))
+    state = seen.ephemeral_containers[0].state
+    assert isinstance(state, Terminated)
+    assert (state.exit_code, seen.ephemeral_containers[0].will_restart) == (3, False)
+    assert b"echo up" not in await log_of(stage.backend, work, container="once")
+    assert phase_of(seen) == "Running"
+    await stage.backend.add_ephemeral(work.identity, [debugger(name="later")])
+    seen = await stage.witness.until(work, debugs("later"))
+    assert [c.name for c in seen.ephemeral_containers] == ["once", "later"]
+    assert seen.ephemeral_containers[0].restarts == 0
+
+
+async def test_ephemeral_containers_outlive_the_agent_and_not_the_pod(podman: PodmanService):
+    work = pod(shell(SLEEP), restart_policy="Never")
+    async with backend_of(podman) as backend, asyncio.TaskGroup() as group:
+        witness = Witness(backend)
+        task = group.create_task(witness.run())
+        await backend.create(work)
+        await witness.running(work)
+        await backend.add_ephemeral(work.identity, [debugger()])
+        before = await witness.until(work, debugs())
+        task.cancel()
+    async with backend_of(podman) as backend, asyncio.TaskGroup() as group:
+        witness = Witness(backend)
+        task = group.create_task(witness.run())
+        (after,) = await backend.list()
+        assert after.ephemeral_containers == before.ephemeral_containers
+        await witness.end(work, grace=30)
+        task.cancel()
+    assert podman.leftovers() == []
 
 
 # --- last words ---

@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterable, Sequence
 import structlog
 
 from overspill.agent.admission import UNSUPPORTED, Admission, Refusal
+from overspill.agent.ephemeral import EphemeralContainers
 from overspill.agent.freshness import Freshness
 from overspill.agent.plan import Create, Delete, Fail, Finalize, Forget, Memory, Nothing, plan
 from overspill.agent.podevents import changes
+from overspill.agent.resize import Resizer
 from overspill.agent.sources import Sources
 from overspill.agent.spec import Missing, NodeFacts, resolve
 from overspill.agent.upkeep import Upkeep
@@ -41,6 +43,7 @@ from overspill.model.podstatus import (
     to_pod_status,
     waiting_status,
 )
+from overspill.model.resizing import with_generation
 from overspill.model.work import Identity
 
 __all__ = ["Pods"]
@@ -88,6 +91,8 @@ class Pods:
             freshness=self.freshness,
             clock=clock,
         )
+        self._resizer = Resizer(backend, admission, clock=clock)
+        self._ephemeral = EphemeralContainers(backend, sources, node)
         self._started = POD_START_SECONDS.labels(backend.name)
         self._seen: dict[str, Observation] = {}
         self._memory: dict[str, Memory] = {}
@@ -173,8 +178,11 @@ class Pods:
                 self._forget(key)
             case Nothing() if pod is not None and seen is not None and not pod.ended:
                 self._admission.adopt(pod)
+                again = await self._resize(key, pod, seen, memory)
+                debug = await self._debug(key, pod, seen)
                 self._report(key, pod, seen)
-                return await self._upkeep.tend(key, pod, seen.identity)
+                due = await self._upkeep.tend(key, pod, seen.identity)
+                return min((after for after in (again, debug, due) if after is not None), default=None)
         return None
 
     async def _create(self, key: Key, pod: Pod, memory: Memory, attempt: int) -> float | None:
@@ -197,7 +205,24 @@ class Pods:
             self._events.warning(_reference(key), "FailedCreatePodContainer", str(error))
             raise
         memory.attempt, memory.waits = attempt, 0
+        self._resizer.begin(pod, resolved.work, memory)
         return self._upkeep.begin(key, pod, resolved)
+
+    async def _resize(self, key: Key, pod: Pod, seen: Observation, memory: Memory) -> float | None:
+        before = memory.resize
+        again = await self._resizer.tend(pod, seen, memory)
+        if memory.resize.reason and memory.resize.message != before.message:
+            self._events.warning(
+                _reference(key), f"Resize{memory.resize.reason}", f"Pod resize: {memory.resize.message}"
+            )
+        return again
+
+    async def _debug(self, key: Key, pod: Pod, seen: Observation) -> float | None:
+        def tell(container: str, reason: str, message: str) -> None:
+            path = f"spec.ephemeralContainers{{{container}}}"
+            self._events.warning(_reference(key, path), reason, message)
+
+        return await self._ephemeral.tend(pod, seen, tell)
 
     async def _delete(self, key: Key, memory: Memory, grace: int) -> None:
         memory.asked_grace = grace
@@ -212,7 +237,8 @@ class Pods:
 
     async def _finalize(self, key: Key, pod: Pod, memory: Memory) -> None:
         if _end_is_read(pod) and not pod.ended:
-            self._writer.put(key, encode(self._last_status(memory)))
+            status = with_generation(self._last_status(memory), pod.metadata.generation)
+            self._writer.put(key, encode(status))
             await self._writer.flush(key)
         try:
             await self._client.delete(PODS, key.name, namespace=key.namespace, uid=key.uid, grace_seconds=0)
@@ -231,11 +257,12 @@ class Pods:
             )
         else:
             status = self._waiting(key, pod, memory, refusal.reason, refusal.message)
-        self._writer.put(key, encode(status))
+        self._writer.put(key, encode(with_generation(status, pod.metadata.generation)))
 
     def _wait_for(self, key: Key, pod: Pod, memory: Memory, missing: Missing) -> float:
         self._events.warning(_reference(key), missing.event, str(missing))
-        self._writer.put(key, encode(self._waiting(key, pod, memory, missing.reason, str(missing))))
+        status = self._waiting(key, pod, memory, missing.reason, str(missing))
+        self._writer.put(key, encode(with_generation(status, pod.metadata.generation)))
         memory.waits += 1
         return min(MISSING_FIRST * 2.0 ** (memory.waits - 1), MISSING_CAP) * random.uniform(0.8, 1.2)  # noqa: S311 - spreads load
 
@@ -243,7 +270,17 @@ class Pods:
         """Hand the status to the writer; a pod on its way out gets its last words in `_finalize`."""
         if pod.metadata.deletion_timestamp is not None or pod.ended:
             return
-        status = to_pod_status(seen, host_ip=self._node.ip, gates=readiness_gates(pod))
+        seen = self._ephemeral.told(key.uid, seen)
+        told = to_pod_status(seen, host_ip=self._node.ip, gates=readiness_gates(pod))
+        resize = self._remember(key).resize
+        status = with_generation(
+            told,
+            pod.metadata.generation,
+            seen=seen,
+            reason=resize.reason,
+            message=resize.message,
+            since=resize.since or seen.started_at,
+        )
         self._writer.put(key, encode(status), annotations=seen.annotations)
         if status.phase == "Running" and pod.status.phase != "Running":
             self._started.observe(max(self._clock() - seconds(pod.metadata.creation_timestamp), 0.0))
@@ -281,6 +318,7 @@ class Pods:
     def _forget(self, key: Key) -> None:
         self._memory.pop(key.uid, None)
         self._upkeep.forget(key)
+        self._ephemeral.forget(key.uid)
         self._admission.release(key.uid)
         self._writer.forget(key)
 

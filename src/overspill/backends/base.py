@@ -16,7 +16,7 @@ from typing import Protocol, Self, runtime_checkable
 from msgspec import Struct
 
 from overspill.model.observation import Observation, Sighting
-from overspill.model.work import Identity, Volume, WorkSpec
+from overspill.model.work import Container, Identity, Resources, Volume, WorkSpec
 
 __all__ = [
     "Backend",
@@ -38,7 +38,7 @@ class Capabilities(Struct, frozen=True):
         pod_fields: paths below `spec` that the backend honours, beside those that the agent itself
             resolves (`model/fields.py`): `containers[].resources.limits.cpu`, with `[]` for any item.
             A trailing `.*` takes everything below.
-        verbs: of `logs`, `exec`, `attach`, `port-forward`, `metrics`.
+        verbs: of `logs`, `exec`, `attach`, `port-forward`, `metrics`, `debug`.
         reads_files: it gives pods the files of their volumes; otherwise no token is asked for on their behalf.
     """
 
@@ -149,6 +149,26 @@ class Backend(Protocol):
 
         Raises:
             NotFound: there is no such pod.
+        """
+
+    async def add_ephemeral(self, identity: Identity, containers: Sequence[Container]) -> None:
+        """Start ephemeral containers in a running pod (verb `debug`); one whose name is known stays as it is.
+
+        Returns once it is recorded; `Observation.ephemeral_containers` tells how they fare.
+
+        Raises:
+            NotFound: there is no such pod.
+            Unsupported, Rejected: they cannot be had; nothing has changed.
+        """
+
+    async def resize(self, identity: Identity, resources: Mapping[str, Resources]) -> None:
+        """Give containers of a pod, by name, other requests and limits of CPU and memory.
+
+        Returns once it is recorded. `ContainerObservation.allocated` and `.resources` tell how far it is.
+
+        Raises:
+            NotFound: there is no such pod.
+            Unsupported: a running pod cannot be resized; nothing has changed.
         """
 
     def logs(self, identity: Identity, container: str, options: LogOptions) -> AsyncIterator[bytes]:

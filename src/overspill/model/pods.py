@@ -20,6 +20,7 @@ __all__ = [
     "EnvFromSource",
     "EnvVar",
     "EnvVarSource",
+    "EphemeralContainer",
     "Meta",
     "OwnerReference",
     "Pod",
@@ -187,6 +188,13 @@ class ResourceRequirements(Struct, frozen=True, rename="camel"):
     limits: dict[str, str | int] = {}
 
 
+class ResizePolicy(Struct, frozen=True, rename="camel"):
+    """Whether a container has to be restarted when a resource of it changes."""
+
+    resource_name: str
+    restart_policy: str = "NotRequired"
+
+
 class Capabilities(Struct, frozen=True):
     """Linux capabilities beside the usual ones, and those of these that are not wanted."""
 
@@ -326,6 +334,7 @@ class Container(Struct, frozen=True, rename="camel"):
     env: tuple[EnvVar, ...] = ()
     env_from: tuple[EnvFromSource, ...] = ()
     resources: ResourceRequirements = ResourceRequirements()
+    resize_policy: tuple[ResizePolicy, ...] = ()
     volume_mounts: tuple[VolumeMount, ...] = ()
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     security_context: SecurityContext = SecurityContext()
@@ -340,6 +349,12 @@ class Container(Struct, frozen=True, rename="camel"):
     lifecycle: Lifecycle = Lifecycle()
     termination_message_path: str = "/dev/termination-log"
     termination_message_policy: Literal["File", "FallbackToLogsOnError"] = "File"
+
+
+class EphemeralContainer(Container, frozen=True, rename="camel"):
+    """A container that was added to a running pod."""
+
+    target_container_name: str = ""
 
 
 class DnsOption(Struct, frozen=True, rename="camel"):

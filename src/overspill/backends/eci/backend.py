@@ -22,6 +22,7 @@ from overspill.backends.eci.client import Client
 from overspill.backends.eci.containerlogs import Logs, require_log
 from overspill.backends.eci.creations import Creations, Order
 from overspill.backends.eci.credentials import find_credentials
+from overspill.backends.eci.events import Events
 from overspill.backends.eci.faults import ApiConflict
 from overspill.backends.eci.groups import Groups, Tracked, group_of_work
 from overspill.backends.eci.options import read_options
@@ -101,6 +102,12 @@ class EciBackend:
             busy_seconds=self._options.poll_seconds,
         )
         self._logs = Logs(self._client)
+        self._events = Events(
+            self._client,
+            self._groups,
+            tell=self._feed.publish,
+            busy_seconds=self._options.poll_seconds,
+        )
         self._usage = Usage(self._client, self._groups)
         self._tasks: asyncio.TaskGroup | None = None
         self._running: list[asyncio.Task[None]] = []
@@ -120,6 +127,7 @@ class EciBackend:
             ("create", self._creations.run()),
             ("delete", self._removals.run(accepted=self._groups.removal_answered)),
             ("usage", self._usage.run()),
+            ("events", self._events.run()),
             ("tidy", self._tidy()),
         ):
             self._running.append(self._tasks.create_task(work, name=f"eci {name}"))
@@ -284,7 +292,9 @@ class EciBackend:
 
     async def add_ephemeral(self, identity: Identity, containers: Sequence[Container]) -> None:
         """Refuse: a container group of ECI has the containers that it was made with."""
-        raise Unsupported("ECI adds no containers to a running container group")
+        self._find(identity)
+        names = ", ".join(container.name for container in containers)
+        raise Unsupported(f"ECI adds no containers to a running container group: {names}")
 
     async def resize(self, identity: Identity, resources: Mapping[str, Resources]) -> None:
         """Refuse: ECI starts the containers of a group anew to change their size, and under another price."""

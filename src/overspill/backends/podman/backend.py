@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from overspill.backends.base import Capabilities, LogOptions, PodUsage, Process
 from overspill.backends.podman.api import Podman
@@ -31,9 +31,9 @@ from overspill.backends.podman.supervisor import Supervisor
 from overspill.backends.podman.turns import all_containers
 from overspill.backends.podman.usage import pod_usage
 from overspill.backends.podman.volumes import check_paths
-from overspill.errors import Misconfigured, NotFound, Retry
+from overspill.errors import Misconfigured, NotFound, Retry, Unsupported
 from overspill.model.observation import Observation, Sighting
-from overspill.model.work import Files, Identity, Volume, WorkSpec
+from overspill.model.work import Container, Files, Identity, Resources, Volume, WorkSpec
 
 __all__ = ["Options", "PodmanBackend"]
 
@@ -134,6 +134,23 @@ class PodmanBackend:
             if isinstance(volume, Files):
                 with self._recording():
                     await asyncio.to_thread(write_files, pod.folder.volume(name), volume.files, group=group)
+
+    async def add_ephemeral(self, identity: Identity, containers: Sequence[Container]) -> None:
+        """Record ephemeral containers; the pod's supervisor does the rest."""
+        found = self._found(identity)
+        if found.pod.work is None:
+            raise Unsupported(f"pod {identity.namespace}/{identity.name} was found without its record")
+        check(structs.replace(found.pod.work, ephemeral_containers=tuple(containers)))
+        with self._recording():
+            found.add_ephemeral(containers)
+
+    async def resize(self, identity: Identity, resources: Mapping[str, Resources]) -> None:
+        """Record other requests and limits; the pod's supervisor does the rest."""
+        found = self._found(identity)
+        if found.pod.work is None:
+            raise Unsupported(f"pod {identity.namespace}/{identity.name} was found without its record")
+        with self._recording():
+            found.resize(resources)
 
     def logs(self, identity: Identity, container: str, options: LogOptions) -> AsyncIterator[bytes]:
         """A container's output."""

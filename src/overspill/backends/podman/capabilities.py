@@ -83,7 +83,7 @@ CAPABILITIES = Capabilities(
             *(f"{kind}[].{field}" for kind in ("containers", "initContainers") for field in CONTAINER_FIELDS),
         ]
     ),
-    verbs=frozenset({"logs", "exec", "attach", "port-forward", "metrics"}),
+    verbs=frozenset({"logs", "exec", "attach", "port-forward", "metrics", "debug"}),
 )
 
 

@@ -51,7 +51,8 @@ def pod_logs(supervisor: Supervisor, container: str, options: LogOptions) -> Asy
 def _chosen_run(supervisor: Supervisor, container: str, *, previous: bool) -> Run:
     """The run whose output is meant, and the kubelet's words where there is none."""
     pod, observation = supervisor.pod, supervisor.observation()
-    shown = {c.name: c for c in (*observation.init_containers, *observation.containers)}.get(container)
+    every = (*observation.init_containers, *observation.containers, *observation.ephemeral_containers)
+    shown = {c.name: c for c in every}.get(container)
     name = pod.identity.name
     if shown is None:
         raise NotFound(f"container {container} is not valid for pod {name}")

@@ -7,21 +7,26 @@ lost half-way (Podman or the agent killed) is taken again and finds its traces.
 """
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 import structlog
+from msgspec import structs
 
 from overspill.backends.podman import plan
+from overspill.backends.podman.folder import Record
 from overspill.backends.podman.hooks import Hooks
 from overspill.backends.podman.host import Host
 from overspill.backends.podman.observe import observe
 from overspill.backends.podman.prober import Prober
+from overspill.backends.podman.resizing import trouble_key, with_resources
 from overspill.backends.podman.seen import Deletion, Eviction
 from overspill.backends.podman.state import PodState
 from overspill.backends.podman.steps import Steps
 from overspill.backends.podman.turns import completed
 from overspill.errors import OverspillError
 from overspill.model.observation import Gone, Observation
+from overspill.model.work import Container, Resources, WorkSpec
 
 __all__ = ["Supervisor"]
 
@@ -55,6 +60,29 @@ class Supervisor:
         self.pod.folder.write_deletion(asked)
         self.pod.deletion = asked
         self._steps.interrupt()
+        self.pod.notice()
+
+    def add_ephemeral(self, containers: Sequence[Container]) -> None:
+        """Record more ephemeral containers; the next turns start them."""
+        pod = self.pod
+        assert pod.work
+        known = pod.work.ephemeral_containers
+        names = {container.name for container in known}
+        more = tuple(container for container in containers if container.name not in names)
+        self._rewrite(structs.replace(pod.work, ephemeral_containers=(*known, *more)))
+
+    def resize(self, resources: Mapping[str, Resources]) -> None:
+        """Record other requests and limits of containers; the next turns see to them."""
+        pod = self.pod
+        assert pod.work
+        for name in resources:
+            pod.troubles.pop(trouble_key(name), None)
+        self._rewrite(with_resources(pod.work, resources))
+
+    def _rewrite(self, work: WorkSpec) -> None:
+        """Something else is wanted of the pod from now on."""
+        self.pod.folder.rewrite(Record(self.pod.taken_at, work))
+        self.pod.work = work
         self.pod.notice()
 
     def evict(self, reason: str, message: str) -> None:

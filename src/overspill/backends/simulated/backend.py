@@ -21,7 +21,7 @@ from overspill.backends.simulated.streams import EchoProcess, ShellProcess, runn
 from overspill.backends.simulated.usage import pod_usage
 from overspill.errors import NotFound, Unsupported
 from overspill.model.observation import Observation, Running, Sighting
-from overspill.model.work import Container, EmptyDir, Files, Identity, Volume, WorkSpec
+from overspill.model.work import Container, EmptyDir, Files, Identity, Resources, Volume, WorkSpec
 
 __all__ = ["SimulatedBackend"]
 
@@ -110,6 +110,17 @@ class SimulatedBackend:
         self._cloud.reach()
         pod = self._cloud.find(identity)
         pod.volumes = {**pod.volumes, **volumes}
+
+    async def add_ephemeral(self, identity: Identity, containers: Sequence[Container]) -> None:
+        """Refuse: there is no process to look at."""
+        self._cloud.find(identity)
+        names = ", ".join(container.name for container in containers)
+        raise Unsupported(f"simulated pods have no ephemeral containers: {names}")
+
+    async def resize(self, identity: Identity, resources: Mapping[str, Resources]) -> None:
+        """Refuse: there is nothing whose size could change."""
+        self._cloud.find(identity)
+        raise Unsupported(f"simulated pods keep the size of their containers: {', '.join(resources)}")
 
     async def logs(self, identity: Identity, container: str, options: LogOptions) -> AsyncIterator[bytes]:
         """A container's output."""

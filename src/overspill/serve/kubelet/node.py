@@ -27,7 +27,7 @@ class ServedPod(Struct, frozen=True):
     def container(self, name: str) -> ContainerObservation | None:
         """How one of its containers stands, as far as the backend has said."""
         seen = self.seen
-        every = (*seen.containers, *seen.init_containers) if seen else ()
+        every = (*seen.containers, *seen.init_containers, *seen.ephemeral_containers) if seen else ()
         return next((each for each in every if each.name == name), None)
 
 
