@@ -4,7 +4,8 @@ import asyncio
 import random
 
 import pytest
-from stream_client import V4, Exec, Node, SpdyClient, connection, exec_target, let_go, run
+from stream_client import V4, Exec, SpdyClient, connection, exec_target, let_go, run
+from stream_node import Node
 from structlog.testing import capture_logs
 
 from overspill.serve.streams.spdy import Encoder, Ping, SynStream

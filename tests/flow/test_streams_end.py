@@ -5,7 +5,8 @@ import json
 
 import aiohttp
 import pytest
-from stream_client import V4, Exec, Node, exec_target, until
+from stream_client import V4, Exec, exec_target
+from stream_node import Node, until
 
 from overspill.serve.streams import wire
 from overspill.serve.streams.inbox import PIECE_COST, STREAM_BOUND, Inbox, Pool, Reset

@@ -6,7 +6,8 @@ import json
 import random
 
 import pytest
-from stream_client import V1, V2, V3, V4, Exec, Node, Refused, SpdyClient, Subprocess, exec_target, run, until
+from stream_client import V1, V2, V3, V4, Exec, Refused, SpdyClient, exec_target, run
+from stream_node import Node, Subprocess, until
 
 from overspill.errors import NotFound, Rejected, Retry
 from overspill.serve.request import Request

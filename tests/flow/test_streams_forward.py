@@ -5,7 +5,8 @@ import hashlib
 import random
 
 import pytest
-from stream_client import Connected, Node, SpdyClient, until
+from stream_client import SpdyClient
+from stream_node import Connected, Node, until
 
 from overspill.errors import NotFound
 from overspill.serve.streams import Limits, forwards

@@ -7,7 +7,8 @@ import json
 
 import aiohttp
 import pytest
-from stream_client import V4, V5, Node, SpdyClient, connection, exec_target, let_go, until
+from stream_client import V4, V5, SpdyClient, connection, exec_target, let_go
+from stream_node import Node, until
 
 from overspill.errors import NotFound
 from overspill.serve.streams import Limits
@@ -96,9 +97,9 @@ async def test_success(http, node, protocol):
 async def test_stdin(http, node, protocol):
     target = exec_target("sh", "-c", "read line; echo got $line", stdin=True)
     async with channels(http, node, target, protocol) as client:
-        await client.send(0, b"hel")
+        await client.send(0, b"he")
         await client.send(0, b"")
-        await client.send(0, b"lo\n")
+        await client.send(0, b"llo\n")
         assert (await client.until_close())[1] == b"got hello\n"
 
 

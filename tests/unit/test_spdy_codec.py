@@ -53,7 +53,7 @@ CORPUS = sorted((pathlib.Path(__file__).parent / "spdy_corpus").iterdir())
 
 ids = st.integers(1, 2**31 - 1)
 words = st.integers(0, 2**31 - 1)
-names = st.text(st.characters(codec="ascii", categories=("Ll", "Nd")), min_size=1, max_size=30)
+names = st.text("abcdefghijklmnopqrstuvwxyz0123456789-", min_size=1, max_size=30)
 values = st.text(max_size=60)
 headers = st.dictionaries(names, values, max_size=8)
 fins = st.sampled_from([0, FIN])
