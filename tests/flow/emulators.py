@@ -19,8 +19,10 @@ from overspill.emulator.auth import AccessKey
 from overspill.emulator.cloud import Timings
 from overspill.emulator.network import SecurityGroup, VSwitch
 from overspill.emulator.run import Endpoint, Settings, serve
+from secret_scan import SECRETS
 
 KEY = AccessKey("test-key", "test-secret")
+SECRETS.add(KEY.secret)
 REGION = "cn-hangzhou"
 VSWITCHES = (
     VSwitch("vsw-a", "cn-hangzhou-h", "10.230.0.0/24"),

@@ -10,7 +10,7 @@ from emulators import emulator
 from typer.testing import CliRunner
 
 from overspill.cli.emulator import app
-from overspill.errors import Misconfigured
+from overspill.errors import Misconfigured, NotFound
 
 
 async def ask(*arguments: str) -> str:
@@ -89,3 +89,12 @@ async def test_wrong_settings_are_named(tmp_path, changes, told):
 async def test_no_state_folder(tmp_path):
     with pytest.raises(Misconfigured, match="no emulator was started"):
         await ask("bill", "--state", str(tmp_path))
+
+
+async def test_an_emulator_is_named_once_and_has_to_be_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    with pytest.raises(Misconfigured, match="--state for an emulator of your own, or --name"):
+        await ask("bill", "--state", str(tmp_path), "--name", "other")
+    for command in (("bill",), ("status",), ("faults", "list"), ("interrupt", "eci-1")):
+        with pytest.raises(NotFound, match="no cluster 'overspill'"):
+            await ask(*command)
