@@ -8,6 +8,7 @@ Names that client-go's programs use too mean the same here.
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from types import TracebackType
 from typing import Self
 
@@ -19,9 +20,17 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
+from overspill import __version__
+
 __all__ = [
     "BACKEND_REQUEST_SECONDS",
     "CONTENT_TYPE",
+    "GATE_SECONDS",
+    "KUBELET_CONNECTIONS",
+    "KUBELET_REQUESTS",
+    "LEASE_AGE",
+    "PLACEMENT_CONFLICTS",
+    "PODS_PLACED",
     "POD_START_SECONDS",
     "QUEUE_ADDS",
     "QUEUE_DEPTH",
@@ -31,6 +40,7 @@ __all__ = [
     "QUOTA_WAIT_SECONDS",
     "REGISTRY",
     "REST_REQUESTS",
+    "STATUS_WAITING",
     "WATCH_AGE",
     "WATCH_RELISTS",
     "BackendCall",
@@ -67,6 +77,14 @@ WATCH_RELISTS = Counter(
     ["resource"],
     registry=REGISTRY,
 )
+LEASE_AGE = Gauge(
+    "overspill_node_lease_age_seconds", "Seconds since the node's lease was last renewed.", registry=REGISTRY
+)
+STATUS_WAITING = Gauge(
+    "overspill_pod_status_writes_waiting",
+    "Pod statuses that are to be written and wait for their turn.",
+    registry=REGISTRY,
+)
 QUEUE_DEPTH = Gauge("workqueue_depth", "Keys that wait in a work queue.", ["name"], registry=REGISTRY)
 QUEUE_ADDS = Counter("workqueue_adds", "Keys added to a work queue.", ["name"], registry=REGISTRY)
 QUEUE_RETRIES = Counter(
@@ -90,12 +108,46 @@ QUOTA_SHARE = Gauge(
     ["backend", "budget"],
     registry=REGISTRY,
 )
+KUBELET_CONNECTIONS = Gauge(
+    "overspill_kubelet_connections",
+    "Open connections of the kubelet API, streams among them.",
+    registry=REGISTRY,
+)
+KUBELET_REQUESTS = Counter(
+    "overspill_kubelet_requests",
+    "Requests to the kubelet API; `route` is the first part of the path, `code` the HTTP status.",
+    ["route", "code"],
+    registry=REGISTRY,
+)
 REST_REQUESTS = Counter(
     "rest_client_requests",
     "Requests to the apiserver; `code` is the HTTP status, or <error> without one.",
     ["code", "method", "host"],
     registry=REGISTRY,
 )
+
+PODS_PLACED = Counter(
+    "overspill_placement_pods_placed",
+    "Pods that were let go, by the place of their pool in the policy, from 0.",
+    ["pool"],
+    registry=REGISTRY,
+)
+PLACEMENT_CONFLICTS = Counter(
+    "overspill_placement_conflicts",
+    "Writes of a pod that had changed, or gone, in the meantime.",
+    registry=REGISTRY,
+)
+GATE_SECONDS = Histogram(
+    "overspill_placement_gate_seconds",
+    "From when a pod that waits for its pool was first seen until it was seen let go.",
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300),
+    registry=REGISTRY,
+)
+
+BUILD = Gauge(
+    "overspill_build_info", "Always 1; the version of this program.", ["version"], registry=REGISTRY
+)
+BUILD.labels(__version__).set(1)
 
 GCCollector(REGISTRY)
 PlatformCollector(REGISTRY)
@@ -126,7 +178,13 @@ class BackendCall:
     ) -> None:
         code = kind.__name__ if kind else "OK"
         took = time.perf_counter() - self._began
-        BACKEND_REQUEST_SECONDS.labels(self._backend, self._op, code).observe(took)
+        _timer(self._backend, self._op, code).observe(took)
+
+
+@lru_cache(maxsize=256)
+def _timer(backend: str, op: str, code: str) -> Histogram:
+    """Looking a series up by its labels costs more than observing."""
+    return BACKEND_REQUEST_SECONDS.labels(backend, op, code)
 
 
 class _Pods(Collector):

@@ -30,6 +30,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "settings": ("overspill.cli.settings:settings", "Print the agent's settings as Markdown."),
     "agent": ("overspill.cli.agent:agent", "Be one virtual node."),
+    "controller": ("overspill.cli.controller:controller", "Place pods by PlacementPolicies."),
+    "placement": ("overspill.cli.placement:app", "Look at placement; let go of pods that wait for it."),
     "check": ("overspill.cli.check:check", "Tell what of some manifests a backend would refuse."),
     "cost": ("overspill.cli.cost:cost", "Print what pods on virtual nodes have cost."),
     "approve": ("overspill.cli.approve:approve", "Approve the certificates that virtual nodes serve with."),

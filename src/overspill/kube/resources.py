@@ -7,11 +7,15 @@ from msgspec import Struct
 __all__ = [
     "CERTIFICATESIGNINGREQUESTS",
     "CONFIGMAPS",
+    "DEPLOYMENTS",
     "EVENTS",
     "LEASES",
     "NAMESPACES",
     "NODES",
+    "PLACEMENT_INDEXES",
+    "PLACEMENT_POLICIES",
     "PODS",
+    "REPLICASETS",
     "SECRETS",
     "SERVICEACCOUNTS",
     "SERVICES",
@@ -49,6 +53,8 @@ SECRETS = Resource("", "v1", "secrets")
 SERVICES = Resource("", "v1", "services")
 SERVICEACCOUNTS = Resource("", "v1", "serviceaccounts")
 STATEFULSETS = Resource("apps", "v1", "statefulsets")
+REPLICASETS = Resource("apps", "v1", "replicasets")
+DEPLOYMENTS = Resource("apps", "v1", "deployments")
 LEASES = Resource("coordination.k8s.io", "v1", "leases")
 EVENTS = Resource("events.k8s.io", "v1", "events")
 TOKENREVIEWS = Resource("authentication.k8s.io", "v1", "tokenreviews", namespaced=False)
@@ -56,3 +62,5 @@ SUBJECTACCESSREVIEWS = Resource("authorization.k8s.io", "v1", "subjectaccessrevi
 CERTIFICATESIGNINGREQUESTS = Resource(
     "certificates.k8s.io", "v1", "certificatesigningrequests", namespaced=False
 )
+PLACEMENT_POLICIES = Resource("placement.overspill.dev", "v1alpha1", "placementpolicies")
+PLACEMENT_INDEXES = Resource("placement.overspill.dev", "v1alpha1", "placementindexes")

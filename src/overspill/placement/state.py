@@ -138,7 +138,7 @@ class PolicyState:
                 self.waiting.add(uid)
             return
         self.waiting.discard(uid)
-        pool = self._pool_of(pod)
+        pool = self.pool_on(pod)
         if pool is None:
             seat = self.seats.get(uid)
             if seat is None or not seat.settled:  # a settled one is adopted, its labels on their way
@@ -231,7 +231,7 @@ class PolicyState:
         """The lowest free rank of each pool of a group."""
         return self.group(group).vacant
 
-    def _pool_of(self, pod: Pod) -> int | None:
+    def pool_on(self, pod: Pod) -> int | None:
         """The pool that was written on a pod; UNKNOWN for one that is no more, None without any."""
         name = pod.labels.get(names.POOL_LABEL)
         if not name:

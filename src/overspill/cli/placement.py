@@ -1,0 +1,112 @@
+"""`overspill placement status|explain|release`: look at placement without the controller.
+
+In: a kubeconfig, names. Out: tables and sentences on stdout. Invariant: only `release` changes anything.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Annotated, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from overspill.kube.client import Client
+from overspill.kube.config import Config, load_config
+from overspill.placement.managed import Managed
+from overspill.placement.status import count_pools
+from overspill.placement.survey import explain_pod, release_pods, survey
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+
+Kubeconfig = Annotated[str, typer.Option(help="Path of a kubeconfig; else $KUBECONFIG, ~/.kube/config.")]
+Context = Annotated[str, typer.Option(help="Context of the kubeconfig.")]
+Namespace = Annotated[str, typer.Option("--namespace", "-n", help="Namespace; else the context's.")]
+T = TypeVar("T")
+
+
+@app.command()
+def status(
+    kubeconfig: Kubeconfig = "",
+    context: Context = "",
+    namespace: Namespace = "",
+    all_namespaces: Annotated[
+        bool, typer.Option("--all-namespaces", "-A", help="Of all namespaces.")
+    ] = False,
+) -> None:
+    """Show how the pods of each policy are spread over its pools."""
+    config = load_config(kubeconfig or None, context or None)
+    where = "" if all_namespaces else namespace or config.namespace
+    found = _run(config, lambda client: survey(client, where))
+    if not found:
+        print(f"No PlacementPolicies in {f'namespace {where}' if where else 'any namespace'}.")
+        return
+    Console().print(_table(found))
+
+
+@app.command()
+def explain(
+    pod: Annotated[str, typer.Argument(help="Name of a pod.")],
+    kubeconfig: Kubeconfig = "",
+    context: Context = "",
+    namespace: Namespace = "",
+) -> None:
+    """Tell why a pod is where it is, or why it waits."""
+    config = load_config(kubeconfig or None, context or None)
+    for sentence in _run(config, lambda client: explain_pod(client, namespace or config.namespace, pod)):
+        print(sentence)
+
+
+@app.command()
+def release(
+    pods: Annotated[
+        list[str] | None, typer.Argument(help="Names of pods; without any, all that wait.")
+    ] = None,
+    kubeconfig: Kubeconfig = "",
+    context: Context = "",
+    namespace: Namespace = "",
+) -> None:
+    """Let pods go that wait for their pool, wherever the scheduler puts them.
+
+    For when there is no controller any more. One that works counts them where they come to run.
+    """
+    config = load_config(kubeconfig or None, context or None)
+    for name in _run(config, lambda client: release_pods(client, namespace or config.namespace, pods or [])):
+        print(f"pod {name} released")
+
+
+def _run(config: Config, work: Callable[[Client], Awaitable[T]]) -> T:
+    async def run() -> T:
+        async with Client(config, connections=4) as client:
+            return await work(client)
+
+    return asyncio.run(run())
+
+
+def _table(found: list[Managed]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for head in (
+        "NAMESPACE",
+        "POLICY",
+        "POOL",
+        "LIMIT",
+        "PODS",
+        "SCHEDULED",
+        "READY",
+        "UNSCHEDULABLE",
+        "WAITING",
+    ):
+        table.add_column(head, justify="right" if head in _NUMBERS else "left", no_wrap=True)
+    for managed in found:
+        meta, waiting = managed.policy.metadata, str(len(managed.state.waiting))
+        for pool, count in zip(managed.policy.spec.pools, count_pools(managed.state), strict=True):
+            most = "none" if pool.max_replicas is None else str(pool.max_replicas)
+            numbers = (count.assigned, count.scheduled, count.ready, count.unschedulable)
+            table.add_row(meta.namespace, meta.name, pool.name, most, *map(str, numbers), waiting)
+            waiting = ""
+    return table
+
+
+_NUMBERS = {"LIMIT", "PODS", "SCHEDULED", "READY", "UNSCHEDULABLE", "WAITING"}

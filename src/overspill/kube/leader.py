@@ -1,0 +1,207 @@
+"""Which one of several replicas works: leader election by a Lease.
+
+In: a Lease's name, a task. Out: the task runs while this process holds the Lease. Invariants: work stops before
+another replica can begin, whatever the clocks of the two say: a holder trusts its Lease for less time after its
+last renewal than others wait after the last change that they saw; no clock is compared with another's.
+Source: client-go, tools/leaderelection/leaderelection.go, whose times and fields these are.
+"""
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from overspill.errors import Conflict, Misconfigured, NotFound, OverspillError
+from overspill.kube.client import Client
+from overspill.kube.resources import LEASES
+
+__all__ = ["Leader"]
+
+log = structlog.get_logger(__name__)
+
+# The defaults of Kubernetes' own components.
+LEASE_DURATION = 15.0
+RENEW_DEADLINE = 10.0
+RETRY_PERIOD = 2.0
+RELEASE_TIMEOUT = 2.0
+JITTER = 1.2
+
+
+class _Meta(Struct, rename="camel"):
+    resource_version: str = ""
+
+
+class _Spec(Struct, frozen=True, rename="camel"):
+    holder_identity: str = ""
+    lease_duration_seconds: int = int(LEASE_DURATION)
+    acquire_time: str | None = None
+    renew_time: str | None = None
+    lease_transitions: int = 0
+
+
+class _Lease(Struct):
+    metadata: _Meta = msgspec.field(default_factory=_Meta)
+    spec: _Spec = msgspec.field(default_factory=_Spec)
+
+
+class Leader:
+    """One candidate for one Lease.
+
+    Attributes:
+        leads: whether it holds the Lease, as far as it knows; `sure` is the question to ask before a write.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        name: str,
+        *,
+        namespace: str,
+        identity: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`identity` must be another in every process; `clock` tells seconds and never goes back."""
+        self._client = client
+        self._name = name
+        self._namespace = namespace
+        self._identity = identity
+        self._clock = clock
+        self._seen = _Lease()
+        self._seen_at = 0.0
+        self._renewed = 0.0
+        self.leads = False
+
+    @property
+    def sure(self) -> bool:
+        """Whether no other can lead yet: also after this process was stopped for a while."""
+        return self.leads and self._clock() - self._renewed < RENEW_DEADLINE
+
+    async def run(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Wait for the Lease, work while it is held, and begin again when it is lost; until cancelled.
+
+        Raises:
+            Misconfigured: this account may not use the Lease. Whatever `work` raises.
+        """
+        while True:
+            await self._acquire()
+            log.info("leading", lease=self._name, identity=self._identity)
+            try:
+                await self._work(work)
+            finally:
+                self.leads = False
+                await self._release()
+            log.warning("no longer leading", lease=self._name, identity=self._identity)
+
+    async def _work(self, work: Callable[[], Awaitable[None]]) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            working = tasks.create_task(_never_ending(work), name=f"work under lease {self._name}")
+            await self._renew_until_lost()
+            working.cancel()
+
+    async def _acquire(self) -> None:
+        while not await self._try():  # noqa: ASYNC110 - nobody in this process knows when
+            await asyncio.sleep(RETRY_PERIOD * random.uniform(1.0, JITTER))  # noqa: S311 - candidates drift apart
+        self.leads = True
+
+    async def _renew_until_lost(self) -> None:
+        while True:
+            await asyncio.sleep(min(RETRY_PERIOD, max(self._left(), 0.0)))
+            if self._left() <= 0:  # checked first: after a long stop another may have begun
+                return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._left()):
+                    if not await self._try() and self._seen.spec.holder_identity not in {self._identity, ""}:
+                        return
+
+    def _left(self) -> float:
+        return self._renewed + RENEW_DEADLINE - self._clock()
+
+    async def _try(self) -> bool:
+        """Take or renew the Lease; False when another has it, or it cannot be told."""
+        try:
+            return await self._take()
+        except Misconfigured:
+            raise
+        except OverspillError as error:
+            log.warning("lease not written", lease=self._name, error=str(error))
+            return False
+
+    async def _take(self) -> bool:
+        began = self._clock()
+        try:
+            found = await self._client.get(LEASES, self._name, namespace=self._namespace, kind=_Lease)
+        except NotFound:
+            body = self._body(_Lease(), mine=False)
+            with contextlib.suppress(Conflict):
+                self._note(
+                    await self._client.create(LEASES, body, namespace=self._namespace, kind=_Lease), began
+                )
+                return True
+            return False
+        if found.spec != self._seen.spec:
+            self._seen, self._seen_at = found, began
+        mine = found.spec.holder_identity == self._identity
+        if found.spec.holder_identity and not mine and not self._run_out(found, began):
+            return False
+        try:
+            written = await self._client.update(
+                LEASES,
+                self._name,
+                self._body(found, mine=mine),
+                namespace=self._namespace,
+                kind=_Lease,
+                retry=False,
+            )
+        except Conflict:
+            return False
+        self._note(written, began)
+        return True
+
+    def _run_out(self, found: _Lease, now: float) -> bool:
+        return now - self._seen_at > found.spec.lease_duration_seconds
+
+    def _note(self, written: _Lease, began: float) -> None:
+        self._seen, self._seen_at, self._renewed = written, began, began
+
+    async def _release(self) -> None:
+        """Let a successor begin at once, unless another has begun already."""
+        if self._seen.spec.holder_identity != self._identity:
+            return
+        with contextlib.suppress(OverspillError, TimeoutError):
+            async with asyncio.timeout(RELEASE_TIMEOUT):
+                body = self._body(self._seen, mine=True)
+                body["spec"] |= {"holderIdentity": "", "leaseDurationSeconds": 1}
+                await self._client.update(
+                    LEASES, self._name, body, namespace=self._namespace, kind=_Lease, retry=False
+                )
+
+    def _body(self, found: _Lease, *, mine: bool) -> dict[str, Any]:
+        now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        metadata = {"name": self._name, "namespace": self._namespace}
+        if found.metadata.resource_version:
+            metadata["resourceVersion"] = found.metadata.resource_version
+        changes = found.spec.lease_transitions + (not mine and bool(found.metadata.resource_version))
+        return {
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": metadata,
+            "spec": {
+                "holderIdentity": self._identity,
+                "leaseDurationSeconds": int(LEASE_DURATION),
+                "acquireTime": found.spec.acquire_time if mine else now,
+                "renewTime": now,
+                "leaseTransitions": changes,
+            },
+        }
+
+
+async def _never_ending(work: Callable[[], Awaitable[None]]) -> None:
+    await work()
+    raise AssertionError("work that is led must go on until it is cancelled")

@@ -1,0 +1,310 @@
+"""The assigner: everything that is watched, brought together by policy.
+
+In: batches of pods, nodes, workloads and policies. Out: keys in three queues: policies to look at, pods to write,
+namespaces to index. Invariants: nothing is decided before all that is watched is known whole; whatever happens
+within one batch leads to one look at each policy that it touches.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from overspill import metrics
+from overspill.errors import Conflict, NotFound
+from overspill.kube.cache import Cache, Key
+from overspill.kube.client import Client
+from overspill.kube.events import Events
+from overspill.kube.frames import Batch
+from overspill.kube.queue import Queue
+from overspill.placement.decide import Surroundings
+from overspill.placement.index import IndexWriter
+from overspill.placement.managed import Managed
+from overspill.placement.match import Directory, PolicyKey
+from overspill.placement.nodes import Node
+from overspill.placement.pods import Pod
+from overspill.placement.policy import Policy
+from overspill.placement.pools import Refusal
+from overspill.placement.report import Reporter
+from overspill.placement.workloads import ReplicaSet, Revisions, Workload
+from overspill.placement.write import PodWriter, reference
+
+__all__ = ["Assigner"]
+
+# How long an index is given to reach every apiserver before its policies count as indexed.
+INDEX_SETTLES = 2.0
+# A gated pod of no policy is let go after this: its policy went while it was made.
+ORPHAN_AFTER = 1.0
+
+
+class Assigner:
+    """Places the pods of all policies of a cluster, while this process leads."""
+
+    def __init__(self, client: Client, events: Events, *, sure: Callable[[], bool]) -> None:
+        """`sure` tells whether no other process can lead; asked before every write."""
+        self.pods: Cache[Pod] = Cache()
+        self.nodes: Cache[Node] = Cache()
+        self.replica_sets: Cache[ReplicaSet] = Cache()
+        self.deployments: Cache[Workload] = Cache()
+        self.stateful_sets: Cache[Workload] = Cache()
+        self.policies: Cache[Policy] = Cache()
+        self.writer = PodWriter(client, self.pods, self, events, sure=sure)
+        self.looks: Queue[PolicyKey] = Queue(self._look, name="placement-policies", workers=4, cap=30.0)
+        self.indexes: Queue[str] = Queue(self._index, name="placement-indexes", workers=2, cap=30.0)
+        self._events = events
+        self._directory = Directory()
+        self._revisions = Revisions()
+        self._managed: dict[PolicyKey, Managed] = {}
+        self._policy_of: dict[str, PolicyKey] = {}
+        self._first_seen: dict[str, float] = {}
+        self._refused: dict[str, dict[int, Refusal]] = {}
+        self._index_writer = IndexWriter(client)
+        self._reporter = Reporter(client, self._managed.get, self._desired)
+
+    async def run(self) -> None:
+        """Work until cancelled; everything that is watched must be known by now."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.writer.queue.run(), name="pod writers")
+            tasks.create_task(self.looks.run(), name="policies")
+            tasks.create_task(self.indexes.run(), name="indexes")
+            tasks.create_task(self._reporter.queue.run(), name="policy statuses")
+
+    # --- what is watched ---
+
+    def pods_changed(self, batch: Batch[Pod]) -> None:
+        """Take in a batch of pods."""
+        now = time.monotonic()
+        for key in self.pods.apply(batch):
+            pod = self.pods.get(key)
+            if pod is None:
+                self._pod_gone(key)
+            else:
+                self._pod_changed(key, pod, now)
+
+    def nodes_changed(self, batch: Batch[Node]) -> None:
+        """Take in a batch of nodes: pods that run there may be adopted now."""
+        known = len(self.nodes)
+        self.nodes.apply(batch)
+        if len(self.nodes) != known:
+            self._look_at(policy for policy, managed in self._managed.items() if managed.state.strays)
+
+    def replica_sets_changed(self, batch: Batch[ReplicaSet]) -> None:
+        """Take in a batch of ReplicaSets: revisions may have become old, or new again."""
+        flipped: set[tuple[str, str]] = set()
+        for key in self.replica_sets.apply(batch):
+            found = self.replica_sets.get(key)
+            if found is None:
+                self._revisions.remove(key.namespace, key.name)
+            else:
+                flipped.update(self._revisions.put(found))
+        if flipped:
+            self._refresh(flipped)
+
+    def workloads_changed(self, cache: Cache[Workload], batch: Batch[Workload]) -> None:
+        """Take in a batch of Deployments or StatefulSets: how many pods they want."""
+        for key in cache.apply(batch):
+            for policy in self._directory.of(key.namespace):
+                target = policy.spec.target_ref
+                if target is not None and target.name == key.name:
+                    self.looks.add((key.namespace, policy.metadata.name))
+
+    def policies_changed(self, batch: Batch[Policy]) -> None:
+        """Take in a batch of policies."""
+        for key in self.policies.apply(batch):
+            policy = self.policies.get(key)
+            if policy is None:
+                if self.policies.find(key.namespace, key.name) is None:
+                    self._policy_gone((key.namespace, key.name))
+            else:
+                self._policy_changed(policy)
+            self.indexes.add(key.namespace)
+
+    # --- what the writer asks ---
+
+    def managed_of(self, uid: str) -> Managed | None:
+        """The policy of a pod."""
+        return self._managed.get(self._policy_of.get(uid, ("", "")))
+
+    def around(self, managed: Managed) -> Surroundings:
+        """What surrounds a policy."""
+        namespace = managed.policy.metadata.namespace
+        target = managed.policy.spec.target_ref
+        start = 0
+        if target is not None and target.kind == "StatefulSet":
+            found = self.stateful_sets.find(namespace, target.name)
+            start = found.spec.ordinals.start if found else 0
+        return Surroundings(
+            now=time.monotonic(),
+            nodes=self.nodes.values,
+            node=partial(self.nodes.find, ""),
+            is_old=partial(self._revisions.is_old, namespace),
+            first_ordinal=start,
+            refused=self._refused,
+        )
+
+    def refused(self, key: Key, pool: int, refusal: Refusal) -> None:
+        """The apiserver does not let a pod go to a pool: it gets another."""
+        self._refused.setdefault(key.uid, {})[pool] = refusal
+        managed = self.managed_of(key.uid)
+        if managed is not None:
+            managed.state.seats[key.uid].sent = False
+            managed.state.take_back(key.uid)
+            self.looks.add(self._policy_of[key.uid])
+
+    # --- pods ---
+
+    def _pod_changed(self, key: Key, pod: Pod, now: float) -> None:
+        matching = self._directory.matching(pod)
+        if not matching:
+            self._of_no_policy(key, pod)
+            return
+        policy = (key.namespace, matching[0].metadata.name)
+        before = self._policy_of.get(key.uid)
+        if before is not None and before != policy:
+            self._managed[before].remove(key.uid)
+            self.looks.add(before)
+        self._policy_of[key.uid] = policy
+        self._managed[policy].apply(pod, now)
+        for younger in matching[1:]:
+            self._managed[key.namespace, younger.metadata.name].older = policy[1]
+            self.looks.add((key.namespace, younger.metadata.name))
+        self._time(key.uid, pod, now)
+        self.looks.add(policy)
+        self.writer.heard(key)
+
+    def _of_no_policy(self, key: Key, pod: Pod) -> None:
+        before = self._policy_of.pop(key.uid, None)
+        if before is not None and before in self._managed:
+            self._managed[before].remove(key.uid)
+            self.looks.add(before)
+        if pod.gate is not None and not pod.deleting:
+            self.writer.queue.add(key, after=ORPHAN_AFTER)
+
+    def _pod_gone(self, key: Key) -> None:
+        policy = self._policy_of.pop(key.uid, None)
+        if policy is not None and policy in self._managed:
+            self._managed[policy].remove(key.uid)
+            self.looks.add(policy)
+        self._first_seen.pop(key.uid, None)
+        self._refused.pop(key.uid, None)
+        self.writer.forget(key.uid)
+
+    def _time(self, uid: str, pod: Pod, now: float) -> None:
+        if pod.gate is not None:
+            self._first_seen.setdefault(uid, now)
+        elif uid in self._first_seen:
+            metrics.GATE_SECONDS.observe(now - self._first_seen.pop(uid))
+
+    # --- policies ---
+
+    def _policy_changed(self, policy: Policy) -> None:
+        name = (policy.metadata.namespace, policy.metadata.name)
+        managed = self._managed.get(name)
+        if managed is None or managed.policy.metadata.uid != policy.metadata.uid:
+            managed = self._managed[name] = Managed(policy)
+            managed.remember(policy.status, wall=time.time(), now=time.monotonic())
+            spec_changed = True
+        else:
+            spec_changed = managed.policy.spec != policy.spec or managed.policy.gates != policy.gates
+            if spec_changed:
+                managed.edit(policy)
+            else:
+                managed.renew(policy)
+        self._directory.put(policy)
+        if spec_changed:
+            self._reassign(name[0])
+            self._write_all(managed)
+        self.looks.add(name)
+
+    def _policy_gone(self, name: PolicyKey) -> None:
+        self._directory.remove(*name)
+        self._managed.pop(name, None)
+        self._reassign(name[0])
+
+    def _reassign(self, namespace: str) -> None:
+        """Find the policy of each pod of a namespace anew."""
+        now = time.monotonic()
+        for policy in self._directory.of(namespace):
+            self._managed[namespace, policy.metadata.name].older = ""
+        for pod in self.pods.values():
+            if pod.metadata.namespace == namespace:
+                self._pod_changed(Key(namespace, pod.metadata.name, pod.metadata.uid), pod, now)
+
+    def _refresh(self, flipped: set[tuple[str, str]]) -> None:
+        """Have the marks of all pods of some ReplicaSets looked at again."""
+        for managed in self._managed.values():
+            namespace = managed.policy.metadata.namespace
+            for uid, seat in managed.state.seats.items():
+                if (namespace, seat.revision) in flipped and managed.state.pods[uid].gate is None:
+                    self.writer.queue.add(Key(namespace, managed.state.pods[uid].metadata.name, uid))
+
+    def _write_all(self, managed: Managed) -> None:
+        for pod in managed.state.pods.values():
+            self.writer.queue.add(Key(pod.metadata.namespace, pod.metadata.name, pod.metadata.uid))
+
+    def _look_at(self, policies: Iterable[PolicyKey]) -> None:
+        for policy in list(policies):
+            self.looks.add(policy)
+
+    # --- work ---
+
+    async def _look(self, name: PolicyKey) -> float | None:
+        managed = self._managed.get(name)
+        if managed is None:
+            return None
+        if not managed.policy.gates:
+            return await self._wind_up(name, managed)
+        outcome = managed.look(self.around(managed))
+        for pod, how in outcome.decisions.placed:
+            self.writer.queue.add(_key(pod))
+            if how.rank == 0:
+                text = "; ".join(
+                    f"pool {managed.state.pool_name(index)} {why.message}" for index, why in how.passed
+                )
+                self._events.warning(reference(pod), "PoolConflict", f"it is beyond its pool's limit: {text}")
+        for uid in outcome.decisions.touched:
+            self.writer.queue.add(_key(managed.state.pods[uid]))
+        for pod, why in outcome.doomed:
+            await self.writer.delete(pod, why)
+        self._reporter.report(name)
+        return outcome.due
+
+    async def _wind_up(self, name: PolicyKey, managed: Managed) -> float | None:
+        """Let all pods of a suspended or deleted policy go; then the policy itself."""
+        self._reporter.report(name)
+        gated = [pod for pod in managed.state.pods.values() if pod.gate is not None and not pod.deleting]
+        for pod in gated:
+            self.writer.queue.add(_key(pod))
+        if managed.policy.metadata.deletion_timestamp is None or gated:
+            return None
+        with contextlib.suppress(Conflict, NotFound):  # its newer version comes here too
+            await self._index_writer.let_go(managed.policy)
+        return None
+
+    def _desired(self, managed: Managed) -> int | None:
+        """How many pods the workload wants; None when there is no such workload."""
+        target, namespace = managed.policy.spec.target_ref, managed.policy.metadata.namespace
+        if (
+            target is None
+            or target.kind not in {"Deployment", "StatefulSet"}
+            or not target.api_version.startswith("apps/")
+        ):
+            return len(managed.state.pods)
+        cache = self.deployments if target.kind == "Deployment" else self.stateful_sets
+        found = cache.find(namespace, target.name)
+        return found.spec.replicas if found else None
+
+    async def _index(self, namespace: str) -> float | None:
+        policies = self._directory.of(namespace)
+        if await self._index_writer.write(namespace, policies):
+            return INDEX_SETTLES
+        for policy in policies:
+            if policy.metadata.deletion_timestamp is None:
+                with contextlib.suppress(Conflict, NotFound):  # its newer version comes here too
+                    await self._index_writer.mark_indexed(policy)
+        return None
+
+
+def _key(pod: Pod) -> Key:
+    return Key(pod.metadata.namespace, pod.metadata.name, pod.metadata.uid)

@@ -1,0 +1,74 @@
+"""Why a pod is where it is, or why it waits, in sentences.
+
+In: a policy, what was decided. Out: text for people. Pure. Invariant: it is told from the same Assignment that
+decided, so that it cannot say anything else than what was done.
+"""
+
+from collections.abc import Iterator
+
+from overspill.placement.pods import Pod
+from overspill.placement.policy import Policy
+from overspill.placement.pools import Assignment, Refusal
+from overspill.placement.ranks import SURPLUS, UNKNOWN
+from overspill.placement.state import PolicyState
+
+__all__ = ["explain", "why_waiting"]
+
+
+def why_waiting(policy: Policy, assignment: Assignment) -> str:
+    """Why no pool takes a pod."""
+    return "; ".join(_sentence(policy, index, refusal) for index, refusal in assignment.passed)
+
+
+def explain(state: PolicyState, pod: Pod, assignment: Assignment | None) -> Iterator[str]:
+    """Sentences about one pod.
+
+    Args:
+        state: the pods of its policy.
+        pod: the pod.
+        assignment: where it would go now, or why nowhere; None for one that is placed.
+    """
+    name, policy = pod.metadata.name, state.policy
+    limits = ", ".join(_limit(state, index) for index in range(state.size))
+    yield f"Pod {name} is placed by policy {policy.metadata.name}: {limits}."
+    seat = state.seats.get(pod.metadata.uid)
+    if seat is None:
+        yield from _unseated(policy, pod, assignment)
+        return
+    if seat.pool == UNKNOWN:
+        yield "It was placed in a pool that the policy no longer has. It goes first at scale-in."
+        return
+    pool, revision = state.pool_name(seat.pool), seat.revision or "its workload"
+    counts = state.group(seat.group).counts
+    if seat.rank > SURPLUS:
+        yield f"It is in pool {pool}, beyond the pool's limit: {counts[seat.pool]} pods of {revision} are there."
+        yield f"At scale-in of {revision} it is among the first to go."
+        return
+    yield f"It is in pool {pool}, with {counts[seat.pool]} pods of {revision}, and has keep rank {seat.rank}:"
+    yield f"{revision} keeps it as long as it has {seat.rank} pods or more, if all are ready alike."
+    if pod.stranded():
+        condition = pod.stranded()
+        assert condition is not None
+        yield f"Its pool cannot run it for now: {condition.message or condition.reason}."
+
+
+def _unseated(policy: Policy, pod: Pod, assignment: Assignment | None) -> Iterator[str]:
+    if pod.gate is None:
+        yield "It was not placed: it was there before the policy, or its gate was taken off by hand."
+        return
+    if assignment is None or assignment.pool is not None:
+        yield "It waits for the controller to place it; `overspill placement status` tells whether one works."
+        return
+    yield "It waits, because no pool takes it:"
+    for index, refusal in assignment.passed:
+        yield f"  {_sentence(policy, index, refusal)}."
+
+
+def _sentence(policy: Policy, index: int, refusal: Refusal) -> str:
+    return f"pool {policy.spec.pools[index].name} {refusal.message}"
+
+
+def _limit(state: PolicyState, index: int) -> str:
+    pool = state.policy.spec.pools[index]
+    most = "any number" if pool.max_replicas is None else f"up to {pool.max_replicas}"
+    return f"{most} in {pool.name}"

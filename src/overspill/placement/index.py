@@ -1,0 +1,115 @@
+"""What the apiserver looks up when a pod is created.
+
+In: a namespace's policies. Out: its PlacementIndex, written when it differs from what was last written.
+Invariant: a policy is marked as indexed only some time after the index names it, so that at every moment either
+the index or the policy itself makes its pods wait.
+"""
+
+import contextlib
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from overspill import names
+from overspill.errors import NotFound
+from overspill.kube.client import APPLY, MERGE, Client
+from overspill.kube.resources import PLACEMENT_INDEXES, PLACEMENT_POLICIES
+from overspill.placement.match import target_key
+from overspill.placement.policy import Policy
+
+__all__ = ["INDEX", "INDEXED_LABEL", "IndexWriter", "index_of"]
+
+INDEX = "overspill"
+INDEXED_LABEL = f"{names.PLACEMENT}/indexed"
+encoder = msgspec.json.Encoder(order="deterministic")
+
+
+def index_of(policies: Iterable[Policy]) -> dict[str, Any]:
+    """The spec of a PlacementIndex."""
+    workloads: dict[str, str] = {}
+    selectors = []
+    for policy in policies:
+        if not policy.gates:
+            continue
+        key = target_key(policy)
+        if key is not None:
+            workloads.setdefault(key, policy.metadata.name)
+        elif policy.spec.selector is not None:
+            selectors.append({"policy": policy.metadata.name, **msgspec.to_builtins(policy.spec.selector)})
+    return {"workloads": workloads, "selectors": selectors}
+
+
+class IndexWriter:
+    """Writes the indexes of all namespaces."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._written: dict[str, bytes] = {}
+
+    async def write(self, namespace: str, policies: list[Policy]) -> bool:
+        """Have the index right; tells whether it was written now.
+
+        Raises:
+            OverspillError: it could not be written.
+        """
+        spec = index_of(policies)
+        body = encoder.encode(spec)
+        if self._written.get(namespace) == body:
+            return False
+        if not spec["workloads"] and not spec["selectors"]:
+            with contextlib.suppress(NotFound):
+                await self._client.delete(PLACEMENT_INDEXES, INDEX, namespace=namespace)
+        else:
+            await self._apply(namespace, spec)
+        self._written[namespace] = body
+        return True
+
+    async def _apply(self, namespace: str, spec: dict[str, Any]) -> None:
+        content = {
+            "apiVersion": "placement.overspill.dev/v1alpha1",
+            "kind": "PlacementIndex",
+            "metadata": {"name": INDEX, "namespace": namespace},
+            "spec": spec,
+        }
+        await self._client.request(
+            "PATCH",
+            PLACEMENT_INDEXES.path(namespace=namespace, name=INDEX),
+            query={"fieldManager": "overspill-controller", "force": "true"},
+            body=encoder.encode(content),
+            content_type=APPLY,
+        )
+
+    async def mark_indexed(self, policy: Policy) -> None:
+        """Say on a policy that its namespace's index names it, and that it is not to go before its pods are free.
+
+        Raises:
+            OverspillError: it could not be written.
+        """
+        meta = policy.metadata
+        if meta.labels.get(INDEXED_LABEL) and names.RELEASE_FINALIZER in meta.finalizers:
+            return
+        finalizers = dict.fromkeys((*meta.finalizers, names.RELEASE_FINALIZER))
+        change = {
+            "metadata": {
+                "resourceVersion": meta.resource_version,
+                "labels": {INDEXED_LABEL: "true"},
+                "finalizers": list(finalizers),
+            }
+        }
+        await self._client.patch(
+            PLACEMENT_POLICIES, meta.name, change, namespace=meta.namespace, content_type=MERGE
+        )
+
+    async def let_go(self, policy: Policy) -> None:
+        """Let a policy that is being deleted go.
+
+        Raises:
+            OverspillError: it could not be written.
+        """
+        meta = policy.metadata
+        left = [each for each in meta.finalizers if each != names.RELEASE_FINALIZER]
+        change = {"metadata": {"resourceVersion": meta.resource_version, "finalizers": left}}
+        await self._client.patch(
+            PLACEMENT_POLICIES, meta.name, change, namespace=meta.namespace, content_type=MERGE
+        )

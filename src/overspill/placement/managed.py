@@ -1,0 +1,183 @@
+"""One policy and all that is known and remembered about it while this process leads.
+
+In: its object, its pods, a clock's reading. Out: what is to be written, deleted, evicted, and when to look again.
+No I/O. Invariant: what is remembered here alone is how long things have lasted; all else is found again.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from overspill.placement.cooldown import Cooldowns
+from overspill.placement.decide import Decisions, Surroundings, decide
+from overspill.placement.pods import Pod
+from overspill.placement.policy import Policy, PolicyStatus
+from overspill.placement.state import PolicyState
+
+if TYPE_CHECKING:
+    from overspill.placement.pools import Assignment
+
+__all__ = ["Managed", "Outcome"]
+
+# A ReplicaSet's, a CloneSet's or a StatefulSet's pod has a successor; a Job's counts as a failure.
+MOVABLE = frozenset({"ReplicaSet", "CloneSet", "StatefulSet"})
+
+
+class Outcome(Struct):
+    """What one look at a policy asks for.
+
+    Attributes:
+        decisions: seats given, pods that wait.
+        doomed: pods whose pool cannot run them, and why.
+        due: seconds after which to look again, None for no reason to.
+    """
+
+    decisions: Decisions
+    doomed: list[tuple[Pod, str]]
+    due: float | None
+
+
+class Managed:
+    """One policy.
+
+    Attributes:
+        reasons: what was decided for pods that wait, or why a placed one is where it is, by uid.
+        conditions: as they were last written.
+        older: name of an older policy with which it shares pods, or "".
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.state = PolicyState(policy)
+        self.cooldowns = Cooldowns()
+        self.reasons: dict[str, Assignment] = {}
+        self.older = ""
+        self.conditions = policy.status.conditions
+        self._stranded: dict[str, float] = {}
+        self._gated: dict[str, float] = {}
+        self._freed: dict[str, float] = {}  # since when an earlier pool has had room
+
+    def renew(self, policy: Policy) -> None:
+        """Take the policy as it is now, its spec being the same."""
+        self.policy = self.state.policy = policy
+
+    def edit(self, policy: Policy) -> None:
+        """Take the policy as it is now, with another spec."""
+        before, self.policy = self.state, policy
+        self.state = PolicyState(policy)
+        for pod in before.pods.values():
+            self.state.apply(pod)
+        self.state.ending = before.ending
+        self.state.carry_over(before)
+
+    def remember(self, status: PolicyStatus, *, wall: float, now: float) -> None:
+        """Take up the cool-downs that a process before this one began, none longer than the policy says."""
+        for known in status.pools:
+            index = self.policy.spec.pool_index(known.name)
+            if index is None or not known.cooldown_until:
+                continue
+            left = datetime.fromisoformat(known.cooldown_until).timestamp() - wall
+            left = min(left, self.policy.spec.pools[index].cooldown_seconds)
+            self.cooldowns.begin(known.name, until=now + left, why="it could not run pods before")
+
+    def apply(self, pod: Pod, now: float) -> None:
+        """Take in how a pod is now."""
+        uid = pod.metadata.uid
+        self.state.apply(pod)
+        if uid not in self.state.pods:
+            self._forget(uid)
+            return
+        if pod.gate is None:
+            self._gated.pop(uid, None)
+        elif uid not in self._gated:
+            self._gated[uid] = now
+        if pod.stranded() is None:
+            self._stranded.pop(uid, None)
+            self._works(pod)
+        else:
+            self._stranded.setdefault(uid, now)
+
+    def remove(self, uid: str) -> None:
+        """A pod is gone."""
+        self.state.remove(uid)
+        self._forget(uid)
+
+    def look(self, around: Surroundings) -> Outcome:
+        """Decide what can be decided now."""
+        made = decide(self.state, self.cooldowns, around)
+        for pod, assignment in made.placed:
+            if assignment.passed:
+                self.reasons[pod.metadata.uid] = assignment
+        self.reasons |= made.waiting
+        doomed = list(self._doomed(around.now))
+        waits = [self.cooldowns.next_end(around.now) if made.waiting else None]
+        waits += [
+            since + self.policy.spec.pools[self.state.seats[uid].pool].unschedulable_timeout_seconds
+            for uid, since in self._stranded.items()
+            if uid in self.state.seats and self.state.seats[uid].pool >= 0
+        ]
+        due = min((max(each - around.now, 0.05) for each in waits if each is not None), default=None)
+        return Outcome(made, doomed, due)
+
+    def overdue(self, now: float) -> list[Pod]:
+        """Pods that have waited for longer than the policy lets them."""
+        gate = self.policy.spec.gate
+        if gate.on_timeout == "Wait":
+            return []
+        late = [uid for uid, since in self._gated.items() if now - since >= gate.timeout_seconds]
+        return [self.state.pods[uid] for uid in late if uid in self.state.waiting]
+
+    def gate_due(self, now: float) -> float | None:
+        """Seconds until a pod has waited too long."""
+        gate = self.policy.spec.gate
+        if gate.on_timeout == "Wait" or not self.state.waiting:
+            return None
+        since = min((self._gated[uid] for uid in self.state.waiting if uid in self._gated), default=now)
+        return max(since + gate.timeout_seconds - now, 0.05)
+
+    def _doomed(self, now: float) -> Iterator[tuple[Pod, str]]:
+        """Pods that their pool could not run for too long, where another pool could; begins its cool-down."""
+        spec = self.policy.spec
+        for uid, since in list(self._stranded.items()):
+            seat, pod = self.state.seats.get(uid), self.state.pods.get(uid)
+            condition = pod.stranded() if pod is not None else None
+            if seat is None or pod is None or condition is None or seat.pool < 0:
+                continue
+            pool = spec.pools[seat.pool]
+            owner = pod.owner
+            if (
+                pool.when_unschedulable == "Wait"
+                or now - since < pool.unschedulable_timeout_seconds
+                or owner is None
+                or owner.kind not in MOVABLE
+                or not self._elsewhere(seat.group, seat.pool, now)
+            ):
+                continue
+            why = condition.message or condition.reason
+            self.cooldowns.begin(pool.name, until=now + pool.cooldown_seconds, why=why)
+            yield pod, f"pool {pool.name} could not run it for {now - since:.0f} s: {why}"
+
+    def _elsewhere(self, group: str, pool: int, now: float) -> bool:
+        """Whether another pool would take a pod of this group."""
+        if not self.state.ranked:
+            return pool + 1 < self.state.size
+        vacant = self.state.vacant(group)
+        return any(
+            vacant(other) is not None and self.cooldowns.refusal(each.name, now) is None
+            for other, each in enumerate(self.policy.spec.pools)
+            if other != pool
+        )
+
+    def _works(self, pod: Pod) -> None:
+        """Whether a pod shows that its pool runs pods again."""
+        seat = self.state.seats.get(pod.metadata.uid)
+        if seat is not None and seat.pool >= 0 and pod.bound and pod.status.phase == "Running":
+            self.cooldowns.works(self.policy.spec.pools[seat.pool].name, pod.metadata.uid)
+
+    def _forget(self, uid: str) -> None:
+        self.cooldowns.gone(uid)
+        self.reasons.pop(uid, None)
+        self._stranded.pop(uid, None)
+        self._gated.pop(uid, None)

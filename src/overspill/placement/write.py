@@ -1,0 +1,154 @@
+"""The one writer of pods in placement.
+
+In: keys of pods. Out: one PATCH for each whose marks are not as they should be, one DELETE for each that is
+doomed. Invariant: what is written follows from the newest pod, policy and seat at the moment of writing; a
+pod is not written twice in one version, and not at all when another process may lead by now.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import structlog
+
+from overspill import metrics
+from overspill.errors import Conflict, NotFound, Rejected, Retry
+from overspill.kube.cache import Cache, Key
+from overspill.kube.client import JSON, JSON_PATCH, METADATA_ONLY, Client
+from overspill.kube.client import encoder as json
+from overspill.kube.events import Events, ObjectRef
+from overspill.kube.queue import Queue
+from overspill.kube.resources import PODS
+from overspill.placement import patch
+from overspill.placement.decide import Surroundings, cost_of
+from overspill.placement.managed import Managed
+from overspill.placement.pods import Pod
+from overspill.placement.pools import Refusal
+
+__all__ = ["PodWriter", "reference"]
+
+log = structlog.get_logger(__name__)
+
+# In flight at once: bounds what a stopped and continued process can still do, and the overshoot of two that lead.
+WRITERS = 50
+
+
+class Books(Protocol):
+    """Where the writer looks things up."""
+
+    def managed_of(self, uid: str) -> Managed | None:
+        """The policy of a pod."""
+
+    def around(self, managed: Managed) -> Surroundings:
+        """What surrounds a policy."""
+
+    def refused(self, key: Key, pool: int, refusal: Refusal) -> None:
+        """The apiserver does not let a pod go to a pool."""
+
+
+class PodWriter:
+    """Writes pods, up to `WRITERS` at a time."""
+
+    def __init__(
+        self, client: Client, pods: Cache[Pod], books: Books, events: Events, *, sure: Callable[[], bool]
+    ) -> None:
+        """`sure` tells whether no other process can lead."""
+        self._client = client
+        self._pods = pods
+        self._books = books
+        self._events = events
+        self._sure = sure
+        self._sent: dict[str, str] = {}  # uid -> the version that was patched
+        self._missed: set[str] = set()  # uids whose patch came too late
+        self.queue: Queue[Key] = Queue(self._write, name="placement-pods", workers=WRITERS, cap=30.0)
+
+    def forget(self, uid: str) -> None:
+        """A pod is gone."""
+        self._sent.pop(uid, None)
+        self._missed.discard(uid)
+
+    def heard(self, key: Key) -> None:
+        """There is a new version of a pod: what came too late for the last one is tried again."""
+        if key.uid in self._missed:
+            self._missed.discard(key.uid)
+            self.queue.add(key)
+
+    async def _write(self, key: Key) -> None:
+        pod = self._pods.get(key)
+        if pod is None or self._sent.get(key.uid) == pod.metadata.resource_version:
+            return  # gone, or this version is history: its successor will come by the watch
+        if not self._sure():
+            raise Retry("another process may lead by now")
+        managed = self._books.managed_of(key.uid)
+        if managed is None or not managed.policy.gates:
+            if pod.gate is not None and not pod.deleting:
+                await self._send(key, pod, patch.release(pod))
+            return
+        await self._write_seat(key, pod, managed)
+
+    async def _write_seat(self, key: Key, pod: Pod, managed: Managed) -> None:
+        seat = managed.state.seats.get(key.uid)
+        if seat is None or pod.deleting:
+            return
+        pools = managed.policy.spec.pools
+        pool = pools[seat.pool] if seat.pool >= 0 else None
+        cost = cost_of(managed.state, seat, self._books.around(managed))
+        labels, annotations = patch.marks(managed.policy.metadata.name, pool, rank=seat.rank, cost=cost)
+        if pod.gate is None or pool is None:
+            changes = patch.mark(pod, labels, annotations)
+            if changes:
+                await self._send(key, pod, changes)
+            return
+        seat.sent = True
+        try:
+            if await self._send(key, pod, patch.place(pod, pool, labels, annotations)):
+                metrics.PODS_PLACED.labels(str(seat.pool)).inc()
+        except Rejected as error:
+            self._events.warning(
+                reference(pod),
+                "PoolRefused",
+                f"the apiserver does not let it go to pool {pool.name}: {error}",
+            )
+            self._books.refused(key, seat.pool, Refusal("Refused", f"was refused: {error}", lasting=True))
+
+    async def _send(self, key: Key, pod: Pod, changes: list[patch.Operation]) -> bool:
+        version = pod.metadata.resource_version
+        try:
+            await self._client.patch(
+                PODS,
+                key.name,
+                changes,
+                namespace=key.namespace,
+                content_type=JSON_PATCH,
+                accept=METADATA_ONLY,
+                retry=False,
+            )
+        except (Conflict, NotFound):  # the watch brings what it is now
+            metrics.PLACEMENT_CONFLICTS.inc()
+            self._sent[key.uid] = version
+            self._missed.add(key.uid)
+            return False
+        self._sent[key.uid] = version
+        return True
+
+    async def delete(self, pod: Pod, why: str) -> bool:
+        """Delete a pod as it was seen; False when it has changed since, such as by being bound."""
+        if not self._sure():
+            raise Retry("another process may lead by now")
+        meta = pod.metadata
+        preconditions = {"uid": meta.uid, "resourceVersion": meta.resource_version}
+        body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": preconditions}
+        path = PODS.path(namespace=meta.namespace, name=meta.name)
+        try:
+            await self._client.request(
+                "DELETE", path, body=json.encode(body), content_type=JSON, accept=METADATA_ONLY
+            )
+        except (Conflict, NotFound):
+            return False
+        self._events.warning(reference(pod), "PoolUnschedulable", why)
+        return True
+
+
+def reference(pod: Pod) -> ObjectRef:
+    """A pod, as what an Event is about."""
+    meta = pod.metadata
+    return ObjectRef(kind="Pod", name=meta.name, uid=meta.uid, namespace=meta.namespace)
