@@ -285,6 +285,33 @@ async def test_an_unknown_vswitch_is_told_at_the_pod(tmp_path):
         assert "check the setting vSwitchIds" in seen.containers[0].state.message
 
 
+def told(seen: Sighting, reason: str) -> bool:
+    return isinstance(seen, Happened) and seen.reason == reason
+
+
+async def test_what_eci_tells_of_a_failed_group_is_told_once(tmp_path):
+    async with emulator(tmp_path) as rig, connected(rig) as watched:
+        fault = {"kind": "schedule-failure", "actions": ["CreateContainerGroup"], "count": 1}
+        await rig.admin("POST", "/faults", fault)
+        failing, running = pod(1), pod(2)
+        await watched.backend.create(failing)
+        seen = await watched.until(failing, lambda seen: told(seen, "NoStock"))
+        assert seen.warning
+        assert "out of stock" in seen.message
+        await watched.backend.create(running)
+        await watched.running(running)
+
+        async def looked_again():
+            return await calls(rig, "DescribeContainerGroupEvents") >= 3
+
+        await until(looked_again, "the last look at a failed group")
+        await watched.backend.delete(failing.identity, grace_seconds=0)
+        await watched.until(failing, lambda seen: isinstance(seen, Gone))
+        assert sum(told(seen, "NoStock") for seen in watched.history) == 1
+        # Nobody asks about a group that runs.
+        assert not any(isinstance(s, Happened) and s.identity == running.identity for s in watched.history)
+
+
 async def test_what_the_pod_runs_without_is_told(tmp_path):
     confined = SecurityContext(drop_capabilities=("ALL",), no_new_privileges=True)
     async with emulator(tmp_path) as rig, connected(rig) as watched:

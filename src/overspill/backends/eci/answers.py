@@ -15,6 +15,7 @@ __all__ = [
     "ContainerStatus",
     "Created",
     "Event",
+    "EventsPage",
     "ExecAnswer",
     "GroupContainer",
     "GroupEntry",
@@ -163,6 +164,19 @@ class Event(Struct, frozen=True, rename=_lower):
     reason: str = ""
     message: str = ""
     last_timestamp: str = ""
+
+
+class GroupEvents(Struct, frozen=True, rename=_lower):
+    """What happened to one group."""
+
+    container_group_id: str = ""
+    events: tuple[Event, ...] = ()
+
+
+class EventsPage(Answer, frozen=True, rename=_lower):
+    """Of DescribeContainerGroupEvents."""
+
+    data: tuple[GroupEvents, ...] = ()
 
 
 class PlainState(Struct, frozen=True, rename=_lower):
