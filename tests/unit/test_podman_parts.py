@@ -114,7 +114,9 @@ def test_the_login_that_leads_to_an_image(image, user):
 
 
 def test_identity_survives_the_labels():
-    marks = tags.container_labels(WHO, container="a", run=3, backoff=20.0, address="10.0.0.1", image_id="i@d")
+    wanted = Resources(cpu_request=0.5, memory_limit=1 << 20)
+    container = Container("a", "i", resources=wanted)
+    marks = tags.container_labels(WHO, container, run=3, backoff=20.0, address="10.0.0.1", image_id="i@d")
     assert tags.identity_of(marks) == WHO
     found = ContainerInspect("id", "name", InspectState("running"), config=InspectConfig(marks))
     run = run_of(found)
@@ -126,6 +128,7 @@ def test_identity_survives_the_labels():
         "10.0.0.1",
         "i@d",
     )
+    assert run.resources == wanted
     assert tags.identity_of({"other": "label"}) is None
     assert run_of(ContainerInspect("id", "name", InspectState("running"))) is None
 
@@ -143,7 +146,7 @@ def test_identity_survives_the_labels():
     ],
 )
 def test_states_of_podman(status, state):
-    marks = tags.container_labels(WHO, container="a", run=0, backoff=0, address="", image_id="")
+    marks = tags.container_labels(WHO, Container("a", "i"), run=0, backoff=0, address="", image_id="")
     run = run_of(ContainerInspect("id", "n", InspectState(status), config=InspectConfig(marks)))
     assert run
     assert run.state == state

@@ -98,6 +98,30 @@ class Admission:
         if pod.metadata.uid not in self._held:
             self._count(pod.metadata.uid, _held(pod.decoded_spec()))
 
+    def resize(self, pod: Pod) -> Refusal | None:
+        """Why a pod that counts cannot take what it asks for by now, or None: then that is what counts.
+
+        The reason is one of PodResizePending: `Infeasible`, or `Deferred` until others make room.
+        """
+        uid, held = pod.metadata.uid, _held(pod.decoded_spec())
+        before = self._held[uid].amounts
+        others = _sum(self._used, before, sign=-1)
+        for name, requested, _, capacity in _side_by_side(held.amounts, others, self._room):
+            if requested > capacity:
+                return Refusal(
+                    "Infeasible",
+                    f"Node didn't have enough capacity: {name}, requested: {requested}, capacity: {capacity}",
+                    terminal=False,
+                )
+        was = _side_by_side(before, others, self._room)
+        now = _side_by_side(held.amounts, others, self._room)
+        for (_, had, _, _), (name, requested, used, capacity) in zip(was, now, strict=True):
+            if had < requested > capacity - used:
+                return Refusal("Deferred", _out_of(name, requested, used, capacity).message, terminal=False)
+        self.release(uid)
+        self._count(uid, held)
+        return None
+
     def release(self, uid: str) -> None:
         """Count a pod no more; nothing happens if it does not."""
         held = self._held.pop(uid, None)

@@ -14,9 +14,10 @@ from overspill.model import pods
 from overspill.model.quantity import parse_quantity, whole
 from overspill.model.work import Container, Mount, Port, Resources, SecurityContext
 
-__all__ = ["container"]
+__all__ = ["container", "resources"]
 
 GPU = "nvidia.com/gpu"
+RESIZABLE: tuple[Literal["cpu", "memory"], ...] = ("cpu", "memory")
 
 
 def container(declared: pods.Container, scope: Scope) -> Container:
@@ -35,7 +36,8 @@ def container(declared: pods.Container, scope: Scope) -> Container:
         env=made.variables(),
         mounts=tuple([_mount(mount, declared, made, scope) for mount in declared.volume_mounts]),
         ports=tuple([Port(p.container_port, p.protocol, p.name, p.host_port) for p in declared.ports]),
-        resources=_resources(declared.resources),
+        resources=resources(declared.resources),
+        restart_on_resize=_restart_on_resize(declared.resize_policy),
         security=_security(declared.security_context, scope.spec.security_context),
         pull_policy=declared.image_pull_policy,
         stdin=declared.stdin,
@@ -87,7 +89,15 @@ def _seccomp(kind: str) -> Literal["RuntimeDefault", "Unconfined"]:
     return "Unconfined" if kind == "Unconfined" else "RuntimeDefault"
 
 
-def _resources(declared: pods.ResourceRequirements) -> Resources:
+def _restart_on_resize(
+    policies: tuple[pods.ResizePolicy, ...],
+) -> tuple[Literal["cpu", "memory"], ...]:
+    asked = {policy.resource_name for policy in policies if policy.restart_policy == "RestartContainer"}
+    return tuple(name for name in RESIZABLE if name in asked)
+
+
+def resources(declared: pods.ResourceRequirements) -> Resources:
+    """Requests and limits as numbers."""
     requests, limits = declared.requests, declared.limits
     return Resources(
         cpu_request=_cores(requests.get("cpu")),

@@ -10,11 +10,31 @@ from msgspec import Struct
 from overspill.model.observation import Observation, Running
 from overspill.model.pods import Pod
 
-__all__ = ["Action", "Create", "Delete", "Fail", "Finalize", "Forget", "Memory", "Nothing", "plan"]
+__all__ = ["Action", "Create", "Delete", "Fail", "Finalize", "Forget", "Memory", "Nothing", "Resize", "plan"]
 
 # A pod that vanished from the apiserver was deleted by force; what still runs
 # gets the kubelet's minimum (minimumGracePeriodInSeconds).
 FORCED_GRACE = 2
+
+
+class Resize(Struct, frozen=True):
+    """How far one pod's resources follow its spec.
+
+    Attributes:
+        generation: of the spec whose resources were dealt with; -1 for none.
+        given: what the backend was given last, as a hash; None: not known.
+        reason: why what is asked for now is not given, `Infeasible` or `Deferred`; "" if it is.
+        since: since when, seconds since 1970.
+    """
+
+    generation: int = -1
+    given: int | None = None
+    reason: str = ""
+    message: str = ""
+    since: float = 0.0
+
+
+UNASKED = Resize()
 
 
 class Memory(Struct):
@@ -27,6 +47,7 @@ class Memory(Struct):
         first_seen: when this process first dealt with it, seconds since 1970.
         waits: how often it was put off in a row because something it refers to is missing.
         last: how it stood when the backend let it go.
+        resize: how far the agent is with the pod's requests and limits.
         removed: the apiserver was told to remove it; its DELETED event is on the way.
     """
 
@@ -36,6 +57,7 @@ class Memory(Struct):
     first_seen: float = 0.0
     waits: int = 0
     last: Observation | None = None
+    resize: Resize = UNASKED
     removed: bool = False
 
 

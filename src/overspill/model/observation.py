@@ -8,7 +8,7 @@ seconds since 1970, as `time.time()` gives them.
 
 from msgspec import Struct
 
-from overspill.model.work import Identity
+from overspill.model.work import Identity, Resources
 
 __all__ = [
     "ContainerObservation",
@@ -59,6 +59,9 @@ class ContainerObservation(Struct, frozen=True):
         sidecar: an init container that runs beside the others; these alone decide how the pod ends.
         changed_at: when a probe last changed `ready` or `started`; 0 for never.
         stop_signal: by which it is asked to stop, where the pod says so.
+        allocated: the requests and limits that the backend has taken on; None where it does not tell.
+        resources: those that it runs with.
+        resize_trouble: why it does not run with those that were taken on.
     """
 
     name: str
@@ -74,6 +77,9 @@ class ContainerObservation(Struct, frozen=True):
     sidecar: bool = False
     changed_at: float = 0.0
     stop_signal: str = ""
+    allocated: Resources | None = None
+    resources: Resources | None = None
+    resize_trouble: str = ""
 
 
 class Observation(Struct, frozen=True, tag="observation"):

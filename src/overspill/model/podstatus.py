@@ -16,11 +16,13 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType, structs
 
 from overspill.model.observation import ContainerObservation, Observation, Running, State, Terminated, Waiting
+from overspill.model.requirements import Requirements, requirements
 from overspill.model.work import Identity
 
 __all__ = [
     "Condition",
     "Gate",
+    "NoCondition",
     "PodStatus",
     "encode",
     "phase_of",
@@ -39,6 +41,7 @@ class Condition(Struct, frozen=True, rename="camel"):
     """One condition of a pod.
 
     An empty reason is written as such: a strategic merge would keep the old one.
+    `observed_generation` is that of the pod that it was made from (KEP-5067).
     """
 
     type: str
@@ -46,6 +49,14 @@ class Condition(Struct, frozen=True, rename="camel"):
     last_transition_time: str
     reason: str = ""
     message: str = ""
+    observed_generation: int | UnsetType = UNSET
+
+
+class NoCondition(Struct, frozen=True):
+    """A directive to the apiserver: this condition holds no longer, and is to be removed."""
+
+    type: str
+    directive: Literal["delete"] = msgspec.field(name="$patch", default="delete")
 
 
 class RunningState(Struct, frozen=True, rename="camel"):
@@ -97,6 +108,8 @@ class ContainerStatus(Struct, frozen=True, rename="camel"):
     image_id: str = msgspec.field(name="imageID")
     container_id: str | UnsetType = msgspec.field(name="containerID", default=UNSET)
     stop_signal: str | UnsetType = UNSET
+    allocated_resources: dict[str, str] | UnsetType = UNSET
+    resources: Requirements | UnsetType = UNSET
 
 
 class Gate(Struct, frozen=True):
@@ -133,7 +146,7 @@ class PodStatus(Struct, frozen=True, rename="camel"):
 
     phase: Phase
     start_time: str
-    conditions: tuple[Condition, ...]
+    conditions: tuple[Condition | NoCondition, ...]
     container_statuses: tuple[ContainerStatus, ...]
     init_container_statuses: tuple[ContainerStatus, ...] | UnsetType = UNSET
     ephemeral_container_statuses: tuple[ContainerStatus, ...] | UnsetType = UNSET
@@ -143,6 +156,7 @@ class PodStatus(Struct, frozen=True, rename="camel"):
     pod_ips: tuple[Address, ...] | UnsetType = msgspec.field(name="podIPs", default=UNSET)
     reason: str | UnsetType = UNSET
     message: str | UnsetType = UNSET
+    observed_generation: int | UnsetType = UNSET
 
 
 def encode(status: PodStatus) -> bytes:
@@ -346,6 +360,8 @@ def _container_status(seen: ContainerObservation) -> ContainerStatus:
         image_id=seen.image_id,
         container_id=seen.container_id or UNSET,
         stop_signal=seen.stop_signal or UNSET,
+        allocated_resources=requirements(seen.allocated).requests if seen.allocated else UNSET,
+        resources=requirements(seen.resources) if seen.resources else UNSET,
     )
 
 

@@ -198,6 +198,7 @@ class Container(Struct, frozen=True):
         command: replaces the image's entrypoint; empty keeps it.
         args: replaces the image's command; empty keeps it.
         pull_policy: when to pull the image.
+        restart_on_resize: of `cpu` and `memory`, those that cannot be changed while it runs.
         restart_policy: goes before the pod's; `Always` makes an init container a sidecar (KEP-753).
         restart_rules: go before either; the first that fits counts.
         stop_signal: name of the signal that asks it to stop, such as `SIGUSR1`; "" is the image's choice.
@@ -213,6 +214,7 @@ class Container(Struct, frozen=True):
     mounts: tuple[Mount, ...] = ()
     ports: tuple[Port, ...] = ()
     resources: Resources = Resources()
+    restart_on_resize: tuple[Literal["cpu", "memory"], ...] = ()
     security: SecurityContext = SecurityContext()
     pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     stdin: bool = False

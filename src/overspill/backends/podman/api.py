@@ -293,6 +293,10 @@ class Podman:
                 if "can only kill running" not in str(error) and "no such process" not in str(error):
                     raise
 
+    async def update(self, container: str, limits: Mapping[str, Any]) -> None:
+        """Give a running container other cgroup settings."""
+        await self.client.request("POST", f"/containers/{container}/update", body=limits)
+
     async def remove_container(self, container: str) -> None:
         """Kill and remove a container with its anonymous volumes."""
         with suppress(NotFound):

@@ -21,12 +21,21 @@ from overspill.backends.podman.seen import PulledImage, Sandbox
 from overspill.backends.podman.volumes import memory_volumes
 from overspill.model.work import Container, EmptyDir, Files, Mount, Resources, WorkSpec
 
-__all__ = ["container_body", "keeper_body", "pod_body", "resource_limits", "volume_body", "without_place"]
+__all__ = [
+    "container_body",
+    "keeper_body",
+    "pod_body",
+    "resource_limits",
+    "updated_limits",
+    "volume_body",
+    "without_place",
+]
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 NETWORK_ANNOTATION = "podman.overspill.dev/network"
 ADDRESS_ANNOTATION = "podman.overspill.dev/ip"
 CPU_PERIOD = 100_000  # microseconds
+UNLIMITED = -1
 LOG_BYTES = 50 << 20  # as much as the kubelet keeps of one container by default: 5 files of 10 MiB
 
 
@@ -113,7 +122,7 @@ def container_body(
         "pod": sandbox.id,
         "labels": tags.container_labels(
             work.identity,
-            container=container.name,
+            container,
             run=step.number,
             backoff=step.backoff,
             address=sandbox.ips[0] if sandbox.ips else "",
@@ -149,6 +158,13 @@ def resource_limits(resources: Resources) -> dict[str, Any]:
     if not resources.memory_limit:
         return {"cpu": cpu}
     return {"cpu": cpu, "memory": {"limit": resources.memory_limit, "swap": resources.memory_limit}}
+
+
+def updated_limits(resources: Resources) -> dict[str, Any]:
+    """The settings for a container that runs; they also take away a limit that was there before."""
+    limits = resource_limits(resources)
+    limits["cpu"] = {"period": CPU_PERIOD, "quota": UNLIMITED} | limits["cpu"]
+    return {"memory": {"limit": UNLIMITED, "swap": UNLIMITED}} | limits
 
 
 def _command(container: Container) -> dict[str, Any]:

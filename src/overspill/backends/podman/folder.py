@@ -67,6 +67,10 @@ class Folder:
         draft.rename(self.path)
         return True
 
+    def rewrite(self, record: Record) -> None:
+        """Record a pod anew: what is wanted of it has changed."""
+        _write(self.path / "record.json", record)
+
     def exists(self) -> bool:
         """Whether the pod is recorded."""
         return (self.path / "record.json").exists()

@@ -40,6 +40,7 @@ def run_of(found: ContainerInspect) -> Run | None:
         image=found.image_name,
         image_id=marks.get(tags.IMAGE_LABEL, found.image),
         address=marks.get(tags.ADDRESS_LABEL, ""),
+        resources=tags.resources_of(marks),
     )
 
 

@@ -1,7 +1,7 @@
 """The marks of a pod's runs on disk: what an agent that was killed has to know of their hooks and probes.
 
 In: `Marks`. Out: the same, read back. Invariant: a hook is marked before it
-begins, so that none runs twice; a pod without hooks and probes has no marks.
+begins, so that none runs twice; a run without hooks and probes that was never resized has no marks.
 """
 
 from pathlib import Path
@@ -13,20 +13,9 @@ from overspill.backends.podman.folder import Folder
 from overspill.backends.podman.seen import Hook, Marks
 from overspill.model.work import Container, HookAction, SleepAction
 
-__all__ = ["forget_marks", "has_marks", "read_marks", "write_marks"]
+__all__ = ["forget_marks", "read_marks", "write_marks"]
 
 _decoder = msgspec.json.Decoder(Marks)
-
-
-def has_marks(container: Container) -> bool:
-    """Whether there can be anything to remember of a container's runs."""
-    return bool(
-        container.post_start
-        or container.pre_stop
-        or container.readiness
-        or container.startup
-        or container.liveness
-    )
 
 
 def write_marks(folder: Folder, run: str, marks: Marks) -> None:

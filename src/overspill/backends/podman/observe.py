@@ -9,6 +9,7 @@ from msgspec import structs
 
 from overspill.backends.podman.plan import FRESH, ending
 from overspill.backends.podman.probes import is_ready, is_started
+from overspill.backends.podman.resizing import resize_trouble, resources_of
 from overspill.backends.podman.seen import Run, Seen, Trouble, latest_runs
 from overspill.backends.podman.turns import all_containers, completed, restart_at
 from overspill.model.observation import ContainerObservation, Observation, Running, State, Terminated, Waiting
@@ -93,6 +94,7 @@ def _container(
             image=container.image,
             image_id=image.image_id if image else "",
             stop_signal=container.stop_signal,
+            allocated=container.resources,
         )
     due = None if final or runs[0].state != "exited" else _restart_at(work, runs[0], seen)
     waiting = _between_runs(work, container, seen, trouble=trouble, due=due, now=now)
@@ -108,7 +110,7 @@ def _container(
 
 
 def _restart_at(work: WorkSpec, run: Run, seen: Seen) -> tuple[float, float] | None:
-    return restart_at(work, run, doomed=bool(seen.marks_of(run).doomed))
+    return restart_at(work, run, doomed=seen.marks_of(run).doomed)
 
 
 def _from_run(
@@ -135,6 +137,9 @@ def _from_run(
         will_restart=will_restart,
         changed_at=seen.marks_of(run).changed_at,
         stop_signal=container.stop_signal,
+        allocated=container.resources,
+        resources=resources_of(run, seen) if run.state == "running" else None,
+        resize_trouble=trouble.message if (trouble := resize_trouble(container, seen)) else "",
     )
 
 

@@ -13,6 +13,7 @@ from typing import Literal
 from msgspec import Struct
 
 from overspill.backends.podman.ends import Ends, ends_of, ends_of_doomed
+from overspill.backends.podman.resizing import resize_trouble, resized_by
 from overspill.backends.podman.seen import Deletion, Eviction, Run, Seen
 from overspill.backends.podman.turns import (
     all_containers,
@@ -30,6 +31,8 @@ __all__ = [
     "Pull",
     "RemoveEverything",
     "RemoveSandbox",
+    "Resize",
+    "Restart",
     "RunHooks",
     "Signal",
     "StartRun",
@@ -82,6 +85,19 @@ class StartRun(Struct, frozen=True):
     run: Run
 
 
+class Resize(Struct, frozen=True):
+    """Give a run the resources that its container should have by now."""
+
+    container: Container
+    run: Run
+
+
+class Restart(Struct, frozen=True):
+    """End a run, so that the next one has the resources that its container should have by now."""
+
+    run: Run
+
+
 class Discard(Struct, frozen=True):
     """Remove runs that are older than the previous one."""
 
@@ -120,6 +136,8 @@ Step = (
     | Pull
     | CreateRun
     | StartRun
+    | Resize
+    | Restart
     | Discard
     | RunHooks
     | Signal
@@ -242,16 +260,26 @@ def _container(work: WorkSpec, container: Container, seen: Seen, now: float) -> 
         return _new_run(container, 0, 0.0, seen=seen, now=now)
     latest = runs[0]
     if latest.state == "running":
-        return Wait()
+        return _resized(container, latest, seen, now)
     if latest.state == "created":
         return _after_trouble(container, seen, now) or StartRun(latest)
-    due = restart_at(work, latest, doomed=bool(seen.marks_of(latest).doomed))
+    due = restart_at(work, latest, doomed=seen.marks_of(latest).doomed)
     if due is None:
         return Wait()
     at, backoff = due
     if now < at:
         return Wait(at)
     return _new_run(container, latest.number + 1, backoff, seen=seen, now=now)
+
+
+def _resized(container: Container, run: Run, seen: Seen, now: float) -> Step:
+    way = resized_by(container, run, seen)
+    if not way:
+        return Wait()
+    trouble = resize_trouble(container, seen)
+    if trouble and trouble.delay is not None and now < trouble.at + trouble.delay:
+        return Wait(trouble.at + trouble.delay)
+    return Restart(run) if way == "restart" else Resize(container, run)
 
 
 def _new_run(container: Container, number: int, backoff: float, *, seen: Seen, now: float) -> Step:

@@ -11,6 +11,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from overspill.model.work import Resources
+
 __all__ = [
     "Deletion",
     "Eviction",
@@ -34,6 +36,7 @@ class Run(Struct, frozen=True):
         failure: why it could not be started, if so: it then counts as ended with code 128.
         stop_signal: what the image wants to be asked to stop with.
         message: what it left to say why it ended.
+        resources: what it was made with.
     """
 
     id: str
@@ -52,6 +55,7 @@ class Run(Struct, frozen=True):
     address: str = ""
     failure: str = ""
     message: str = ""
+    resources: Resources = Resources()
 
 
 class Hook(Struct, frozen=True, omit_defaults=True):
@@ -71,6 +75,7 @@ class Marks(Struct, frozen=True, omit_defaults=True):
         changed_at: when either of them last changed.
         doomed: why it is being stopped, before its pod is: it then counts as failed, whatever it ends with.
         doomed_at: since when.
+        resources: what it was given since, if it was resized.
     """
 
     post_start: Hook | None = None
@@ -78,8 +83,9 @@ class Marks(Struct, frozen=True, omit_defaults=True):
     started: bool = False
     ready: bool = False
     changed_at: float = 0.0
-    doomed: Literal["", "Liveness", "Startup", "PostStart"] = ""
+    doomed: Literal["", "Liveness", "Startup", "PostStart", "Resize"] = ""
     doomed_at: float = 0.0
+    resources: Resources | None = None
 
 
 NO_MARKS = Marks()

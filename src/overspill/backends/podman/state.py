@@ -15,7 +15,7 @@ from msgspec import structs
 from overspill.backends.podman.api import ContainerInspect, Podman
 from overspill.backends.podman.folder import Folder
 from overspill.backends.podman.inspect import run_of, sandbox_of
-from overspill.backends.podman.marks import forget_marks, has_marks, read_marks, write_marks
+from overspill.backends.podman.marks import forget_marks, read_marks, write_marks
 from overspill.backends.podman.messages import forget_message, last_words
 from overspill.backends.podman.seen import Deletion, Eviction, Marks, PulledImage, Run, Sandbox, Seen, Trouble
 from overspill.backends.podman.tags import pod_name
@@ -150,8 +150,8 @@ class PodState:
     def _recall(self, run: Run) -> None:
         """What an earlier agent has left about a run."""
         for container in all_containers(self.work):
-            marked = container.name == run.container and has_marks(container)
-            if marked and (marks := read_marks(self.folder, run.id, container)):
+            own = container.name == run.container
+            if own and (marks := read_marks(self.folder, run.id, container)):
                 self.marks[run.id] = marks
 
     def _with_oom(self, run: Run) -> Run:

@@ -17,12 +17,13 @@ from msgspec import structs
 from overspill.backends.podman import bodies, plan, volumes
 from overspill.backends.podman.client import PodmanError
 from overspill.backends.podman.hooks import Hooks
-from overspill.backends.podman.host import Host
+from overspill.backends.podman.host import Host, tell
 from overspill.backends.podman.hostprocess import kill_member
 from overspill.backends.podman.messages import prepare_message
 from overspill.backends.podman.pull import PullFailure
+from overspill.backends.podman.resizing import trouble_key
 from overspill.backends.podman.security import ConfigError, verify_non_root
-from overspill.backends.podman.seen import Run, Sandbox, Trouble
+from overspill.backends.podman.seen import NO_MARKS, Run, Sandbox, Trouble
 from overspill.backends.podman.state import PodState
 from overspill.backends.podman.subpaths import mount_sources
 from overspill.backends.podman.tags import keeper_name, pod_name, volume_name
@@ -64,6 +65,10 @@ class Steps:
                 self._hooks.begin(runs, hook)
             case plan.Signal(runs, kill):
                 await self._signal(runs, kill=kill)
+            case plan.Resize():
+                await self._resize(step)
+            case plan.Restart(run):
+                self._restart(run)
             case plan.Pull():
                 await self._pull(step)
             case plan.Wait():
@@ -248,6 +253,24 @@ class Steps:
         pod.troubles.pop(run.container, None)
         pod.notice([run.id])
         await pod.look(self._podman)
+
+    async def _resize(self, step: plan.Resize) -> None:
+        pod, run, key = self._pod, step.run, trouble_key(step.container.name)
+        wanted = step.container.resources
+        try:
+            await self._podman.update(run.id, bodies.updated_limits(wanted))
+        except (NotFound, PodmanError) as error:
+            self._note_trouble(key, "ResizeFailed", error)
+            pod.notice([run.id])  # it may have ended meanwhile
+            return
+        pod.troubles.pop(key, None)
+        pod.mark(run.id, structs.replace(pod.marks.get(run.id, NO_MARKS), resources=wanted))
+
+    def _restart(self, run: Run) -> None:
+        marks = self._pod.marks.get(run.id, NO_MARKS)
+        self._pod.mark(run.id, structs.replace(marks, doomed="Resize", doomed_at=self._host.clock()))
+        message = f"Container {run.container} resize requires restart"
+        tell(self._host, self._pod, run.container, "Killing", message, warning=False)
 
     async def _reap(self, container: str) -> None:
         """End the process that Podman has made but does not know of.

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from overspill import names
-from overspill.model.work import Identity
+from overspill.model.work import Container, Identity, Resources
 
 __all__ = [
     "ADDRESS_LABEL",
@@ -26,6 +26,7 @@ __all__ = [
     "keeper_name",
     "labels",
     "pod_name",
+    "resources_of",
     "volume_name",
 ]
 
@@ -38,6 +39,8 @@ BACKOFF_LABEL = f"{names.DOMAIN}/backoff"
 ADDRESS_LABEL = f"{names.DOMAIN}/address"
 # The image that was run, as repository@digest where that is known.
 IMAGE_LABEL = f"{names.DOMAIN}/image-id"
+# The requests and limits that the run was made with.
+RESOURCES_LABEL = f"{names.DOMAIN}/resources"
 
 
 def labels(identity: Identity) -> dict[str, str]:
@@ -53,16 +56,22 @@ def labels(identity: Identity) -> dict[str, str]:
 
 
 def container_labels(
-    identity: Identity, *, container: str, run: int, backoff: float, address: str, image_id: str
+    identity: Identity, container: Container, *, run: int, backoff: float, address: str, image_id: str
 ) -> dict[str, str]:
     """The labels of one run of a container."""
     return labels(identity) | {
-        CONTAINER_LABEL: container,
+        CONTAINER_LABEL: container.name,
         RUN_LABEL: str(run),
         BACKOFF_LABEL: f"{backoff:g}",
         ADDRESS_LABEL: address,
         IMAGE_LABEL: image_id,
+        RESOURCES_LABEL: msgspec.json.encode(container.resources).decode(),
     }
+
+
+def resources_of(found: Mapping[str, str]) -> Resources:
+    """The requests and limits that labels tell of."""
+    return msgspec.json.decode(found.get(RESOURCES_LABEL, "{}"), type=Resources)
 
 
 def identity_of(found: Mapping[str, str]) -> Identity | None:

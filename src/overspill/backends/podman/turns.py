@@ -83,15 +83,15 @@ def next_delay(before: float | None) -> float:
     return min(BACKOFF_CAP, max(BACKOFF_BASE, 2 * (before or 0.0)))
 
 
-def restart_at(work: WorkSpec, run: Run, *, doomed: bool = False) -> tuple[float, float] | None:
+def restart_at(work: WorkSpec, run: Run, *, doomed: str = "") -> tuple[float, float] | None:
     """When the run after an ended one is due, and the back-off before it; None if there is to be none.
 
-    The first restart comes at once, as does one after a good run. A run that was `doomed` has failed,
-    whatever it ended with.
+    The first restart comes at once, as does one after a good run, or one that a resize asked for. A run that
+    was `doomed` has failed, whatever it ended with.
     """
-    if not _restarts(work, run, failed=doomed or run.exit_code != 0):
+    if not _restarts(work, run, failed=bool(doomed) or run.exit_code != 0):
         return None
-    good = run.finished_at - run.started_at >= GOOD_RUN
+    good = run.finished_at - run.started_at >= GOOD_RUN or doomed == "Resize"
     backoff = 0.0 if run.number == 0 or good else next_delay(run.backoff)
     return run.finished_at + backoff, backoff
 
@@ -127,4 +127,4 @@ def completed_at(work: WorkSpec, seen: Seen) -> float | None:
 
 
 def _over(work: WorkSpec, run: Run, seen: Seen) -> bool:
-    return run.state == "exited" and restart_at(work, run, doomed=bool(seen.marks_of(run).doomed)) is None
+    return run.state == "exited" and restart_at(work, run, doomed=seen.marks_of(run).doomed) is None
