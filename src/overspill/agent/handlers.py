@@ -6,12 +6,12 @@ Source: https://kubernetes.io/docs/concepts/configuration/liveness-readiness-sta
 """
 
 from overspill.errors import Unsupported
-from overspill.model import pods, work
+from overspill.model import podlife, pods, work
 
 __all__ = ["hook", "probe", "restart_rules"]
 
 
-def probe(declared: pods.Probe | None, container: pods.Container, name: str) -> work.Probe | None:
+def probe(declared: podlife.Probe | None, container: pods.Container, name: str) -> work.Probe | None:
     """A probe; `name` is its field's.
 
     Raises:
@@ -30,7 +30,7 @@ def probe(declared: pods.Probe | None, container: pods.Container, name: str) -> 
     )
 
 
-def hook(declared: pods.Hook | None, container: pods.Container, name: str) -> work.HookAction | None:
+def hook(declared: podlife.Hook | None, container: pods.Container, name: str) -> work.HookAction | None:
     """A hook; raises as `probe` does."""
     if declared is None:
         return None
@@ -53,13 +53,13 @@ def restart_rules(container: pods.Container) -> tuple[work.RestartRule, ...]:
     return tuple(made)
 
 
-def _asked(declared: pods.Probe, container: pods.Container, name: str) -> work.ProbeAction:
+def _asked(declared: podlife.Probe, container: pods.Container, name: str) -> work.ProbeAction:
     if declared.grpc is not None:
         return work.GrpcAction(declared.grpc.port, declared.grpc.service or "")
     return _handler(declared, container, name)
 
 
-def _handler(declared: pods.Handler, container: pods.Container, name: str) -> work.Handler:
+def _handler(declared: podlife.Handler, container: pods.Container, name: str) -> work.Handler:
     if declared.exec is not None:
         return work.ExecAction(declared.exec.command)
     if declared.http_get is not None:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Raw, Struct
 
+from overspill.model.podlife import Lifecycle, Probe, RestartRule
 from overspill.model.podvolumes import ObjectFieldSelector, ResourceFieldSelector, Volume
 
 __all__ = [
@@ -229,97 +230,6 @@ class SecurityContext(Struct, frozen=True, rename="camel"):
     fs_group: int | None = None
     supplemental_groups: tuple[int, ...] = ()
     supplemental_groups_policy: Literal["Merge", "Strict"] = "Merge"
-
-
-class ExecAction(Struct, frozen=True):
-    """Run a command in the container."""
-
-    command: tuple[str, ...] = ()
-
-
-class HttpHeader(Struct, frozen=True):
-    """One header of a request."""
-
-    name: str
-    value: str
-
-
-class HttpGetAction(Struct, frozen=True, rename="camel"):
-    """GET a path; the port may be a declared port's name."""
-
-    port: int | str
-    path: str = "/"
-    scheme: Literal["HTTP", "HTTPS"] = "HTTP"
-    host: str = ""
-    http_headers: tuple[HttpHeader, ...] = ()
-
-
-class TcpSocketAction(Struct, frozen=True):
-    """Open a connection; the port may be a declared port's name."""
-
-    port: int | str
-    host: str = ""
-
-
-class GrpcAction(Struct, frozen=True):
-    """Ask grpc.health.v1.Health."""
-
-    port: int
-    service: str | None = None
-
-
-class SleepAction(Struct, frozen=True):
-    """Wait."""
-
-    seconds: int = 0
-
-
-class Handler(Struct, frozen=True, rename="camel"):
-    """What a probe or hook does; one of these is set, or one of its own, or one that is not honoured."""
-
-    exec: ExecAction | None = None
-    http_get: HttpGetAction | None = None
-    tcp_socket: TcpSocketAction | None = None
-
-
-class Hook(Handler, frozen=True, rename="camel"):
-    """What a hook does."""
-
-    sleep: SleepAction | None = None
-
-
-class Probe(Handler, frozen=True, rename="camel"):
-    """What a probe does, and when."""
-
-    grpc: GrpcAction | None = None
-    initial_delay_seconds: int = 0
-    period_seconds: int = 10
-    timeout_seconds: int = 1
-    success_threshold: int = 1
-    failure_threshold: int = 3
-    termination_grace_period_seconds: int | None = None
-
-
-class Lifecycle(Struct, frozen=True, rename="camel"):
-    """A container's hooks, and by which signal it is asked to stop."""
-
-    post_start: Hook | None = None
-    pre_stop: Hook | None = None
-    stop_signal: str = ""
-
-
-class ExitCodes(Struct, frozen=True):
-    """Which exit codes a rule is about."""
-
-    operator: Literal["In", "NotIn"] = "In"
-    values: tuple[int, ...] = ()
-
-
-class RestartRule(Struct, frozen=True, rename="camel"):
-    """What is done after some exit codes."""
-
-    action: str = ""
-    exit_codes: ExitCodes = ExitCodes()
 
 
 class Container(Struct, frozen=True, rename="camel"):
