@@ -31,7 +31,7 @@ from overspill.kube.lease import NodeLease
 from overspill.kube.resources import NAMESPACES, PODS, SERVICES
 from overspill.kube.watch import Watch
 from overspill.kube.write import StatusWriter
-from overspill.metrics import observe_pods
+from overspill.metrics import BackendCall, observe_pods
 from overspill.model.node import NodeObject, NodeProfile, new_node
 from overspill.model.pods import Meta, Pod
 from overspill.serve import health
@@ -220,7 +220,9 @@ class Agent:
         while True:
             try:
                 async with aclosing(self._backend.watch()) as batches:  # type: ignore[type-var]  # the iterators are generators
-                    self._pods.listed(await self._backend.list())
+                    with BackendCall(self._backend.name, "list"):
+                        listing = await self._backend.list()
+                    self._pods.listed(listing)
                     self._backend_listed.set()
                     async for batch in batches:
                         self._pods.sighted(batch)

@@ -14,6 +14,7 @@ from msgspec import structs
 
 from overspill.backends.base import Backend
 from overspill.errors import Misconfigured, Retry
+from overspill.metrics import BackendCall
 from overspill.serve.nodeusage import NodeUsage, next_usage
 from overspill.serve.resourcemetrics import resource_metrics
 from overspill.serve.summary import summary
@@ -59,7 +60,8 @@ class Usage:
 
     async def _sample(self) -> NodeUsage:
         try:
-            samples = await self._backend.usage()
+            with BackendCall(self._backend.name, "usage"):
+                samples = await self._backend.usage()
         except (Retry, Misconfigured) as error:
             log.warning("no figures of pods from the backend", backend=self._backend.name, error=str(error))
             return structs.replace(self._node, failed=True)

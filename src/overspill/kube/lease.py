@@ -20,7 +20,7 @@ import msgspec
 import structlog
 from msgspec import Struct
 
-from overspill import names
+from overspill import metrics, names
 from overspill.errors import Conflict, Misconfigured, NotFound, OverspillError, Retry
 from overspill.kube.client import MERGE, Client
 from overspill.kube.resources import LEASES
@@ -105,6 +105,7 @@ class NodeLease:
         self.labels: Mapping[str, str] = {}
         self.annotate: Callable[[], Mapping[str, str]] = dict
         self.renewals = 0
+        metrics.LEASE_AGE.set_function(lambda: self.age)
 
     @property
     def age(self) -> float:

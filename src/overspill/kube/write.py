@@ -15,6 +15,7 @@ import msgspec
 import structlog
 from msgspec import Struct
 
+from overspill import metrics
 from overspill.errors import Conflict, Misconfigured, NotFound, OverspillError, Rejected, Throttled
 from overspill.kube.cache import Key
 from overspill.kube.client import METADATA_ONLY, STRATEGIC, Client
@@ -66,6 +67,7 @@ class StatusWriter:
         self._slots: dict[Key, _Slot] = {}
         self._dirty: asyncio.Queue[tuple[Key, _Slot]] = asyncio.Queue()
         self._failing = False
+        metrics.STATUS_WAITING.set_function(self._dirty.qsize)
 
     def put(self, key: Key, status: bytes, *, annotations: Mapping[str, str] = NOTHING) -> None:
         """Have a pod's status written: PodStatus as JSON, encoded the same way each time.
