@@ -15,9 +15,10 @@ from overspill.agent.pods import Pods
 from overspill.agent.spec import NodeFacts
 from overspill.agent.usage import Usage
 from overspill.backends.base import Backend, PodUsage
+from overspill.kube.cache import key_of
 from overspill.kube.client import Client
 from overspill.model.pods import Pod
-from overspill.model.podstatus import encode, to_pod_status
+from overspill.model.podstatus import encode
 from overspill.model.quantity import parse_quantity
 from overspill.model.work import Identity
 from overspill.serve.kubelet.certificate import follow_files, self_sign, sign_by_cluster
@@ -69,11 +70,10 @@ class Node:
 
     def pod_status(self, served: ServedPod) -> dict[str, Any]:
         """The v1.PodStatus of a pod: what is seen, or of one that is not seen what the apiserver has."""
-        if served.seen is None:
-            return {"phase": served.pod.status.phase or "Pending"}
-        decoded: dict[str, Any] = msgspec.json.decode(
-            encode(to_pod_status(served.seen, host_ip=self._facts.ip))
-        )
+        pod, seen = served.pod, served.seen
+        if seen is None:
+            return {"phase": pod.status.phase or "Pending"}
+        decoded: dict[str, Any] = msgspec.json.decode(encode(self._pods.status(key_of(pod), pod, seen)))
         return decoded
 
     async def resource_metrics(self) -> bytes:

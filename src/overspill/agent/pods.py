@@ -156,6 +156,20 @@ class Pods:
         """How a pod stands at the backend."""
         return self._seen.get(uid)
 
+    def status(self, key: Key, pod: Pod, seen: Observation) -> PodStatus:
+        """A pod's status, as it is seen."""
+        seen = self._ephemeral.told(key.uid, seen)
+        told = to_pod_status(seen, host_ip=self._node.ip, gates=readiness_gates(pod))
+        resize = self._remember(key).resize
+        return with_generation(
+            told,
+            pod.metadata.generation,
+            seen=seen,
+            reason=resize.reason,
+            message=resize.message,
+            since=resize.since or seen.started_at,
+        )
+
     # --- what is done ---
 
     async def reconcile(self, key: Key) -> float | None:
@@ -270,17 +284,7 @@ class Pods:
         """Hand the status to the writer; a pod on its way out gets its last words in `_finalize`."""
         if pod.metadata.deletion_timestamp is not None or pod.ended:
             return
-        seen = self._ephemeral.told(key.uid, seen)
-        told = to_pod_status(seen, host_ip=self._node.ip, gates=readiness_gates(pod))
-        resize = self._remember(key).resize
-        status = with_generation(
-            told,
-            pod.metadata.generation,
-            seen=seen,
-            reason=resize.reason,
-            message=resize.message,
-            since=resize.since or seen.started_at,
-        )
+        status = self.status(key, pod, seen)
         self._writer.put(key, encode(status), annotations=seen.annotations)
         if status.phase == "Running" and pod.status.phase != "Running":
             self._started.observe(max(self._clock() - seconds(pod.metadata.creation_timestamp), 0.0))

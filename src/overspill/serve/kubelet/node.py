@@ -4,7 +4,7 @@ In: nothing. Out: a Protocol that the agent implements. Invariant: reading only;
 container goes straight to the backend.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -26,9 +26,12 @@ class ServedPod(Struct, frozen=True):
 
     def container(self, name: str) -> ContainerObservation | None:
         """How one of its containers stands, as far as the backend has said."""
+        return next((each for each in self.containers() if each.name == name), None)
+
+    def containers(self) -> Sequence[ContainerObservation]:
+        """How all its containers stand."""
         seen = self.seen
-        every = (*seen.containers, *seen.init_containers, *seen.ephemeral_containers) if seen else ()
-        return next((each for each in every if each.name == name), None)
+        return (*seen.containers, *seen.init_containers, *seen.ephemeral_containers) if seen else ()
 
 
 class ServedNode(Protocol):

@@ -72,9 +72,7 @@ def _plain(status: Any) -> Any:
 
 
 def _running(served: ServedPod) -> list[Any]:
-    seen = served.seen
-    every = (*seen.containers, *seen.init_containers, *seen.ephemeral_containers) if seen else ()
-    return [each for each in every if isinstance(each.state, Running)]
+    return [each for each in served.containers() if isinstance(each.state, Running)]
 
 
 def _running_item(served: ServedPod) -> dict[str, Any]:

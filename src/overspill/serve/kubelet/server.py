@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import structlog
 from msgspec import Struct
 
+from overspill import metrics
 from overspill.errors import NotFound, OverspillError, Rejected, Unsupported
 from overspill.serve.kubelet import http
 from overspill.serve.kubelet.auth import User, access, bearer_token, forbidden, user_of_certificate
@@ -30,6 +31,22 @@ __all__ = ["Router", "Server"]
 
 log = structlog.get_logger(__name__)
 
+FIRST_SEGMENTS = frozenset(
+    [
+        "attach",
+        "configz",
+        "containerLogs",
+        "exec",
+        "healthz",
+        "logs",
+        "metrics",
+        "pods",
+        "portForward",
+        "run",
+        "runningpods",
+        "stats",
+    ]
+)
 # The kubelet's: pkg/kubelet/server/server.go.
 IDLE_SECONDS = 90.0
 CLOSE_SECONDS = 5.0
@@ -88,6 +105,7 @@ class Server:
     async def _serve(self, connection: Connection) -> None:
         """Requests of one connection until it ends; nothing is raised but cancellation."""
         writer = connection.writer
+        metrics.KUBELET_CONNECTIONS.inc()
         try:
             while await self._one(connection):
                 pass
@@ -96,6 +114,7 @@ class Server:
         except Exception:
             log.exception("kubelet API connection failed", peer=connection.peer)
         finally:
+            metrics.KUBELET_CONNECTIONS.dec()
             writer.close()
             with suppress(OSError, TimeoutError):
                 async with asyncio.timeout(CLOSE_SECONDS):
@@ -116,6 +135,7 @@ class Server:
         keep_alive = http.keeps_alive(request, modern=modern)
         keep_alive &= connection.generation == self.listener.generation
         reply = await self._answer(connection, request)
+        _count(request, reply)
         return await self._reply(connection, reply, modern=modern, keep_alive=keep_alive)
 
     async def _answer(self, connection: Connection, request: Request) -> Reply:
@@ -198,6 +218,13 @@ async def _stream(connection: Connection, reply: Streamed, *, chunked: bool, kee
     except OSError:  # the client is gone
         return False
     return True
+
+
+def _count(request: Request, reply: Reply) -> None:
+    """By routes that there are: a stranger's paths are no labels."""
+    first = request.path.split("/", 2)[1]
+    code = reply.status if isinstance(reply, Answer) else 101 if isinstance(reply, Upgraded) else 200
+    metrics.KUBELET_REQUESTS.labels(first if first in FIRST_SEGMENTS else "other", code).inc()
 
 
 async def _while_connected(connection: Connection, work: Coroutine[Any, Any, bool]) -> bool:
