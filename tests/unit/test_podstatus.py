@@ -3,8 +3,11 @@
 import msgspec
 import pytest
 
+from overspill.model.gates import readiness_gates
 from overspill.model.observation import ContainerObservation, Observation, Running, Terminated, Waiting
+from overspill.model.pods import Pod
 from overspill.model.podstatus import (
+    Gate,
     encode,
     phase_of,
     refused_status,
@@ -192,3 +195,131 @@ def test_no_room_is_a_condition():
     assert [c.status for c in room.conditions if c.type == "InstanceProvisioned"] == ["True"]
     silent = to_pod_status(observed(container(Running(6.0))), host_ip="10.0.0.1")
     assert all(c.type != "InstanceProvisioned" for c in silent.conditions)
+
+
+# --- sidecars, gates, ephemeral containers ---
+
+
+def sidecar(state, **more) -> ContainerObservation:
+    return container(state, "s", sidecar=True, **more)
+
+
+SIDECAR_PHASES = {
+    "starting": (
+        observed(container(Waiting("PodInitializing")), init=(sidecar(Running(6.0), started=False),)),
+        "Pending",
+        "False",
+    ),
+    "started": (observed(container(CREATING), init=(sidecar(Running(6.0)),)), "Pending", "True"),
+    "beside the app": (observed(container(Running(7.0)), init=(sidecar(Running(6.0)),)), "Running", "True"),
+    "restarting beside the app": (
+        observed(
+            container(Running(7.0)),
+            init=(sidecar(Waiting("CrashLoopBackOff"), last_state=FAILED, will_restart=True),),
+        ),
+        "Running",
+        "True",
+    ),
+    "outlives the app": (observed(container(DONE), init=(sidecar(Running(6.0)),)), "Running", "True"),
+    "outlives a failed app": (observed(container(FAILED), init=(sidecar(Running(6.0)),)), "Running", "True"),
+    "failed after the app": (observed(container(DONE), init=(sidecar(FAILED),)), "Succeeded", "True"),
+    "fine after a failed app": (observed(container(FAILED), init=(sidecar(DONE),)), "Failed", "True"),
+    "an init container failed for good": (
+        observed(container(Waiting("PodInitializing")), init=(sidecar(Running(6.0)), container(FAILED, "i"))),
+        "Pending",
+        "False",
+    ),
+    "… and the sidecar has ended": (
+        observed(container(Waiting("PodInitializing")), init=(sidecar(DONE), container(FAILED, "i"))),
+        "Failed",
+        "False",
+    ),
+}
+
+
+def told_conditions(seen, **more):
+    return {c.type: c for c in to_pod_status(seen, host_ip="192.0.2.1", **more).conditions}
+
+
+@pytest.mark.parametrize(("seen", "phase", "initialized"), SIDECAR_PHASES.values(), ids=SIDECAR_PHASES.keys())
+def test_sidecars_put_off_the_end_and_do_not_decide_it(seen, phase, initialized):
+    assert phase_of(seen) == phase
+    assert told_conditions(seen)["Initialized"].status == initialized
+
+
+def test_sidecars_count_for_ready():
+    seen = observed(container(Running(7.0)), init=(sidecar(Running(6.0), ready=False),))
+    ready = told_conditions(seen)["Ready"]
+    assert (ready.status, ready.reason) == ("False", "ContainersNotReady")
+    assert ready.message == "containers with unready status: [s]"
+    seen = observed(
+        container(Running(7.0)), init=(sidecar(Running(6.0), changed_at=30.0), container(DONE, "i"))
+    )
+    ready = told_conditions(seen)["Ready"]
+    assert (ready.status, ready.last_transition_time) == ("True", "1970-01-01T00:00:30Z")
+
+
+def test_ready_since_the_probe_said_so():
+    seen = observed(container(Running(7.0), changed_at=42.0))
+    assert told_conditions(seen)["Ready"].last_transition_time == "1970-01-01T00:00:42Z"
+    assert told_conditions(seen)["ContainersReady"].last_transition_time == "1970-01-01T00:00:42Z"
+
+
+def test_readiness_gates_hold_back_ready_and_nothing_else():
+    seen = observed(container(Running(7.0)))
+    gates = (
+        Gate("example.test/one"),
+        Gate("example.test/two", "False", 9.0),
+        Gate("example.test/three", "True"),
+    )
+    told = told_conditions(seen, gates=gates)
+    assert told["ContainersReady"].status == "True"
+    ready = told["Ready"]
+    assert (ready.status, ready.reason) == ("False", "ReadinessGatesNotReady")
+    assert ready.message == (
+        'corresponding condition of pod readiness gate "example.test/one" does not exist., '
+        'the status of pod readiness gate "example.test/two" is not "True", but False'
+    )
+    opened = told_conditions(seen, gates=(Gate("example.test/one", "True", 50.0),))["Ready"]
+    assert (opened.status, opened.last_transition_time) == ("True", "1970-01-01T00:00:50Z")
+
+
+def test_gates_do_not_hide_why_containers_are_not_ready():
+    ready = told_conditions(observed(container(CREATING)), gates=(Gate("example.test/one"),))["Ready"]
+    assert ready.reason == "ContainersNotReady"
+
+
+def test_ephemeral_containers_have_statuses_of_their_own():
+    seen = observed(container(Running(7.0)), ephemeral_containers=(container(FAILED, "debug"),))
+    status = msgspec.json.decode(encode(to_pod_status(seen, host_ip="192.0.2.1")))
+    assert status["phase"] == "Running"
+    assert [one["name"] for one in status["ephemeralContainerStatuses"]] == ["debug"]
+    assert "ephemeralContainerStatuses" not in msgspec.json.decode(
+        encode(to_pod_status(observed(container(DONE)), host_ip="192.0.2.1"))
+    )
+
+
+# --- readiness gates of a pod as the cache keeps it ---
+
+
+def gated(spec, *found) -> Pod:
+    status = {"phase": "Running", "conditions": list(found)}
+    pod = {"metadata": {"name": "web", "namespace": "shop"}, "spec": spec, "status": status}
+    return msgspec.json.decode(msgspec.json.encode(pod), type=Pod).kept()
+
+
+def test_gates_are_read_from_the_pods_own_conditions():
+    spec = {"containers": [], "readinessGates": [{"conditionType": "example.test/a"}, {"conditionType": "b"}]}
+    found = {"type": "example.test/a", "status": "True", "lastTransitionTime": "1970-01-01T00:01:00Z"}
+    assert readiness_gates(gated(spec, {"type": "Ready", "status": "False"}, found)) == (
+        Gate("example.test/a", "True", 60.0),
+        Gate("b"),
+    )
+    assert readiness_gates(gated(spec)) == (Gate("example.test/a"), Gate("b"))
+
+
+def test_conditions_are_kept_of_pods_with_gates_only():
+    pod = gated({"containers": []}, {"type": "Ready", "status": "True"})
+    assert bytes(pod.status.conditions) == b""
+    assert readiness_gates(pod) == ()
+    assert pod.status.phase == "Running"
