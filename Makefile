@@ -1,6 +1,6 @@
 # `make` alone lists what there is. Everything here may be repeated; what is done is not done again.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types imports test-unit test-flow test-contract test-e2e bench clean
+.PHONY: help setup demo test lint types imports test-unit test-flow test-contract test-e2e bench bench-eci clean
 .NOTPARALLEL:
 
 bin := .venv/bin
@@ -45,6 +45,9 @@ test-e2e: $(bin)/overspill ## Test on real clusters (a worker needs root and Pod
 
 bench: setup ## Measure the agent on a tuned control plane
 	@$(bin)/python benchmarks/pods.py
+
+bench-eci: setup ## Measure 3,000 container groups on the ECI path, with the default quota and without
+	@$(bin)/python benchmarks/eci.py
 
 clean: ## Remove .venv and the tools' caches; builds stay in the cache folder
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
