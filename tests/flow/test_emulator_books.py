@@ -123,6 +123,26 @@ def test_a_group_that_is_deleted_while_it_is_scheduled_was_never_billed(world):
     assert world.store.bill() == []
 
 
+def test_a_group_that_stays_pending_is_given_up(world, tmp_path):
+    group = world.create(max_pending_minute=10)
+    world.pass_time(1)
+    world.reports.submitted(group)
+    world.pass_time(599)
+    assert world.group(group).status == "Pending"
+    with closing(World(tmp_path / "db")) as again:
+        again.now = world.now
+        again.pass_time(1)
+        assert (again.group(group).status, again.group(group).reason) == ("Failed", "MaxPendingTimeExceeded")
+        assert again.reports.step(group)[0].verb == "delete"
+        assert again.group(group).events[-1].message == "The group was Pending for too long."
+
+
+def test_a_group_that_ran_in_time_is_left_alone(world):
+    group = world.running()
+    world.pass_time(241 * 60)
+    assert world.group(group).status == "Running"
+
+
 def test_an_ended_group_is_hidden_while_the_engine_lets_go(world):
     group = world.running()
     world.reports.sighted([structs.replace(seen(group), failed=True, reason="DeadlineExceeded")])

@@ -65,7 +65,7 @@ def test_status_from_containers(seen, status):
 
 
 def test_what_the_engine_is_to_do():
-    placed = life.placed(PLAIN, at=1)
+    placed = life.placed(PLAIN, at=1, pending_seconds=600)
     assert next_step(PLAIN) is None
     assert next_step(placed).verb == "create"
     running = structs.replace(placed, submitted=0, status="Running")
@@ -105,6 +105,7 @@ inputs = st.one_of(
     st.just(("restarted",)),
     st.just(("interrupted",)),
     st.just(("expired",)),
+    st.just(("pending_too_long",)),
     observations.map(lambda seen: ("seen", seen)),
 )
 
@@ -112,7 +113,7 @@ inputs = st.one_of(
 def act(group: Group, what, at: float) -> Group:
     match what:
         case ("placed",):
-            return life.placed(group, at=at)
+            return life.placed(group, at=at, pending_seconds=600)
         case ("not_placed",):
             return life.not_placed(group, reason="NoStock", message="", at=at)
         case ("submitted",) if (step := next_step(group)) and step.verb == "create":
@@ -127,6 +128,8 @@ def act(group: Group, what, at: float) -> Group:
             return life.interrupted(group, at=at, notice=1)
         case ("expired",):
             return life.expired(group, at=at)
+        case ("pending_too_long",):
+            return life.pending_too_long(group, at=at)
         case ("seen", seen):
             return life.seen(group, seen, at=at)
     return group

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Struct
 
+from overspill.backends.eci import specs as backend_specs
 from overspill.emulator.bill import Line, total
 from overspill.emulator.faults import Fault, Faults
 from overspill.emulator.images import ImageCache, best_match, created
@@ -15,7 +16,7 @@ from overspill.emulator.paging import page
 from overspill.emulator.prices import price
 from overspill.emulator.quotas import Bucket, Rate
 from overspill.emulator.refusals import Refused
-from overspill.emulator.specs import SPECS, parse_spec, round_up, spec_name
+from overspill.emulator.specs import SPECS, parse_spec, round_up, sells_regional, spec_name
 from overspill.emulator.stock import Stock, parse_limits
 from overspill.errors import Misconfigured
 
@@ -82,20 +83,38 @@ def test_vswitches_that_are_none(text):
     ],
 )
 def test_rounding(asked, given_):
-    assert round_up(*asked) == given_
+    assert round_up(*asked, regional=False) == given_
+
+
+def test_some_regions_sell_sizes_in_between_though_not_as_spot_instances():
+    assert round_up(7, 13, regional=True) == (8, 14)
+    assert round_up(5, 7, regional=True) == (6, 8)
+    assert sells_regional("cn-hangzhou", spot_strategy="NoSpot")
+    assert not sells_regional("cn-hangzhou", spot_strategy="SpotAsPriceGo")
+    assert not sells_regional("eu-central-1", spot_strategy="")
+
+
+@given(st.floats(0.01, 64), st.floats(0.01, 512), st.booleans())
+def test_the_backend_asks_for_what_the_service_gives(cpu, memory, regional):
+    """Two tables of one page, made apart."""
+    asked = backend_specs.round_up(backend_specs.Size(cpu, memory), regional=regional)
+    try:
+        assert round_up(cpu, memory, regional=regional) == (asked.cpu, asked.memory)
+    except Refused:
+        assert asked is None
 
 
 @given(st.floats(0.01, 64), st.floats(0.01, 512))
 def test_rounding_is_enough_and_on_sale(cpu, memory):
     try:
-        spec = round_up(cpu, memory)
+        spec = round_up(cpu, memory, regional=False)
     except Refused:
         assert not any(c >= cpu and max(sizes) >= memory for c, sizes in SPECS.items())
     else:
         assert spec[0] >= cpu
         assert spec[1] >= memory
         assert spec[1] in SPECS[spec[0]]
-        assert parse_spec(spec_name(spec)) == spec
+        assert parse_spec(spec_name(spec), regional=False) == spec
 
 
 def test_the_price_of_the_documentation():

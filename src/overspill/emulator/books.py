@@ -97,6 +97,8 @@ class Books:
             self.fall_due(group.id, at=self.clock())
         elif group.expires_at is not None and not group.ended:
             self.fall_due(group.id, at=group.expires_at)
+        elif group.pending_until is not None and group.status == "Pending":
+            self.fall_due(group.id, at=group.pending_until)
 
     def entries(self) -> Sequence[Entry]:
         """All groups that listings show, in the order of their creation."""

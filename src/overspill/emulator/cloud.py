@@ -79,7 +79,7 @@ class Cloud:
         digest = request_digest(request)
         if request.client_token and (known := self._answered(request.client_token, digest)):
             return known
-        choice = choose(request, network=self.network, stock=self.stock, meet=self._meets)
+        choice = choose(request, region=self.region, network=self.network, stock=self.stock, meet=self._meets)
         self._check_quota(choice.cpu)
         image_cache = self._image_cache(request)
         if request.dry_run:
@@ -276,9 +276,13 @@ class Cloud:
                 ended = life.not_placed(group, reason=fault.code or "NoStock", message=text, at=now)
                 self.books.change(entry, ended)
             else:
-                self.books.change(entry, life.placed(group, at=now))
+                seconds = entry.request.max_pending_minute * 60.0
+                self.books.change(entry, life.placed(group, at=now, pending_seconds=seconds))
+                self.books.fall_due(group.id, at=now + seconds)
         elif group.expires_at is not None and group.expires_at <= now:
             self.books.change(entry, life.expired(group, at=now))
+        elif group.pending_until is not None and group.pending_until <= now:
+            self.books.change(entry, life.pending_too_long(group, at=now))
 
     def forget(self) -> None:
         """Let go of ended groups and of answers that the service would have let go of."""

@@ -33,6 +33,7 @@ __all__ = [
     "lost",
     "next_step",
     "not_placed",
+    "pending_too_long",
     "placed",
     "removed",
     "seen",
@@ -41,6 +42,7 @@ __all__ = [
 
 LIVE = frozenset({"Scheduling", "Pending", "Running", "Restarting", "Updating", "Terminating"})
 ENDED = frozenset({"Succeeded", "Failed", "Expired", "ScheduleFailed"})
+PENDING_TOO_LONG = "MaxPendingTimeExceeded"
 BILLED = LIVE - {"Scheduling"}
 
 
@@ -56,6 +58,7 @@ class Group(Struct, frozen=True, kw_only=True):
         removing: its deletion was asked for.
         changed_at: when something that a listing shows changed last.
         expires_at: when a spot group under notice is taken back.
+        pending_until: when it is given up, should it still be Pending.
     """
 
     id: str
@@ -89,6 +92,7 @@ class Group(Struct, frozen=True, kw_only=True):
     message: str = ""
     ended_at: float | None = None
     expires_at: float | None = None
+    pending_until: float | None = None
 
     @property
     def ended(self) -> bool:
@@ -121,18 +125,21 @@ def next_step(group: Group) -> Step | None:
 def _wanted(group: Group) -> int | None:
     if group.removing or group.status in {"Scheduling", "ScheduleFailed", "Expired"}:
         return None
+    if group.ended and group.reason == PENDING_TOO_LONG:
+        return None
     # What has ended stays for its logs as long as the group does, and is never made anew.
     return group.submitted if group.ended else group.attempt
 
 
-def placed(group: Group, *, at: float) -> Group:
-    """Scheduling is done: images are pulled from here on, and billing begins."""
+def placed(group: Group, *, at: float, pending_seconds: float) -> Group:
+    """Scheduling is done: images are pulled from here on, for so long at most, and billing begins."""
     if group.status != "Scheduling":
         return group
     done = _to(group, "Pending", at=at)
     return with_events(
         structs.replace(
             done,
+            pending_until=at + pending_seconds,
             conditions=with_condition(
                 done.conditions, Condition("ContainerInstanceCreated", "True", at), at=at
             ),
@@ -229,6 +236,13 @@ def failed(group: Group, *, reason: str, message: str, at: float) -> Group:
         return group
     event = Event("Warning", reason, message, at, "EciService")
     return with_events(_to(group, "Failed", at=at, reason=reason, message=message), [event])
+
+
+def pending_too_long(group: Group, *, at: float) -> Group:
+    """It is still Pending when its time is up: given up, and its containers with it."""
+    if group.status != "Pending":
+        return group
+    return failed(group, reason=PENDING_TOO_LONG, message="The group was Pending for too long.", at=at)
 
 
 def interrupted(group: Group, *, at: float, notice: float) -> Group:

@@ -10,7 +10,7 @@ from msgspec import Struct
 from overspill.emulator.network import Network, SecurityGroup, VSwitch
 from overspill.emulator.refusals import Refused
 from overspill.emulator.requests import CreateContainerGroup
-from overspill.emulator.specs import parse_spec, spec_name
+from overspill.emulator.specs import parse_spec, sells_regional, spec_name
 from overspill.emulator.stock import Stock, no_stock
 from overspill.emulator.validate import size
 
@@ -27,7 +27,12 @@ class Choice(Struct, frozen=True):
 
 
 def choose(
-    request: CreateContainerGroup, *, network: Network, stock: Stock, meet: Callable[[VSwitch], str]
+    request: CreateContainerGroup,
+    *,
+    region: str,
+    network: Network,
+    stock: Stock,
+    meet: Callable[[VSwitch], str],
 ) -> Choice:
     """The first specification asked for that is in stock in a zone of a vSwitch asked for.
 
@@ -45,7 +50,9 @@ def choose(
     if not with_addresses:
         names = ", ".join(vswitch.id for vswitch in candidates)
         raise Refused("InvalidVSwitchId.IpNotEnough", f"No address is left in the vSwitch {names}.")
-    specs = [parse_spec(text) for text in request.instance_type.split(",") if text] or [size(request)]
+    regional = sells_regional(region, spot_strategy=request.spot_strategy)
+    types = [text for text in request.instance_type.split(",") if text]
+    specs = [parse_spec(text, regional=regional) for text in types] or [size(request, regional=regional)]
     for cpu, memory in specs:
         name = spec_name((cpu, memory))
         stocked = [v for v in with_addresses if not hindered[v.id] and stock.has(v.zone, name)]

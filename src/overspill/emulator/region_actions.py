@@ -14,7 +14,7 @@ from overspill.emulator.prices import CURRENCY, price
 from overspill.emulator.refusals import Refused
 from overspill.emulator.requests import Pair
 from overspill.emulator.service import Answer, Handler, Service
-from overspill.emulator.specs import DEFAULT, parse_spec, round_up, spec_name
+from overspill.emulator.specs import DEFAULT, parse_spec, round_up, sells_regional, spec_name
 from overspill.emulator.validate import check_tags
 from overspill.emulator.views import moment
 from overspill.emulator.wire import Tree, read
@@ -67,10 +67,13 @@ class PriceRequest(Struct, frozen=True, rename="pascal"):
 async def describe_price(service: Service, tree: Tree) -> Answer:
     """DescribeContainerGroupPrice: per second, spot prices per hour."""
     asked = read(tree, PriceRequest)
+    regional = sells_regional(service.cloud.region, spot_strategy=asked.spot_strategy)
     if asked.instance_type:
-        cpu, memory = parse_spec(asked.instance_type.split(",")[0])
+        cpu, memory = parse_spec(asked.instance_type.split(",")[0], regional=regional)
+    elif asked.cpu or asked.memory:
+        cpu, memory = round_up(asked.cpu, asked.memory, regional=regional)
     else:
-        cpu, memory = round_up(asked.cpu, asked.memory) if asked.cpu or asked.memory else DEFAULT
+        cpu, memory = DEFAULT
     quote = price(cpu=cpu, memory=memory, category=asked.compute_category, spot_strategy=asked.spot_strategy)
     details = [
         {"Resource": name, "OriginalPrice": part, "TradePrice": part, "DiscountPrice": 0.0}
@@ -121,9 +124,10 @@ async def describe_stock(service: Service, tree: Tree) -> Answer:
     """DescribeAvailableResource, for specifications; there are no ECS instance types here."""
     asked = read(tree, StockRequest)
     stock, wanted = service.cloud.stock, asked.destination_resource
-    specs = [spec_name(parse_spec(wanted.value))] if wanted.value else stock.specs()
+    regional = sells_regional(service.cloud.region, spot_strategy="")
+    specs = [spec_name(parse_spec(wanted.value, regional=regional))] if wanted.value else stock.specs()
     if wanted.cores or wanted.memory:
-        specs = [spec_name(round_up(wanted.cores, wanted.memory))]
+        specs = [spec_name(round_up(wanted.cores, wanted.memory, regional=regional))]
     zones = [
         {
             "RegionId": service.cloud.region,

@@ -2,12 +2,13 @@
 
 In: what a request asks for. Out: the smallest specification that holds it, which is what is billed.
 Invariant: the result is never smaller than the request in either dimension.
-Source: ECI's table of specifications on sale in all regions (help page of 2026-06).
+Source: ECI's table of specifications (help page of 2026-06): those on sale in all regions, and those between
+them that some regions sell, though not as spot instances.
 """
 
 from overspill.emulator.refusals import Refused
 
-__all__ = ["DEFAULT", "SPECS", "parse_spec", "round_up", "spec_name"]
+__all__ = ["DEFAULT", "REGIONAL", "SPECS", "parse_spec", "round_up", "sells_regional", "spec_name"]
 
 Spec = tuple[float, float]
 """vCPU and GiB."""
@@ -26,19 +27,53 @@ SPECS: dict[float, tuple[float, ...]] = {
     52: (96, 192, 384),
     64: (128, 256, 512),
 }
+REGIONAL: dict[float, tuple[float, ...]] = {
+    2: (6, 10, 12, 14),
+    4: (6, 10, 12, 14, *range(18, 31, 2)),
+    6: tuple(range(6, 49, 2)),
+    8: (10, 12, 14, *range(18, 31, 2), *range(34, 63, 2)),
+}
+SELLING_REGIONAL = frozenset(
+    {
+        "ap-southeast-1",
+        "cn-beijing",
+        "cn-chengdu",
+        "cn-guangzhou",
+        "cn-hangzhou",
+        "cn-heyuan",
+        "cn-huhehaote",
+        "cn-qingdao",
+        "cn-shanghai",
+        "cn-shenzhen",
+        "cn-wulanchabu",
+        "cn-zhangjiakou",
+    }
+)
 DEFAULT: Spec = (2.0, 4.0)
 
 
-def round_up(cpu: float, memory: float) -> Spec:
+def sells_regional(region: str, *, spot_strategy: str) -> bool:
+    """Whether `REGIONAL` is on sale as well."""
+    return region in SELLING_REGIONAL and spot_strategy in {"", "NoSpot"}
+
+
+def round_up(cpu: float, memory: float, *, regional: bool) -> Spec:
     """The smallest specification with at least this vCPU and GiB.
 
     Raises:
         Refused: `InvalidParameter.CPU.Memory`; nothing on sale is that large.
     """
-    for cores, sizes in SPECS.items():
-        if cores >= cpu and (fitting := [size for size in sizes if size >= memory]):
-            return float(cores), float(fitting[0])
-    raise Refused("InvalidParameter.CPU.Memory", f"No specification has {cpu:g} vCPU and {memory:g} GiB.")
+    tables = (SPECS, REGIONAL) if regional else (SPECS,)
+    fitting = [
+        (float(cores), float(size))
+        for table in tables
+        for cores, sizes in table.items()
+        for size in sizes
+        if cores >= cpu and size >= memory
+    ]
+    if not fitting:
+        raise Refused("InvalidParameter.CPU.Memory", f"No specification has {cpu:g} vCPU and {memory:g} GiB.")
+    return min(fitting)
 
 
 def spec_name(spec: Spec) -> str:
@@ -46,7 +81,7 @@ def spec_name(spec: Spec) -> str:
     return f"{spec[0]}-{spec[1]}Gi"
 
 
-def parse_spec(text: str) -> Spec:
+def parse_spec(text: str, *, regional: bool) -> Spec:
     """A specification such as `2-4Gi`, rounded up to one on sale.
 
     Raises:
@@ -56,6 +91,6 @@ def parse_spec(text: str) -> Spec:
     if text.startswith("ecs.") or not dash:
         raise Refused("InvalidInstanceTypeForEciBuy", f"The instance type {text} is not on sale here.")
     try:
-        return round_up(float(cpu), float(memory))
+        return round_up(float(cpu), float(memory), regional=regional)
     except ValueError as error:
         raise Refused("InvalidParameter", f"The instance type {text} cannot be read.") from error

@@ -19,7 +19,7 @@ from overspill.emulator.requests import (
     Pair,
     Volume,
 )
-from overspill.emulator.specs import DEFAULT, parse_spec, round_up
+from overspill.emulator.specs import DEFAULT, round_up
 from overspill.emulator.wire import Tree, read
 
 __all__ = ["check", "check_tags", "parse_create", "refuse_not_emulated", "size"]
@@ -85,6 +85,8 @@ def check(request: CreateContainerGroup) -> None:
         raise _exceeded("VSwitchId", MOST_VSWITCHES)
     if not 0 <= len(request.client_token) <= 64 or not request.client_token.isascii():
         raise _invalid("ClientToken", "at most 64 ASCII characters")
+    if not 10 <= request.max_pending_minute <= 1440:
+        raise Refused("InvalidParameter.ValueExceeded", "MaxPendingMinute is outside of 10 to 1440.")
     check_tags(request.tag)
     containers = (*request.container, *request.init_container)
     _unique([container.name for container in containers], "InvalidParameter.DuplicatedName")
@@ -139,20 +141,16 @@ def _check_mounts(containers: Iterable[Container], volumes: set[str]) -> None:
                 raise _invalid(f"{container.name}.VolumeMount", f"a volume of the group, not {mount.name}")
 
 
-def size(request: CreateContainerGroup) -> tuple[float, float]:
+def size(request: CreateContainerGroup, *, regional: bool) -> tuple[float, float]:
     """VCPU and GiB that are given and billed: of the group, else the containers' sum, rounded up.
-
-    With a list of instance types the first one counts; the caller tries the others where stock lacks.
 
     Raises:
         Refused: nothing on sale is that large.
     """
-    if request.instance_type:
-        return parse_spec(request.instance_type.split(",")[0])
     if request.cpu or request.memory:
-        return round_up(request.cpu, request.memory)
+        return round_up(request.cpu, request.memory, regional=regional)
     cpu, memory = _total(request)
-    return round_up(cpu, memory) if cpu or memory else DEFAULT
+    return round_up(cpu, memory, regional=regional) if cpu or memory else DEFAULT
 
 
 def _total(request: CreateContainerGroup) -> tuple[float, float]:
