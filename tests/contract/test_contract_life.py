@@ -176,6 +176,8 @@ async def test_not_found_is_for_every_verb(stage: Stage):
         await backend.delete(stranger, grace_seconds=0)
     with pytest.raises(NotFound):
         await backend.refresh(stranger, {})
+    with pytest.raises(NotFound):
+        await backend.resize(stranger, {})
     if "logs" in backend.capabilities.verbs:
         with pytest.raises(NotFound):
             await stage.log(stage.pod())

@@ -19,7 +19,15 @@ def warning(reason, message):
     return Told(warning=True, reason=reason, message=message, field_path="spec.containers{c}")
 
 
+NO_SANDBOX = {"reason": "FailedCreatePodSandBox", "message": "Failed to create pod sandbox: no network"}
 CASES = {
+    "no sandbox": (
+        seen(CREATING),
+        seen(CREATING, **NO_SANDBOX),
+        [Told(warning=True, **NO_SANDBOX)],
+    ),
+    "still no sandbox": (seen(CREATING, **NO_SANDBOX), seen(CREATING, **NO_SANDBOX), []),
+    "a backend's own reason to wait": (seen(CREATING), seen(CREATING, reason="NoStock", message="m"), []),
     "first seen, nothing to tell": (None, seen(CREATING), []),
     "started": (
         seen(CREATING),
@@ -65,6 +73,16 @@ CASES = {
                 field_path="spec.initContainers{prepare}",
             )
         ],
+    ),
+    "no room": (
+        seen(CREATING),
+        seen(CREATING, provisioned=False, reason="NoAddress", message="all full"),
+        [Told(warning=True, reason="NoAddress", message="all full")],
+    ),
+    "still no room": (
+        seen(CREATING, provisioned=False, reason="NoAddress", message="all full"),
+        seen(CREATING, provisioned=False, reason="NoAddress", message="all full, still"),
+        [],
     ),
     "given up": (
         seen(Running(1.0)),

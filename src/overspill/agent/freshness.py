@@ -4,10 +4,10 @@ In: which version of which object each pod's files were made of. Out: the keys o
 out of date. Invariant: an object is read once per period, by its name, however many pods use it, and not
 at all once nobody does or it is immutable; a pod without such files is not known here.
 
-There are no watches, on purpose: a role that lets an agent watch single objects by name also lets it list
-them (https://kubernetes.io/docs/reference/access-authn-authz/rbac/#referring-to-resources), and each would
-hold a connection. A read is answered from the apiserver's own cache. The kubelet promises "sync period plus
-cache delay", about two minutes; here it is `PERIOD`.
+There are no watches, on purpose: a role that cannot name the objects beforehand would have to let the agent
+list and watch all of them (https://kubernetes.io/docs/reference/access-authn-authz/rbac/#referring-to-resources),
+and each watch would hold a connection. A read is answered from the apiserver's own cache. The kubelet promises
+"sync period plus cache delay", about two minutes; here it is `PERIOD`.
 """
 
 import asyncio
