@@ -173,6 +173,7 @@ def test_times(text, seconds):
     [
         (Resources(), {"cpu": {"shares": 2}}),
         (Resources(cpu_request=0.5), {"cpu": {"shares": 512}}),
+        (Resources(cpu_request=1000.0), {"cpu": {"shares": 262_144}}),
         (Resources(cpu_limit=0.001), {"cpu": {"shares": 2, "period": 100_000, "quota": 1000}}),
         (
             Resources(cpu_request=1, cpu_limit=2, memory_limit=7),

@@ -36,6 +36,7 @@ NETWORK_ANNOTATION = "podman.overspill.dev/network"
 ADDRESS_ANNOTATION = "podman.overspill.dev/ip"
 CPU_PERIOD = 100_000  # microseconds
 UNLIMITED = -1
+MIN_SHARES, MAX_SHARES = 2, 262_144  # the kernel's; runc fails above
 LOG_BYTES = 50 << 20  # as much as the kubelet keeps of one container by default: 5 files of 10 MiB
 
 
@@ -152,7 +153,8 @@ def container_body(
 
 def resource_limits(resources: Resources) -> dict[str, Any]:
     """Requests and limits as cgroup settings, in the kubelet's arithmetic; no swap beyond the limit."""
-    cpu: dict[str, Any] = {"shares": max(2, int((resources.cpu_request or 0) * 1024))}
+    shares = int((resources.cpu_request or 0) * 1024)
+    cpu: dict[str, Any] = {"shares": min(max(shares, MIN_SHARES), MAX_SHARES)}
     if resources.cpu_limit:
         cpu |= {"period": CPU_PERIOD, "quota": max(1000, int(resources.cpu_limit * CPU_PERIOD))}
     if not resources.memory_limit:
