@@ -1,7 +1,7 @@
 """PlacementPolicy v1alpha1: what a user declares.
 
 In: the object as the apiserver serves it. Out: frozen values. Invariant: defaults are those of the CRD in
-`deploy/placement/crd.yaml` (a test compares the two), which also validates; nothing is validated twice.
+`deploy/placement/definitions/crd.yaml` (a test compares the two), which also validates; nothing is validated twice.
 """
 
 from typing import Any, Literal

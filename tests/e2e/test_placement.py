@@ -1,0 +1,189 @@
+"""The adversarial core of the acceptance scenarios of placement, on a real control plane."""
+
+import itertools
+import os
+import time
+
+import pytest
+from placement_world import ROOT, Space, World, deployment, pool, pool_of
+
+from overspill.local.kubectl import kubectl_path
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="module")
+def world(start_cluster, until):
+    with start_cluster(
+        "place", "--workers", "0", "--virtual-nodes", "0", "--backend", "simulated"
+    ) as cluster:
+        cluster.kubectl("apply", "-k", str(ROOT / "deploy/placement/definitions"))
+        cluster.kubectl(
+            "wait", "--for=condition=Established", "crd/placementpolicies.placement.overspill.dev"
+        )
+        cluster.kubectl("wait", "--for=condition=Established", "crd/placementindexes.placement.overspill.dev")
+        cluster.kubectl("apply", "-f", str(ROOT / "deploy/placement/gate.yaml"))
+        made = World(cluster, until, *kubectl_path(cluster.name))
+        try:
+            for name in ("base-0", "base-1"):
+                made.node(name, pods=600, taint=False)
+            made.node("elastic-0", pods=3000)
+            made.node("small-0", pods=3, taint=False)
+            made.leading(made.controller())
+            made.ready_nodes("base-0", "base-1", "elastic-0", "small-0")
+            yield made
+        finally:
+            made.close()
+
+
+numbers = itertools.count()
+
+
+@pytest.fixture
+def space(world, request):
+    bound = getattr(request, "param", 5)
+    made = Space(world, f"t{next(numbers)}-{os.getpid()}", bound=bound)
+    yield made
+    made.close()
+
+
+def only(world):
+    return world.controllers[0]
+
+
+def test_02_five_then_six(space):
+    space.policy()
+    space.apply(deployment(5))
+    space.settled(base=5)
+    space.scale(6)
+    space.settled(base=5, elastic=1)
+
+
+def test_03_up_and_down_keeps_the_first_five(space):
+    space.policy()
+    space.apply(deployment(5))
+    space.settled(base=5)
+    first = {found["metadata"]["uid"] for found in space.pods()}
+    space.scale(50)
+    space.settled(base=5, elastic=45)
+    before = only(space.world).total("rest_client_requests_total")
+    patched = only(space.world).total("overspill_placement_pods_placed_total")
+    space.scale(5)
+    space.settled(base=5)
+    assert {found["metadata"]["uid"] for found in space.pods()} == first
+    assert only(space.world).total("overspill_placement_pods_placed_total") == patched
+    assert before
+
+
+def test_06_five_hundred_at_once_take_five_hundred_patches(space):
+    space.policy()
+    before = only(space.world).total("overspill_placement_pods_placed_total")
+    space.apply(deployment(500))
+    space.settled(base=5, elastic=495, seconds=240)
+    assert only(space.world).total("overspill_placement_pods_placed_total") - before == 500
+    assert space.ledger.peak["base"] == 5
+
+
+def test_09_creates_that_a_quota_refuses_leave_no_phantoms(space):
+    quota = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "few"},
+        "spec": {"hard": {"pods": "4"}},
+    }
+    space.policy()
+    space.apply(quota)
+    space.apply(deployment(20))
+    space.settled(base=4)
+    space.world.until(
+        lambda: (
+            len(space.kubectl("get", "events", "--field-selector=reason=FailedCreate", "-o", "name").split())
+            >= 2
+        ),
+        what="creates that were refused",
+    )
+    space.apply({**quota, "spec": {"hard": {"pods": "100"}}})
+    # The ReplicaSet controller backs off for up to minutes; a nudge makes it look again.
+    space.scale(21)
+    space.scale(20)
+    space.settled(base=5, elastic=15, seconds=180)
+
+
+def test_18_rollout_counts_each_revision_for_itself(space):
+    space.policy()
+    space.apply(deployment(20))
+    space.settled(base=5, elastic=15)
+    space.patch_template()
+    space.rolled_out()
+    space.settled(base=5, elastic=15)
+    assert space.ledger.peak["base"] <= 10
+
+
+def test_19_rollout_with_no_surge_of_the_base(space):
+    space.policy(rollout={"maxSurge": 0})
+    space.apply(deployment(20))
+    space.settled(base=5, elastic=15)
+    space.patch_template()
+    space.rolled_out()
+    space.settled(base=5, elastic=15)
+    assert space.ledger.peak["base"] == 5
+
+
+def test_27_base_that_fits_three_spills_after_its_time(space):
+    space.policy(
+        pool("base", 5, nodes="small", unschedulableTimeoutSeconds=2, cooldownSeconds=3600), pool("elastic")
+    )
+    space.apply(deployment(20))
+    space.settled(base=3, elastic=17)
+    survivors = [found for found in space.pods() if pool_of(found) == "base"]
+    assert {found["spec"]["nodeName"] for found in survivors} == {"small-0"}
+    assert space.is_true("PoolUnschedulable")
+    space.scale(0)
+    space.settled()
+
+
+def test_34_base_pods_that_are_not_ready_go_first_and_come_back(space):
+    space.policy()
+    space.apply(deployment(20))
+    space.settled(base=5, elastic=15)
+    for found in [each for each in space.pods() if pool_of(each) == "base"][:2]:
+        space.set_ready(found["metadata"]["name"], "False")
+    space.scale(10)
+    space.settled(base=3, elastic=7)
+    space.scale(14)
+    space.settled(base=5, elastic=9)
+
+
+@pytest.mark.parametrize("space", [15], indirect=True)
+def test_38_a_percentage_holds_at_every_size(space):
+    space.policy(pool("base", "30%"), pool("elastic"))
+    space.apply(deployment(5))
+    for replicas, base in ((5, 2), (50, 15), (5, 2), (10, 3), (33, 10), (7, 3), (1, 1)):
+        space.scale(replicas)
+        space.settled(base=base, elastic=replicas - base)
+
+
+def test_42_a_policy_deleted_in_mid_scale_lets_all_pods_go(space):
+    space.policy(pool("base", 5), pool("elastic", 15))
+    space.apply(deployment(50))
+    space.world.until(lambda: len(space.pods()) == 50, what="50 pods")
+    before = {found["metadata"]["uid"] for found in space.pods()}
+    began = time.monotonic()
+    space.kubectl("delete", "pp", "web", timeout=30)
+    space.world.until(
+        lambda: not any(found["spec"].get("schedulingGates") for found in space.pods()),
+        seconds=20,
+        what="no gate left",
+    )
+    assert time.monotonic() - began < 20
+    assert {found["metadata"]["uid"] for found in space.pods()} == before
+
+
+def test_53_churn_never_breaks_the_bound(space):
+    space.policy()
+    space.apply(deployment(10))
+    space.settled(base=5, elastic=5)
+    for _ in range(6):
+        space.kubectl("delete", "pods", "-l", "app=web", "--wait=false", "--force", "--grace-period=0")
+        space.world.until(lambda: len(space.pods()) >= 5, what="successors")
+    space.settled(base=5, elastic=5)
