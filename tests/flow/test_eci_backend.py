@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 import os
 from collections.abc import AsyncIterator
 
@@ -12,8 +11,8 @@ from emulators import KEY, Rig, emulator, until
 from overspill.backends.base import LogOptions
 from overspill.backends.eci.backend import EciBackend
 from overspill.emulator.network import SecurityGroup, VSwitch
-from overspill.errors import Misconfigured, Unsupported
-from overspill.model.observation import Gone, Happened, Observation, Running, Sighting, Waiting
+from overspill.errors import Misconfigured
+from overspill.model.observation import Gone, Happened, Observation, Running, Sighting
 from overspill.model.work import Container, File, Files, Identity, Mount, SecurityContext, WorkSpec
 
 PATIENCE = 20.0
@@ -254,37 +253,6 @@ async def test_files_are_sent_anew(tmp_path):
         assert await calls(rig, "UpdateContainerGroup") == 1
 
 
-async def test_a_wrong_key_is_an_error_at_the_start(tmp_path, monkeypatch, caplog):
-    caplog.set_level(logging.DEBUG)
-    monkeypatch.setenv("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "wrong-secret-value")
-    async with emulator(tmp_path) as rig:
-        with pytest.raises(Misconfigured, match=r"SignatureDoesNotMatch.*RequestId [0-9A-F-]{36}") as refused:
-            async with connected(rig):
-                pass
-    assert "wrong-secret-value" not in str(refused.value) + caplog.text
-
-
-async def test_an_unknown_region_is_an_error_at_the_start(tmp_path):
-    async with emulator(tmp_path) as rig:
-        with pytest.raises(Misconfigured, match="check the backend's setting region"):
-            async with connected(rig, region="mars-1"):
-                pass
-
-
-async def test_an_unknown_vswitch_is_told_at_the_pod(tmp_path):
-    async with emulator(tmp_path) as rig, connected(rig, vSwitchIds="vsw-none") as watched:
-        await watched.backend.create(pod())
-        seen = await watched.until(
-            pod(),
-            lambda s: (
-                isinstance(s, Observation)
-                and isinstance(s.containers[0].state, Waiting)
-                and s.containers[0].state.reason == "CreateContainerError"
-            ),
-        )
-        assert "check the setting vSwitchIds" in seen.containers[0].state.message
-
-
 def told(seen: Sighting, reason: str) -> bool:
     return isinstance(seen, Happened) and seen.reason == reason
 
@@ -325,21 +293,6 @@ async def test_what_the_pod_runs_without_is_told(tmp_path):
             "containers[].securityContext.capabilities.drop,"
             "containers[].securityContext.allowPrivilegeEscalation"
         )
-
-
-async def test_what_eci_cannot_do_makes_nothing(tmp_path):
-    async with emulator(tmp_path) as rig, connected(rig) as watched:
-        many = pod()
-        many = WorkSpec(
-            identity=many.identity,
-            hostname="many",
-            containers=tuple(Container(f"c{number}", "example.org/app:1") for number in range(21)),
-        )
-        with pytest.raises(Unsupported) as refused:
-            await watched.backend.create(many)
-        assert refused.value.fields == ("spec.containers",)
-        assert await watched.backend.list() == []
-        assert await calls(rig, "CreateContainerGroup") == 0
 
 
 @pytest.mark.parametrize(

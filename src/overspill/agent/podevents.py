@@ -51,8 +51,15 @@ def changes(before: Observation | None, after: Observation) -> Iterator[Told]:
             )
     if after.failed and not (before and before.failed):
         yield Told(warning=True, reason=after.reason or "Failed", message=after.message)
-    elif after.reason in POD_WARNINGS and not (before and before.message == after.message):
+    elif _waits_for_another_reason(before, after):
         yield Told(warning=True, reason=after.reason, message=after.message)
+
+
+def _waits_for_another_reason(before: Observation | None, after: Observation) -> bool:
+    """A lack of room tells each time in other words how large it is: its reason counts."""
+    if after.provisioned is False:
+        return not (before and before.provisioned is False and before.reason == after.reason)
+    return after.reason in POD_WARNINGS and not (before and before.message == after.message)
 
 
 def _of_container(

@@ -57,6 +57,8 @@ LONG_WAIT = 2.0
 # A group that could not be scheduled is removed and asked for anew after this, longer each time; seconds.
 RETRY_FIRST, RETRY_CAP = 30.0, 300.0
 TIDY_EVERY = 1.0
+# Reason of InstanceProvisioned=False while ECI does not make a group as it is, or as the account is.
+REFUSED = "Refused"
 # Reason of the Event about what ECI's API cannot enforce.
 NOT_HONOURED = "NotHonoured"
 SILENCE = 60.0
@@ -224,7 +226,9 @@ class EciBackend:
 
     def refused(self, order: Order, message: str) -> None:
         """ECI does not make it."""
-        self._tell_order(order, Waiting("CreateContainerError", message))
+        self._tell_order(
+            order, Waiting("ContainerCreating"), reason=REFUSED, message=message, provisioned=False
+        )
 
     def dropped(self, order: Order) -> None:
         """It was taken back in time."""

@@ -32,6 +32,10 @@ log = structlog.get_logger(__name__)
 WORKERS = 32
 # While there is no room, and while a person has to act; seconds.
 NO_ROOM_FIRST, NO_ROOM_CAP = 15.0, 300.0
+ALL_FULL = (
+    "all vSwitches or security groups of this node were full for other pods; "
+    "add one to the setting vSwitchIds or securityGroupIds"
+)
 LOST_PAUSE = 2.0
 A_PERSON_PAUSE = 60.0
 
@@ -44,6 +48,7 @@ class Order(Struct, eq=False):
         cancelled: its pod is to be deleted; a group that comes of it nevertheless must go.
         sent: where the request was for that is under way, or whose reply was lost; it stays the same until
             ECI answers, as its client token does.
+        full: what ECI said last, if it was that there is no address left.
     """
 
     work: WorkSpec
@@ -53,6 +58,7 @@ class Order(Struct, eq=False):
     refusals: int = 0
     cancelled: bool = False
     sent: Placement | None = None
+    full: str = ""
 
 
 class Owner(Protocol):
@@ -125,7 +131,7 @@ class Creations:
         """Try once; returns the seconds until the next try, None when there will be none."""
         placement = order.sent or self._placements.choose(order.work, spot=order.spot)
         if placement is None:
-            self._owner.no_room(order, NO_ADDRESS, "all vSwitches or security groups of this node are full")
+            self._owner.no_room(order, NO_ADDRESS, order.full or ALL_FULL)
             return self._later(order)
         try:
             group_id = await self._send(order, placement)
@@ -168,6 +174,7 @@ class Creations:
 
     def _no_room(self, order: Order, placement: Placement, error: NoRoom) -> float | None:
         order.sent = None
+        order.full = str(error) if error.reason == NO_ADDRESS else ""
         order.variant += 1
         if order.cancelled:
             self._drop(order)
