@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
-import yaml
 from msgspec import Meta, Struct
 
 from overspill.errors import Misconfigured
@@ -70,9 +69,7 @@ class AgentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ] = "127.0.0.1:10256"
     kubelet_address: Annotated[
         str,
-        _about(
-            "Serving", "host:port of the kubelet API, for kubectl and scrapers; port 0 takes a free one."
-        ),
+        _about("Serving", "host:port of the kubelet API, for kubectl and scrapers; port 0 takes a free one."),
     ] = "0.0.0.0:10250"
     kubelet_certificate: Annotated[
         Literal["csr", "self-signed", "files"],
@@ -105,7 +102,10 @@ class AgentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         for field in ("cpu", "memory", "ephemeral_storage"):
             if parse_quantity(getattr(self, field)) < 0:
                 raise ValueError(f"{field} must not be negative")
-        for key, address in (("healthAddress", self.health_address), ("kubeletAddress", self.kubelet_address)):
+        for key, address in (
+            ("healthAddress", self.health_address),
+            ("kubeletAddress", self.kubelet_address),
+        ):
             host, _, port = address.rpartition(":")
             if not host or not port.isdigit() or int(port) > 0xFFFF:
                 raise ValueError(f"{key} must be host:port, not {address!r}")
@@ -207,6 +207,8 @@ def _convert(values: Mapping[str, Any], *, source: str) -> AgentSettings:
 
 
 def _from_file(path: str) -> dict[str, Any]:
+    import yaml  # noqa: PLC0415 - 1 MB; an agent in a cluster reads no file of this kind
+
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:

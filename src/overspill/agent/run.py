@@ -22,7 +22,7 @@ from overspill.agent.sharing import Sharing
 from overspill.agent.sources import Sources
 from overspill.agent.spec import NodeFacts
 from overspill.backends.base import Backend, Metered
-from overspill.backends.registry import backend_factory
+from overspill.backends.registry import BackendFactory
 from overspill.errors import Misconfigured, NotFound, Retry
 from overspill.kube.client import Client
 from overspill.kube.config import load_config
@@ -66,15 +66,14 @@ class _Version(Struct, frozen=True, rename="camel"):
     git_version: str
 
 
-async def run_agent(settings: AgentSettings) -> None:
-    """Be one virtual node until cancelled.
+async def run_agent(settings: AgentSettings, factory: BackendFactory) -> None:
+    """Be one virtual node until cancelled; `factory` makes its backend.
 
     Raises:
         Misconfigured: settings, credentials, permissions or the node's name are not usable.
         Retry: the apiserver or the backend could not be reached at start.
     """
     name = settings.require_node_name()
-    factory = backend_factory(settings.backend)
     async with AsyncExitStack() as stack:
         config = load_config(settings.kubeconfig or None, settings.context or None)
         # Each connection keeps a buffer of 256 KiB: no more of them than there are requests at once.

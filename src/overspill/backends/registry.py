@@ -1,13 +1,17 @@
-"""Backends by name: ours and those that other packages bring by the entry point `overspill.backends`."""
+"""Backends by name: ours and those that other packages bring by the entry point `overspill.backends`.
 
+In: a name. Out: where its factory is, or the factory. Invariant: to find one needs the metadata of every
+installed package, to load one does not; an agent that was told where its backend is never reads them.
+"""
+
+import pkgutil
 from collections.abc import Mapping
-from importlib.metadata import entry_points
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from overspill.backends.base import Backend
 from overspill.errors import Misconfigured
 
-__all__ = ["BackendFactory", "backend_factory", "backend_names"]
+__all__ = ["BackendFactory", "backend_factory", "backend_names", "backend_target", "load_factory"]
 
 GROUP = "overspill.backends"
 
@@ -24,7 +28,31 @@ class BackendFactory(Protocol):
 
 def backend_names() -> list[str]:
     """Names of all installed backends, sorted."""
-    return sorted({point.name for point in entry_points(group=GROUP)})
+    return sorted(_targets())
+
+
+def backend_target(name: str) -> str:
+    """Where a backend's factory is, as `module:attribute`.
+
+    Raises:
+        Misconfigured: there is none of this name.
+    """
+    target = _targets().get(name)
+    if target is None:
+        raise Misconfigured(f"unknown backend {name!r}: choose one of {', '.join(backend_names())}")
+    return target
+
+
+def load_factory(target: str) -> BackendFactory:
+    """The factory at `module:attribute`.
+
+    Raises:
+        Misconfigured: it cannot be loaded.
+    """
+    try:
+        return cast("BackendFactory", pkgutil.resolve_name(target))
+    except (ImportError, AttributeError) as error:
+        raise Misconfigured(f"backend {target} cannot be loaded: {error}") from error
 
 
 def backend_factory(name: str) -> BackendFactory:
@@ -33,11 +61,10 @@ def backend_factory(name: str) -> BackendFactory:
     Raises:
         Misconfigured: there is none of this name, or it cannot be loaded.
     """
-    found = list(entry_points(group=GROUP, name=name))
-    if not found:
-        raise Misconfigured(f"unknown backend {name!r}: choose one of {', '.join(backend_names())}")
-    try:
-        factory: BackendFactory = found[0].load()
-    except ImportError as error:
-        raise Misconfigured(f"backend {name!r} cannot be loaded: {error}") from error
-    return factory
+    return load_factory(backend_target(name))
+
+
+def _targets() -> dict[str, str]:
+    from importlib.metadata import entry_points  # noqa: PLC0415 - 1 MB that an agent need not carry
+
+    return {point.name: point.value for point in entry_points(group=GROUP)}

@@ -12,6 +12,7 @@ from typing import Annotated, Any, get_origin
 import msgspec
 import typer
 
+from overspill.backends.registry import backend_target
 from overspill.settings import AgentSettings, SettingInfo, load_agent_settings, setting_infos
 
 __all__ = ["agent"]
@@ -38,7 +39,8 @@ def _become(settings: AgentSettings) -> None:
     file = os.memfd_create("overspill-agent-settings", 0)  # 0: outlives exec
     os.write(file, msgspec.json.encode(settings))
     os.lseek(file, 0, os.SEEK_SET)
-    command = [sys.executable, "-m", "overspill.agent", str(file), settings.node_name]
+    target = backend_target(settings.backend)
+    command = [sys.executable, "-m", "overspill.agent", str(file), target, settings.node_name]
     os.execv(sys.executable, command)  # noqa: S606 - ourselves
 
 

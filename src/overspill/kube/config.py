@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import yaml
-
 from overspill.errors import Misconfigured
 from overspill.kube.credentials import Credentials, ExecCredentials, FileCredentials
 
@@ -156,6 +154,8 @@ def _merge(paths: Sequence[Path], origin: str) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    import yaml  # noqa: PLC0415 - 1 MB; an agent in a cluster reads no file of this kind
+
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:

@@ -23,7 +23,7 @@ KEEP_ALIVE = 60.0
 # Seconds after which a peer that acknowledges nothing is given up; TCP's own patience is a quarter of an hour.
 DEAD_AFTER = 30
 # The apiserver closes a watch that is not read fast enough, so there is room for a burst between two reads.
-READ_BUFFER = 1 << 20
+READ_BUFFER = 1 << 18
 
 
 class Unreachable(ConnectionError):

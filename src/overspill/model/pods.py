@@ -6,6 +6,7 @@ owns its bytes (`Pod.kept`), so that it does not pin the buffer it came from.
 Source: k8s.io/api/core/v1/types.go.
 """
 
+from functools import lru_cache
 from sys import intern
 from typing import Any, Literal
 
@@ -29,6 +30,16 @@ __all__ = [
     "PodSpec",
     "VolumeMount",
 ]
+
+
+@lru_cache(maxsize=1024)
+def _raw(content: bytes) -> Raw:
+    return Raw(content)
+
+
+def _shared(content: Raw) -> Raw:
+    """The same with bytes of its own, kept once for all pods of one template."""
+    return _raw(bytes(content))
 
 
 class OwnerReference(Struct, frozen=True, gc=False, rename="camel"):
@@ -98,9 +109,9 @@ class Pod(Struct, gc=False):
         """This pod with bytes of its own; call before caching (a Raw pins its whole event)."""
         meta = self.metadata
         meta.namespace = intern(meta.namespace)
-        meta.labels = meta.labels.copy()
-        meta.annotations = meta.annotations.copy()
-        meta.owner_references = meta.owner_references.copy()
+        meta.labels = _shared(meta.labels)
+        meta.annotations = _shared(meta.annotations)
+        meta.owner_references = _shared(meta.owner_references)
         self.spec = self.spec.copy()
         self.status = self.status.kept(gated=b'"readinessGates"' in bytes(self.spec))
         return self
