@@ -25,7 +25,10 @@ OF_ECI = {
     "end of a deleted pod": "ECI forgets a deleted group; how its containers ended is not told",
     "address in a text": "the pod's address can only be the whole value of a variable",
 }
-OF_SIMULATED_CONTAINERS = {"network": "simulated containers are at no network"}
+OF_SIMULATED_CONTAINERS = {
+    "network": "simulated containers are at no network",
+    "probes": "simulated containers have nothing to be asked",
+}
 
 
 class EciHarness:

@@ -160,6 +160,12 @@ class Stage:
         if verb not in self.backend.capabilities.verbs:
             pytest.skip(f"the backend has no {verb}, and says so")
 
+    def honours(self, path: str) -> None:
+        """Skip the test where the backend says that it does not know this field of a pod."""
+        fields = self.backend.capabilities.pod_fields
+        if path not in fields and not any(f.endswith(".*") and path.startswith(f[:-1]) for f in fields):
+            pytest.skip(f"the backend does not know {path}, and says so")
+
     def same(self, what: str) -> None:
         """Skip the test where the harness declares that its backend differs here."""
         if reason := self.harness.differences.get(what):

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from harness import PATIENCE, Play, Stage
 
-from overspill.model.work import POD_IP, EmptyDir, EnvVar, File, Files, Mount
+from overspill.model.work import POD_IP, EmptyDir, EnvVar, ExecAction, File, Files, Mount, Probe
 
 
 @pytest.fixture(autouse=True)
@@ -91,3 +91,15 @@ async def test_pods_do_not_share_what_is_theirs(stage: Stage):
     two = await stage.start(Play(fields=mounted), volumes={"scratch": EmptyDir()}, name="two")
     await stage.run(one, "sh", "-c", "echo x > /scratch/x")
     assert (await stage.run(two, "cat", "/scratch/x"))[0] != 0
+
+
+async def test_a_readiness_probe_says_when_a_container_is_ready(stage: Stage):
+    stage.honours("containers[].readinessProbe.exec.command")
+    stage.same("probes")
+    probe = Probe(ExecAction(("test", "-e", "/tmp/ready")), period_seconds=1)
+    work = await stage.start(Play(fields={"readiness": probe}))
+    seen = await stage.listed(work)
+    assert seen
+    assert not seen.containers[0].ready
+    assert (await stage.run(work, "touch", "/tmp/ready"))[0] == 0
+    await stage.until(work, lambda seen: seen.containers[0].ready)
