@@ -83,3 +83,11 @@ def test_the_scrape_example_finds_the_agents_service():
     label = service["metadata"]["labels"]["app.kubernetes.io/name"]
     assert keep["source_labels"][0].endswith("service_label_app_kubernetes_io_name")
     assert any(re.fullmatch(keep["regex"], f"{label};{port['name']}") for port in service["spec"]["ports"])
+
+
+def test_the_page_names_every_series_of_our_own(series):
+    page = (ROOT / "docs/metrics.md").read_text()
+    ours = {name.removesuffix("_bucket") for name in series if name.startswith(("overspill_", "workqueue_"))}
+    ours = {name for name in ours if not name.endswith(("_sum", "_count", "_created"))}
+    named = set(re.findall(r"`((?:overspill|workqueue)_\w+)`", page))
+    assert named == ours

@@ -99,6 +99,8 @@ class _Start:
             parts.append(self._worker())
         if plan.cloud:
             parts.append(self._cloud())
+        if plan.metrics:
+            parts.append(self._metrics())
         await all_of(*parts)
         await self._virtual_nodes()
 
@@ -110,8 +112,6 @@ class _Start:
         if plan.machine:
             network.start_proxy(paths, built, node=WORKER if plan.workers else node_names(1)[0])
             await network.start_dns(paths, plan, built)
-        if plan.metrics:
-            await start_metrics_server(paths, plan, built)
         await controlplane.wait_usable(paths, plan)
 
     async def _worker(self) -> None:
@@ -135,6 +135,10 @@ class _Start:
             await cloud.load_images(self._paths, base_archive(self._built))
         if self._plan.backend == "eci":
             await start_emulator(self._paths, self._plan)
+
+    async def _metrics(self) -> None:
+        await self._apiserver_ready.wait()
+        await start_metrics_server(self._paths, self._plan, self._built)
 
     async def _virtual_nodes(self) -> None:
         paths, plan = self._paths, self._plan
