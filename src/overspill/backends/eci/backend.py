@@ -30,6 +30,7 @@ from overspill.backends.eci.placements import Placements
 from overspill.backends.eci.poll import Poller
 from overspill.backends.eci.rates import Rates
 from overspill.backends.eci.removals import Removals
+from overspill.backends.eci.spending import Spending
 from overspill.backends.eci.tags import node_tags
 from overspill.backends.eci.translate import check
 from overspill.backends.eci.usage import Usage
@@ -111,6 +112,8 @@ class EciBackend:
             busy_seconds=self._options.poll_seconds,
         )
         self._usage = Usage(self._client, self._groups)
+        self._spending = Spending(self._groups)
+        self._groups.on_gone = self._spending.gone
         self._tasks: asyncio.TaskGroup | None = None
         self._running: list[asyncio.Task[None]] = []
 
@@ -123,6 +126,7 @@ class EciBackend:
             await self._client.__aexit__(None, None, None)
             raise
         log.info("container groups found", node=self._node, groups=len(self._groups))
+        self._spending.__enter__()
         self._tasks = await asyncio.TaskGroup().__aenter__()
         for name, work in (
             ("poll", self._poller.run(busy=lambda: bool(self._creations.orders))),
@@ -139,6 +143,7 @@ class EciBackend:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop looking; the groups go on."""
+        self._spending.__exit__()
         for task in self._running:
             task.cancel()
         try:

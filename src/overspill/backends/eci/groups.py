@@ -75,6 +75,8 @@ class Groups:
         self._by_uid: dict[str, Tracked] = {}
         self._uids: dict[str, str] = {}
         self.unwanted: set[str] = set()
+        # Told of each group that nothing is left of.
+        self.on_gone: Callable[[Tracked], None] = lambda _: None
 
     def __iter__(self) -> Iterator[Tracked]:
         return iter(self._by_uid.values())
@@ -162,6 +164,7 @@ class Groups:
         self._uids.pop(group.id, None)
         if self._by_uid.get(group.identity.uid) is tracked:
             del self._by_uid[group.identity.uid]
+            self.on_gone(tracked)
             self._feed.publish(Gone(group.identity, tracked.seen))
 
     def _look(self, tracked: Tracked) -> None:
