@@ -4,31 +4,10 @@ In: nothing. Out: a table. Invariant: it is what the code calls, no more and no 
 it with the calls in the source and with the roles in `deploy/base/rbac.yaml`.
 """
 
-from msgspec import Struct
-
 from overspill.kube import resources
-from overspill.kube.resources import Resource
+from overspill.kube.permission import Permission
 
-__all__ = ["PERMISSIONS", "Permission"]
-
-
-class Permission(Struct, frozen=True):
-    """Verbs on one resource, in every namespace or in one.
-
-    Attributes:
-        subresource: such as `status`, or "".
-        namespace: where alone it is needed; "" for everywhere and for resources without namespace.
-        names: the objects that alone are needed; none for all.
-        why: what stops working without it.
-    """
-
-    resource: Resource
-    verbs: tuple[str, ...]
-    why: str
-    subresource: str = ""
-    namespace: str = ""
-    names: tuple[str, ...] = ()
-
+__all__ = ["PERMISSIONS"]
 
 PERMISSIONS = (
     Permission(

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterable
-from functools import partial
+from functools import cache, partial
 
 from overspill import metrics
 from overspill.errors import Conflict, NotFound
@@ -18,6 +18,8 @@ from overspill.kube.client import Client
 from overspill.kube.events import Events
 from overspill.kube.frames import Batch
 from overspill.kube.queue import Queue
+from overspill.placement.annotated import AnnotatedDeployments
+from overspill.placement.capacity import Capacity
 from overspill.placement.decide import Surroundings
 from overspill.placement.index import IndexWriter
 from overspill.placement.managed import Managed
@@ -52,6 +54,7 @@ class Assigner:
         self.writer = PodWriter(client, self.pods, self, events, sure=sure)
         self.looks: Queue[PolicyKey] = Queue(self._look, name="placement-policies", workers=4, cap=30.0)
         self.indexes: Queue[str] = Queue(self._index, name="placement-indexes", workers=2, cap=30.0)
+        self.annotated = AnnotatedDeployments(client, self.deployments, self._policy, events)
         self._events = events
         self._directory = Directory()
         self._revisions = Revisions()
@@ -69,6 +72,7 @@ class Assigner:
             tasks.create_task(self.looks.run(), name="policies")
             tasks.create_task(self.indexes.run(), name="indexes")
             tasks.create_task(self._reporter.queue.run(), name="policy statuses")
+            tasks.create_task(self.annotated.queue.run(), name="annotated Deployments")
 
     # --- what is watched ---
 
@@ -104,6 +108,8 @@ class Assigner:
     def workloads_changed(self, cache: Cache[Workload], batch: Batch[Workload]) -> None:
         """Take in a batch of Deployments or StatefulSets: how many pods they want."""
         for key in cache.apply(batch):
+            if cache is self.deployments:
+                self.annotated.changed(key.namespace, key.name)
             for policy in self._directory.of(key.namespace):
                 target = policy.spec.target_ref
                 if target is not None and target.name == key.name:
@@ -119,8 +125,12 @@ class Assigner:
             else:
                 self._policy_changed(policy)
             self.indexes.add(key.namespace)
+            self.annotated.changed(key.namespace, key.name)
 
-    # --- what the writer asks ---
+    # --- what others ask ---
+
+    def _policy(self, name: PolicyKey) -> Policy | None:
+        return self.policies.find(*name)
 
     def managed_of(self, uid: str) -> Managed | None:
         """The policy of a pod."""
@@ -141,7 +151,18 @@ class Assigner:
             is_old=partial(self._revisions.is_old, namespace),
             first_ordinal=start,
             refused=self._refused,
+            capacity=cache(self._capacity),
         )
+
+    def _capacity(self) -> Capacity:
+        """What is left on all nodes, less what was sent to a pool and has no node yet."""
+        left = Capacity(self.nodes.values(), self.pods.values())
+        for managed in self._managed.values():
+            state = managed.state
+            for uid, seat in state.seats.items():
+                if seat.pool >= 0 and not state.pods[uid].bound:
+                    left.take(state.pods[uid], managed.policy.spec.pools[seat.pool])
+        return left
 
     def refused(self, key: Key, pool: int, refusal: Refusal) -> None:
         """The apiserver does not let a pod go to a pool: it gets another."""
@@ -255,7 +276,7 @@ class Assigner:
             return None
         if not managed.policy.gates:
             return await self._wind_up(name, managed)
-        outcome = managed.look(self.around(managed))
+        outcome = managed.look(self.around(managed), desired=self._desired(managed) or 0)
         for pod, how in outcome.decisions.placed:
             self.writer.queue.add(_key(pod))
             if how.rank == 0:
@@ -265,8 +286,12 @@ class Assigner:
                 self._events.warning(reference(pod), "PoolConflict", f"it is beyond its pool's limit: {text}")
         for uid in outcome.decisions.touched:
             self.writer.queue.add(_key(managed.state.pods[uid]))
+        for pod in outcome.overdue:
+            self.writer.queue.add(_key(pod))
         for pod, why in outcome.doomed:
             await self.writer.delete(pod, why)
+        for pod in outcome.moving:
+            await self.writer.evict(pod)
         self._reporter.report(name)
         return outcome.due
 

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable
 
 from msgspec import Struct
 
+from overspill.placement.capacity import Capacity
 from overspill.placement.cooldown import Cooldowns
 from overspill.placement.nodes import Node, contradiction, pool_of
 from overspill.placement.pods import Pod
-from overspill.placement.policy import Pool
 from overspill.placement.pools import FULL, Assignment, Refusal, choose_pool
 from overspill.placement.ranks import UNKNOWN, Seat, deletion_cost
 from overspill.placement.state import PolicyState, revision_of
@@ -26,8 +26,8 @@ def _no_node(_name: str) -> Node | None:
     return None
 
 
-def _fits(_pod: Pod, _pool: Pool) -> bool:
-    return True
+def _empty() -> Capacity:
+    return Capacity((), ())
 
 
 class Surroundings(Struct):
@@ -38,7 +38,7 @@ class Surroundings(Struct):
         nodes, node: all nodes, and one by its name.
         is_old: whether a revision is to make room for a newer one, by the name of its ReplicaSet.
         first_ordinal: number of a StatefulSet's first pod.
-        fits: whether a pool's nodes have room for a pod, where a pool asks for that.
+        capacity: what is left on the nodes; only asked for by pools with a capacity check.
         refused: pools to which the apiserver would not let a pod go, by uid.
     """
 
@@ -47,7 +47,7 @@ class Surroundings(Struct):
     node: Callable[[str], Node | None] = _no_node
     is_old: Callable[[str], bool] = lambda _name: False
     first_ordinal: int = 0
-    fits: Callable[[Pod, Pool], bool] = _fits
+    capacity: Callable[[], Capacity] = _empty
     refused: dict[str, Refusals] = {}
 
 
@@ -83,7 +83,10 @@ def decide(state: PolicyState, cooldowns: Cooldowns, around: Surroundings) -> De
                 hopeless[group] = assignment
             continue
         state.give(pod, assignment)
-        cooldowns.given(state.policy.spec.pools[assignment.pool].name, uid)
+        pool = state.policy.spec.pools[assignment.pool]
+        cooldowns.given(pool.name, uid)
+        if pool.capacity_check == "Simulate":
+            around.capacity().take(pod, pool)
         made.placed.append((pod, assignment))
     return made
 
@@ -151,7 +154,7 @@ def _refusals(state: PolicyState, cooldowns: Cooldowns, around: Surroundings, po
             or contradiction(pod, pool, around.nodes())
             or cooldowns.refusal(pool.name, around.now)
         )
-        if refusal is None and pool.capacity_check == "Simulate" and not around.fits(pod, pool):
+        if refusal is None and pool.capacity_check == "Simulate" and not around.capacity().fits(pod, pool):
             refusal = Refusal("NoCapacity", "has no node with enough left of what the pod requests")
         if refusal is not None:
             refused[index] = refusal

@@ -14,6 +14,7 @@ from overspill.placement.cooldown import Cooldowns
 from overspill.placement.decide import Decisions, Surroundings, decide
 from overspill.placement.pods import Pod
 from overspill.placement.policy import Policy, PolicyStatus
+from overspill.placement.rebalance import Rebalancer
 from overspill.placement.state import PolicyState
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ __all__ = ["Managed", "Outcome"]
 
 # A ReplicaSet's, a CloneSet's or a StatefulSet's pod has a successor; a Job's counts as a failure.
 MOVABLE = frozenset({"ReplicaSet", "CloneSet", "StatefulSet"})
+SOON = 0.05
 
 
 class Outcome(Struct):
@@ -31,11 +33,15 @@ class Outcome(Struct):
     Attributes:
         decisions: seats given, pods that wait.
         doomed: pods whose pool cannot run them, and why.
+        moving: pods to evict, so that their successors get a better place.
+        overdue: pods that have waited for longer than the policy lets them.
         due: seconds after which to look again, None for no reason to.
     """
 
     decisions: Decisions
     doomed: list[tuple[Pod, str]]
+    moving: list[Pod]
+    overdue: list[Pod]
     due: float | None
 
 
@@ -43,7 +49,8 @@ class Managed:
     """One policy.
 
     Attributes:
-        reasons: what was decided for pods that wait, or why a placed one is where it is, by uid.
+        reasons: what was decided for pods that wait, by uid.
+        released: uids of pods that are let go without a pool, since they have waited too long.
         conditions: as they were last written.
         older: name of an older policy with which it shares pods, or "".
     """
@@ -57,7 +64,8 @@ class Managed:
         self.conditions = policy.status.conditions
         self._stranded: dict[str, float] = {}
         self._gated: dict[str, float] = {}
-        self._freed: dict[str, float] = {}  # since when an earlier pool has had room
+        self.released: set[str] = set()
+        self._rebalancer = Rebalancer()
 
     def renew(self, policy: Policy) -> None:
         """Take the policy as it is now, its spec being the same."""
@@ -91,6 +99,7 @@ class Managed:
             return
         if pod.gate is None:
             self._gated.pop(uid, None)
+            self.released.discard(uid)
         elif uid not in self._gated:
             self._gated[uid] = now
         if pod.stranded() is None:
@@ -104,38 +113,42 @@ class Managed:
         self.state.remove(uid)
         self._forget(uid)
 
-    def look(self, around: Surroundings) -> Outcome:
-        """Decide what can be decided now."""
+    def look(self, around: Surroundings, *, desired: int) -> Outcome:
+        """Decide what can be decided now; `desired` is how many pods the workload wants."""
+        now = around.now
         made = decide(self.state, self.cooldowns, around)
-        for pod, assignment in made.placed:
-            if assignment.passed:
-                self.reasons[pod.metadata.uid] = assignment
-        self.reasons |= made.waiting
-        doomed = list(self._doomed(around.now))
-        waits = [self.cooldowns.next_end(around.now) if made.waiting else None]
-        waits += [
-            since + self.policy.spec.pools[self.state.seats[uid].pool].unschedulable_timeout_seconds
+        self.reasons = made.waiting
+        doomed = list(self._doomed(now))
+        moving, move_due = self._rebalancer.evictions(self.state, self.cooldowns, around, desired)
+        overdue = list(self._overdue(now))
+        self.released.update(pod.metadata.uid for pod in overdue)
+        end = self.cooldowns.next_end(now) if made.waiting or self._stranded else None
+        waits = [end - now if end is not None else None, move_due, self._gate_due(now), self._strand_due(now)]
+        due = min((each for each in waits if each is not None), default=None)
+        return Outcome(made, doomed, moving, overdue, None if due is None else max(due, SOON))
+
+    def _strand_due(self, now: float) -> float | None:
+        """Seconds until some pool has had its time for a pod."""
+        times = [
+            since + self.policy.spec.pools[seat.pool].unschedulable_timeout_seconds - now
             for uid, since in self._stranded.items()
-            if uid in self.state.seats and self.state.seats[uid].pool >= 0
+            if (seat := self.state.seats.get(uid)) is not None and seat.pool >= 0
         ]
-        due = min((max(each - around.now, 0.05) for each in waits if each is not None), default=None)
-        return Outcome(made, doomed, due)
+        return min((each for each in times if each > 0), default=None)
 
-    def overdue(self, now: float) -> list[Pod]:
-        """Pods that have waited for longer than the policy lets them."""
+    def _overdue(self, now: float) -> Iterator[Pod]:
         gate = self.policy.spec.gate
-        if gate.on_timeout == "Wait":
-            return []
-        late = [uid for uid, since in self._gated.items() if now - since >= gate.timeout_seconds]
-        return [self.state.pods[uid] for uid in late if uid in self.state.waiting]
+        for uid in self.state.waiting if gate.on_timeout == "Release" else ():
+            if now - self._gated.get(uid, now) >= gate.timeout_seconds:
+                yield self.state.pods[uid]
 
-    def gate_due(self, now: float) -> float | None:
+    def _gate_due(self, now: float) -> float | None:
         """Seconds until a pod has waited too long."""
         gate = self.policy.spec.gate
         if gate.on_timeout == "Wait" or not self.state.waiting:
             return None
-        since = min((self._gated[uid] for uid in self.state.waiting if uid in self._gated), default=now)
-        return max(since + gate.timeout_seconds - now, 0.05)
+        times = [self._gated.get(uid, now) + gate.timeout_seconds - now for uid in self.state.waiting]
+        return min((each for each in times if each > 0), default=None)
 
     def _doomed(self, now: float) -> Iterator[tuple[Pod, str]]:
         """Pods that their pool could not run for too long, where another pool could; begins its cool-down."""
@@ -178,6 +191,6 @@ class Managed:
 
     def _forget(self, uid: str) -> None:
         self.cooldowns.gone(uid)
-        self.reasons.pop(uid, None)
         self._stranded.pop(uid, None)
         self._gated.pop(uid, None)
+        self.released.discard(uid)

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from overspill.model.affinity import Requirement
+from overspill.model.pods import OwnerReference
 
 __all__ = [
     "MAX_POOLS",
@@ -159,6 +160,7 @@ class PolicyMeta(Struct, frozen=True, rename="camel"):
     deletion_timestamp: str | None = None
     finalizers: tuple[str, ...] = ()
     labels: dict[str, str] = {}
+    owner_references: tuple[OwnerReference, ...] = ()
 
 
 class PoolStatus(Struct, frozen=True, rename="camel"):

@@ -11,7 +11,7 @@ from typing import Protocol
 import structlog
 
 from overspill import metrics
-from overspill.errors import Conflict, NotFound, Rejected, Retry
+from overspill.errors import Conflict, NotFound, Rejected, Retry, Throttled
 from overspill.kube.cache import Cache, Key
 from overspill.kube.client import JSON, JSON_PATCH, METADATA_ONLY, Client
 from overspill.kube.client import encoder as json
@@ -87,7 +87,11 @@ class PodWriter:
 
     async def _write_seat(self, key: Key, pod: Pod, managed: Managed) -> None:
         seat = managed.state.seats.get(key.uid)
-        if seat is None or pod.deleting:
+        if pod.deleting:
+            return
+        if seat is None:
+            if key.uid in managed.released and pod.gate is not None:
+                await self._send(key, pod, patch.release(pod))
             return
         pools = managed.policy.spec.pools
         pool = pools[seat.pool] if seat.pool >= 0 else None
@@ -146,6 +150,27 @@ class PodWriter:
             return False
         self._events.warning(reference(pod), "PoolUnschedulable", why)
         return True
+
+    async def evict(self, pod: Pod) -> None:
+        """Ask for a pod to make way, as its PodDisruptionBudgets allow."""
+        if not self._sure():
+            raise Retry("another process may lead by now")
+        meta = pod.metadata
+        body = {
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"name": meta.name, "namespace": meta.namespace},
+            "deleteOptions": {"preconditions": {"uid": meta.uid}},
+        }
+        path = PODS.path(namespace=meta.namespace, name=meta.name, subresource="eviction")
+        try:
+            await self._client.request("POST", path, body=json.encode(body), retry=False)
+        except Throttled:
+            log.info("eviction not allowed for now", pod=f"{meta.namespace}/{meta.name}")
+        except (Conflict, NotFound):
+            return
+        else:
+            self._events.normal(reference(pod), "Rebalanced", "it makes way for one in an earlier pool")
 
 
 def reference(pod: Pod) -> ObjectRef:

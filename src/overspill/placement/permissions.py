@@ -1,0 +1,47 @@
+"""What the controller may do at the apiserver, verb by verb, and why.
+
+In: nothing. Out: a table. Invariant: it is what the code calls, no more and no less; tests compare
+it with the calls in the source and with the roles in `deploy/placement/rbac.yaml`.
+"""
+
+from overspill.kube import resources
+from overspill.kube.permission import Permission
+
+__all__ = ["PERMISSIONS"]
+
+PERMISSIONS = (
+    Permission(
+        resources.PODS,
+        ("delete", "list", "patch", "watch"),
+        "follow pods, place them; delete those that their pool cannot run",
+    ),
+    Permission(
+        resources.PODS, ("create",), "move pods to an earlier pool, where asked", subresource="eviction"
+    ),
+    Permission(resources.NODES, ("list", "watch"), "which pool a node belongs to, and what room it has"),
+    Permission(resources.REPLICASETS, ("list", "watch"), "which revision of a workload is the newest"),
+    Permission(resources.DEPLOYMENTS, ("list", "watch"), "how many pods a workload wants; the annotation"),
+    Permission(
+        resources.STATEFULSETS, ("list", "watch"), "how many pods a workload wants, and its first ordinal"
+    ),
+    Permission(
+        resources.PLACEMENT_POLICIES,
+        ("create", "delete", "list", "patch", "watch"),
+        "what is to be placed; those that an annotation stands for are made here",
+    ),
+    Permission(resources.PLACEMENT_POLICIES, ("patch",), "tell how placement is", subresource="status"),
+    Permission(
+        resources.PLACEMENT_INDEXES,
+        ("create", "delete", "patch"),
+        "tell the apiserver whose pods are to wait; to apply an object that is not there is to create it",
+    ),
+    Permission(resources.EVENTS, ("create", "patch"), "tell users what happened, and how often"),
+    Permission(resources.LEASES, ("create",), "become the replica that works", namespace="kube-system"),
+    Permission(
+        resources.LEASES,
+        ("get", "update"),
+        "stay the replica that works",
+        namespace="kube-system",
+        names=("overspill-controller",),
+    ),
+)

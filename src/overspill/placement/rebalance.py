@@ -1,0 +1,94 @@
+"""Moving pods back to an earlier pool that has room again.
+
+In: a policy's state, who is ready, since when there has been room. Out: pods to evict. Pure. Invariant: at most
+`maxUnavailable` of the workload's pods are missing or not ready at any time because of this, and the eviction
+API, which respects PodDisruptionBudgets, has the last word.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from overspill.placement.cooldown import Cooldowns
+from overspill.placement.decide import Surroundings
+from overspill.placement.pods import Pod
+from overspill.placement.ranks import Seat
+from overspill.placement.state import PolicyState
+
+__all__ = ["Rebalancer"]
+
+# Their pods get a successor that is placed anew.
+KINDS = frozenset({"ReplicaSet", "CloneSet"})
+NOWHERE = 1 << 62
+
+
+class Rebalancer:
+    """Remembers since when each pool has had room."""
+
+    def __init__(self) -> None:
+        self._since: dict[int, float] = {}
+        self._last = 0.0
+
+    def evictions(
+        self, state: PolicyState, cooldowns: Cooldowns, around: Surroundings, desired: int
+    ) -> tuple[list[Pod], float | None]:
+        """Pods to evict now, and the seconds after which to look again; None when nothing is to be moved."""
+        rebalance = state.policy.spec.rebalance
+        if rebalance.mode == "Disabled":
+            return [], None
+        movable = list(_misplaced(state, cooldowns, around))
+        roomy = {pool for pool, _ in movable}
+        self._since = {pool: self._since.get(pool, around.now) for pool in roomy}
+        if not movable:
+            return [], None
+        ripe = min(self._since.values()) + rebalance.stabilization_seconds
+        due = max(ripe, self._last + rebalance.interval_seconds) - around.now
+        if due > 0:
+            return [], due
+        spare = rebalance.max_unavailable - _unavailable(state, desired)
+        stable = around.now - rebalance.stabilization_seconds
+        chosen = [pod for pool, pod in movable if self._since[pool] <= stable][: max(spare, 0)]
+        if chosen:
+            self._last = around.now
+        return chosen, float(rebalance.interval_seconds)
+
+
+def _unavailable(state: PolicyState, desired: int) -> int:
+    return max(desired - sum(pod.ready for pod in state.pods.values()), 0)
+
+
+def _misplaced(state: PolicyState, cooldowns: Cooldowns, around: Surroundings) -> Iterator[tuple[int, Pod]]:
+    """Pods whose successors would be in a better place, the worst placed first, each with that pool."""
+    for group in state.groups.values():
+        if any(around.is_old(seat.revision) for seat in list(group.seats.values())[:1]):
+            continue  # a rollout is on: its pods go anyway
+        room = {
+            pool: rank
+            for pool, each in enumerate(state.policy.spec.pools)
+            if (rank := group.vacant(pool)) is not None and cooldowns.refusal(each.name, around.now) is None
+        }
+        for seat in sorted(group.seats.values(), key=lambda seat: -seat.rank):
+            pod, better = state.pods.get(seat.uid), _better(seat, room)
+            if pod is None or better is None or not _may_move(pod):
+                continue
+            into = state.policy.spec.pools[better]
+            if into.capacity_check == "Simulate" and not around.capacity().take(pod, into):
+                continue
+            yield better, pod
+            room[better] = _following(state, room[better])
+
+
+def _better(seat: Seat, room: Mapping[int, int]) -> int | None:
+    """The other pool in which a pod would have the lowest rank, if that is lower than its own."""
+    others = {pool: rank for pool, rank in room.items() if pool != seat.pool and rank < seat.rank}
+    return min(others, key=others.__getitem__) if others and seat.settled else None
+
+
+def _following(state: PolicyState, rank: int) -> int:
+    """The rank after this one in its pool; a pool without one has no room below anybody's rank."""
+    place = state.order.place(rank)
+    assert place is not None
+    return state.order.slot(place[0], place[1] + 1) or NOWHERE
+
+
+def _may_move(pod: Pod) -> bool:
+    owner = pod.owner
+    return owner is not None and owner.kind in KINDS and not pod.deleting and pod.gate is None

@@ -1,0 +1,177 @@
+"""The manifests in deploy/placement, compared with the code they are for."""
+
+import pathlib
+import re
+
+import msgspec
+import yaml
+from test_deploy import called
+
+import overspill
+from overspill import names
+from overspill.placement import policy
+from overspill.placement.index import INDEX, INDEXED_LABEL
+from overspill.placement.permissions import PERMISSIONS
+from overspill.placement.run import ControllerSettings
+
+ROOT = pathlib.Path(__file__).parents[2]
+FOLDER = ROOT / "deploy" / "placement"
+
+
+def documents(name):
+    return [document for document in yaml.safe_load_all((FOLDER / name).read_text()) if document]
+
+
+def of_kind(name, kind):
+    return next(document for document in documents(name) if document["kind"] == kind)
+
+
+def rules(kind):
+    return {
+        (group, resource, tuple(rule.get("resourceNames", ()))): set(rule["verbs"])
+        for rule in of_kind("rbac.yaml", kind)["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+    }
+
+
+def table(namespace):
+    return {
+        (
+            permission.resource.group,
+            "/".join(filter(None, (permission.resource.plural, permission.subresource))),
+            permission.names,
+        ): set(permission.verbs)
+        for permission in PERMISSIONS
+        if permission.namespace == namespace
+    }
+
+
+def test_roles_grant_what_the_code_declares_and_no_more():
+    assert rules("ClusterRole") == table("")
+    assert rules("Role") == table("kube-system")
+
+
+def test_table_is_what_the_source_calls():
+    kube = [ROOT / "src/overspill/kube" / name for name in ("leader.py", "events.py")]
+    # survey.py is run by a user, with the user's own permissions.
+    modules = [path for path in (ROOT / "src/overspill/placement").glob("*.py") if path.stem != "survey"]
+    found = {
+        (resource, subresource, {"post": "create"}.get(verb, verb))
+        for module in [*kube, *modules]
+        for resource, subresource, verb in called(module)
+    }
+    declared = {
+        (permission.resource.plural, permission.subresource, verb)
+        for permission in PERMISSIONS
+        for verb in permission.verbs
+    }
+    by_apply = {("placementindexes", "", "create")}
+    assert found | by_apply == declared
+
+
+def test_the_lease_is_the_one_that_the_role_is_for():
+    (permission,) = [each for each in PERMISSIONS if each.names]
+    settings = ControllerSettings()
+    assert permission.names == (settings.lease,)
+    assert permission.namespace == settings.namespace == of_kind("rbac.yaml", "Role")["metadata"]["namespace"]
+
+
+def schema():
+    version = of_kind("definitions/crd.yaml", "CustomResourceDefinition")["spec"]["versions"][0]
+    return version["schema"]["openAPIV3Schema"]["properties"]
+
+
+# What is known only to be refused.
+REFUSED = {"spec"}
+
+
+def compare(properties, kind, path):
+    fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+    assert set(properties) - (REFUSED if path.endswith("patch") else set()) == set(fields), path
+    for name, field in fields.items():
+        declared = properties[name]
+        if "default" in declared and not isinstance(declared["default"], dict):
+            assert field.default == declared["default"], f"{path}.{name}"
+        if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
+            compare(declared["properties"], field.type, f"{path}.{name}")
+
+
+def test_fields_and_defaults_of_the_crd_are_those_of_the_code():
+    spec = schema()["spec"]["properties"]
+    compare(spec["pools"]["items"]["properties"], policy.Pool, "pools[]")
+    compare(
+        {name: spec[name] for name in spec if name not in {"targetRef", "selector"}},
+        spec_without_targets(),
+        "spec",
+    )
+    compare(spec["targetRef"]["properties"], policy.TargetRef, "targetRef")
+    compare(spec["selector"]["properties"], policy.Selector, "selector")
+
+
+def spec_without_targets():
+    fields = [
+        (field.name, field.type, field.default)
+        for field in msgspec.structs.fields(policy.PolicySpec)
+        if field.name not in {"target_ref", "selector"}
+    ]
+    return msgspec.defstruct("Spec", fields, rename="camel", kw_only=True)
+
+
+def test_every_list_map_and_text_of_a_spec_is_bounded():
+    """Or the rules would cost more than the apiserver lets them."""
+
+    def unbounded(node, path):
+        if not isinstance(node, dict) or "x-kubernetes-preserve-unknown-fields" in node:
+            return
+        kind = node.get("type")
+        if kind == "array" and "maxItems" not in node:
+            yield path
+        if kind == "object" and "additionalProperties" in node and "maxProperties" not in node:
+            yield path
+        if kind == "string" and not {"maxLength", "enum"} & set(node):
+            yield path
+        for name, child in node.get("properties", {}).items():
+            yield from unbounded(child, f"{path}.{name}")
+        for name in ("items", "additionalProperties"):
+            yield from unbounded(node.get(name), f"{path}[]")
+
+    assert list(unbounded(schema()["spec"], "spec")) == []
+
+
+def test_the_gates_use_the_names_of_the_code():
+    text = (FOLDER / "gate.yaml").read_text()
+    assert set(re.findall(r"name: '([^']+/[^']+)'", text)) == {names.GATE}
+    assert set(re.findall(r"'(overspill\.dev/base[^']*)'", text)) == {names.BASE_ANNOTATION}
+    bindings = {
+        each["metadata"]["name"]: each["spec"]
+        for each in documents("gate.yaml")
+        if each["kind"].endswith("Binding")
+    }
+    assert bindings["gate.placement.overspill.dev"]["paramRef"]["name"] == INDEX
+    (requirement,) = bindings["gate-new.placement.overspill.dev"]["paramRef"]["selector"]["matchExpressions"]
+    assert requirement == {"key": INDEXED_LABEL, "operator": "DoesNotExist"}
+
+
+def test_gates_never_stand_in_the_way():
+    for each in documents("gate.yaml"):
+        if each["kind"] == "MutatingAdmissionPolicy":
+            spec = each["spec"]
+            assert spec["failurePolicy"] == "Ignore"
+            (out,) = spec["matchConstraints"]["namespaceSelector"]["matchExpressions"]
+            assert out == {
+                "key": "kubernetes.io/metadata.name",
+                "operator": "NotIn",
+                "values": ["kube-system"],
+            }
+        elif "paramRef" in each["spec"]:
+            assert each["spec"]["paramRef"]["parameterNotFoundAction"] == "Allow"
+
+
+def test_image_and_port_are_of_this_version():
+    spec = of_kind("deployment.yaml", "Deployment")["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    assert container["image"] == f"overspill:{overspill.__version__}"
+    port = int(ControllerSettings().health_address.rpartition(":")[2])
+    assert container["ports"] == [{"name": "health", "containerPort": port}]
+    assert f"0.0.0.0:{port}" in container["args"]
