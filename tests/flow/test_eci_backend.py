@@ -280,6 +280,41 @@ async def test_what_eci_tells_of_a_failed_group_is_told_once(tmp_path):
         assert not any(isinstance(s, Happened) and s.identity == running.identity for s in watched.history)
 
 
+def price_of(seen: Sighting) -> tuple[str, str]:
+    assert isinstance(seen, Observation)
+    written = seen.annotations
+    return written.get("overspill.dev/price-source", ""), written.get("overspill.dev/price-per-second", "")
+
+
+async def test_a_price_is_asked_for_once_for_each_kind_of_group(tmp_path):
+    spot = {"k8s.aliyun.com/eci-spot-strategy": "SpotAsPriceGo"}
+    async with emulator(tmp_path) as rig, connected(rig) as watched:
+        for work in (pod(1), pod(2), pod(3, annotations=spot)):
+            await watched.backend.create(work)
+            await watched.until(work, lambda s: isinstance(s, Observation) and price_of(s)[0] == "quote")
+        found = {s.identity.name: price_of(s) for s in await watched.backend.list()}
+        assert found["pod-1"] == found["pod-2"] == ("quote", "0.00012252")
+        assert found["pod-3"] == ("quote", "0.000036756")
+        assert await calls(rig, "DescribeContainerGroupPrice") == 2
+
+
+async def test_the_list_price_stands_in_where_the_account_may_not_ask(tmp_path):
+    async with emulator(tmp_path) as rig, connected(rig) as watched:
+        forbidden = {"kind": "error", "code": "NoPermission", "status": 403}
+        await rig.admin("POST", "/faults", forbidden | {"actions": ["DescribeContainerGroupPrice"]})
+        await watched.backend.create(pod())
+        seen = await watched.running(pod())
+        assert price_of(seen) == ("list", "0.000122520")
+
+        async def asked():
+            return await calls(rig, "DescribeContainerGroupPrice") == 1
+
+        await until(asked, "the price to be asked for")
+        await watched.backend.create(pod(2))
+        assert price_of(await watched.running(pod(2)))[0] == "list"
+        assert await calls(rig, "DescribeContainerGroupPrice") == 1
+
+
 async def test_what_the_pod_runs_without_is_told(tmp_path):
     confined = SecurityContext(drop_capabilities=("ALL",), no_new_privileges=True)
     async with emulator(tmp_path) as rig, connected(rig) as watched:

@@ -62,6 +62,10 @@ REFUSED = {
         annotated(eci_vswitch=",".join(f"vsw-{i}" for i in range(11))),
         "metadata.annotations[k8s.aliyun.com/eci-vswitch]",
     ),
+    "no category": (
+        annotated(eci_compute_category=","),
+        "metadata.annotations[k8s.aliyun.com/eci-compute-category]",
+    ),
     "not a boolean": (annotated(eci_auto_imc="yes"), "metadata.annotations[k8s.aliyun.com/eci-auto-imc]"),
     "no parameter for it": (
         annotated(eci_instance_family="ecs.c6"),

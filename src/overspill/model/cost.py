@@ -19,6 +19,7 @@ __all__ = [
     "COST_ANNOTATION",
     "CURRENCY_ANNOTATION",
     "PRICE_ANNOTATION",
+    "SOURCE_ANNOTATION",
     "SPEC_ANNOTATION",
     "Bill",
     "PodCost",
@@ -33,6 +34,8 @@ __all__ = [
 SPEC_ANNOTATION = "k8s.aliyun.com/eci-instance-spec"
 PRICE_ANNOTATION = f"{names.DOMAIN}/price-per-second"
 CURRENCY_ANNOTATION = f"{names.DOMAIN}/currency"
+# Where the price is from: `list`, the table that comes with overspill, or `quote`, the cloud's own answer.
+SOURCE_ANNOTATION = f"{names.DOMAIN}/price-source"
 COST_ANNOTATION = f"{names.DOMAIN}/cost"
 
 HOUR = 3600

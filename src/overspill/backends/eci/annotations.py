@@ -184,7 +184,7 @@ PARSERS: dict[str, Parser] = {
     "eci-security-group": _as("SecurityGroupId", _joined(5)),
     "eci-use-specs": _as("InstanceType", _joined(10)),
     "eci-gpu-driver-version": _as("GpuDriverVersion"),
-    "eci-compute-category": _as("ComputeCategory", words),
+    "eci-compute-category": _as("ComputeCategory", _at_most(2)),
     "eci-spot-strategy": _as("SpotStrategy", _chosen("NoSpot", "SpotAsPriceGo", "SpotWithPriceLimit")),
     "eci-spot-price-limit": _as("SpotPriceLimit", _price),
     "eci-spot-duration": _as("SpotDuration", _whole(at_least=0)),

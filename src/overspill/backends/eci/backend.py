@@ -28,6 +28,8 @@ from overspill.backends.eci.groups import Groups, Tracked, group_of_work
 from overspill.backends.eci.options import read_options
 from overspill.backends.eci.placements import Placements
 from overspill.backends.eci.poll import Poller
+from overspill.backends.eci.prices import kind_of_work
+from overspill.backends.eci.quotes import Quotes
 from overspill.backends.eci.rates import Rates
 from overspill.backends.eci.removals import Removals
 from overspill.backends.eci.spending import Spending
@@ -95,7 +97,8 @@ class EciBackend:
         )
         self._feed = Feed()
         self._removals = Removals(self._client)
-        self._groups = Groups(self._feed, remove=self._removals.put)
+        self._quotes = Quotes(self._client)
+        self._groups = Groups(self._feed, remove=self._removals.put, quote=self._quotes.of)
         self._orders_seen: dict[str, Observation] = {}
         self._creations = Creations(self._client, Placements(self._options), self)
         self._poller = Poller(
@@ -134,6 +137,7 @@ class EciBackend:
             ("delete", self._removals.run(accepted=self._groups.removal_answered)),
             ("usage", self._usage.run()),
             ("events", self._events.run()),
+            ("quotes", self._quotes.run(tell=self._groups.quoted)),
             ("tidy", self._tidy()),
         ):
             self._running.append(self._tasks.create_task(work, name=f"eci {name}"))
@@ -219,7 +223,8 @@ class EciBackend:
         """There is a group."""
         self._orders_seen.pop(order.work.identity.uid, None)
         group = group_of_work(order.work, group_id, region=self._options.region, created_at=order.asked_at)
-        tracked = self._groups.add(group)
+        kind = kind_of_work(order.work, region=self._options.region)
+        tracked = self._groups.add(group, kind=kind)
         if order.cancelled:
             self._remove(tracked)
 

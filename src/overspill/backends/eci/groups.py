@@ -13,7 +13,13 @@ from msgspec import Struct, structs
 
 from overspill.backends.eci.annotations import fails_fast
 from overspill.backends.eci.answers import GroupEntry, StatusEntry, at
-from overspill.backends.eci.prices import annotations_of_entry, annotations_of_work, ending_annotations
+from overspill.backends.eci.prices import (
+    Kind,
+    annotations_of_entry,
+    annotations_of_work,
+    ending_annotations,
+    kind_of_entry,
+)
 from overspill.backends.eci.status import ENDED, Group, observe
 from overspill.backends.eci.tags import FAIL_FAST_TAG, identity_of
 from overspill.backends.feed import Feed
@@ -33,6 +39,7 @@ class Tracked(Struct, eq=False):
         detail: its entry of DescribeContainerGroups, where that was needed.
         listed: whether it ever stood in an answer of ECI; a new group may be missing there for a while.
         removing: ECI has answered to its deletion, so that it may be gone at any moment.
+        kind: what its price depends on, where that is known.
         ended_since: when it was first seen as ScheduleFailed, of the monotonic clock.
     """
 
@@ -43,6 +50,7 @@ class Tracked(Struct, eq=False):
     detail: GroupEntry | None = None
     listed: bool = False
     removing: bool = False
+    kind: Kind | None = None
     ended_since: float | None = None
 
     @property
@@ -67,9 +75,15 @@ class Groups:
     """Groups by the uid of their pod."""
 
     def __init__(
-        self, feed: Feed, *, remove: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+        self,
+        feed: Feed,
+        *,
+        remove: Callable[[str], None],
+        quote: Callable[[Kind | None], dict[str, str]],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._feed = feed
+        self._quote = quote
         self._remove = remove
         self._clock = clock
         self._by_uid: dict[str, Tracked] = {}
@@ -93,14 +107,20 @@ class Groups:
         return self._by_uid.get(self._uids.get(group_id, ""))
 
     def add(
-        self, group: Group, *, entry: StatusEntry | None = None, detail: GroupEntry | None = None
+        self,
+        group: Group,
+        *,
+        kind: Kind | None = None,
+        entry: StatusEntry | None = None,
+        detail: GroupEntry | None = None,
     ) -> Tracked:
         """Know a new group; answers the one that is known for its pod, which may be another."""
         known = self._by_uid.get(group.identity.uid)
         if known is not None and (known.group.id == group.id or not self._gives_way(known, group)):
             return known
+        group = structs.replace(group, annotations=group.annotations | self._quote(kind))
         seen = observe(group, entry, detail)
-        tracked = Tracked(group, seen, self._clock(), entry, detail, listed=entry is not None)
+        tracked = Tracked(group, seen, self._clock(), entry, detail, listed=entry is not None, kind=kind)
         self._by_uid[group.identity.uid] = tracked
         self._uids[group.id] = group.identity.uid
         self._feed.publish(tracked.seen)
@@ -134,12 +154,13 @@ class Groups:
             group = group_of_entry(entry)
             if group is None:
                 return
-            tracked = self.add(group, entry=status, detail=entry)
+            tracked = self.add(group, kind=kind_of_entry(entry), entry=status, detail=entry)
             if tracked.group.id != group.id:
                 return
         tracked.entry, tracked.detail = status or tracked.entry, entry
         tracked.listed = True
-        written = tracked.group.annotations | annotations_of_entry(entry)
+        tracked.kind = kind_of_entry(entry) or tracked.kind
+        written = tracked.group.annotations | annotations_of_entry(entry) | self._quote(tracked.kind)
         tracked.group = structs.replace(tracked.group, annotations=written)
         self._look(tracked)
 
@@ -151,6 +172,14 @@ class Groups:
         """Its deletion was asked for."""
         tracked.group = structs.replace(tracked.group, deleting=True)
         self._look(tracked)
+
+    def quoted(self, kind: Kind) -> None:
+        """The price of a kind of groups has become known."""
+        written = self._quote(kind)
+        for tracked in [each for each in self if each.kind == kind]:
+            annotations = tracked.group.annotations | written
+            tracked.group = structs.replace(tracked.group, annotations=annotations)
+            self._look(tracked)
 
     def removal_answered(self, group_id: str) -> None:
         """ECI has answered to a deletion: from now on the group's absence from a listing means something."""

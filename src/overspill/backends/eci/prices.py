@@ -1,28 +1,86 @@
 """What is written on a pod of its instance and its price.
 
-In: a group's size, its entry, its end. Out: annotations. Pure. Invariant: prices are list prices of
-`model/cost.py`; what a spot instance or a named instance type costs is not known from them, and not guessed.
+In: a group's size, its entry, its end, ECI's quotes. Out: annotations. Pure. Invariant: a price is marked as the
+list price of `model/cost.py` or as a quote; what a spot instance or a named instance type costs is not known from
+the list, and not guessed.
 """
 
 from decimal import Decimal
 
+from msgspec import Struct
+
 from overspill import names
 from overspill.backends.eci.annotations import PREFIX, parse
-from overspill.backends.eci.answers import GroupEntry
+from overspill.backends.eci.answers import GroupEntry, Quote
 from overspill.backends.eci.refusals import unhonoured
 from overspill.backends.eci.specs import Size
 from overspill.backends.eci.translate import group_size
+from overspill.backends.eci.wire import Params
 from overspill.model.cost import (
     COST_ANNOTATION,
     CURRENCY_ANNOTATION,
     PRICE_ANNOTATION,
+    SOURCE_ANNOTATION,
     SPEC_ANNOTATION,
     list_prices,
 )
 from overspill.model.observation import Observation, Terminated
 from overspill.model.work import WorkSpec
 
-__all__ = ["annotations_of_entry", "annotations_of_work", "ending_annotations"]
+__all__ = [
+    "Kind",
+    "annotations_of_entry",
+    "annotations_of_work",
+    "ending_annotations",
+    "kind_of_entry",
+    "kind_of_work",
+    "quoted",
+]
+
+
+class Kind(Struct, frozen=True):
+    """What groups that cost the same have in common."""
+
+    size: Size
+    category: str = ""
+    instance_type: str = ""
+    spot_strategy: str = "NoSpot"
+
+    def parameters(self) -> Params:
+        """As DescribeContainerGroupPrice asks for them."""
+        sized = {"Cpu": self.size.cpu, "Memory": self.size.memory}
+        return {
+            **({"InstanceType": self.instance_type} if self.instance_type else sized),
+            "ComputeCategory": self.category or None,
+            "SpotStrategy": self.spot_strategy,
+        }
+
+
+def kind_of_work(work: WorkSpec, *, region: str) -> Kind | None:
+    """Of a group that was just asked for; None where ECI chooses among instance types."""
+    asked = parse(work.annotations).parameters
+    if "InstanceType" in asked:
+        return None
+    category = asked.get("ComputeCategory", [""])[0]
+    return Kind(group_size(work, region), category, "", asked.get("SpotStrategy", "NoSpot"))
+
+
+def kind_of_entry(entry: GroupEntry) -> Kind | None:
+    """Of a group as ECI gave it."""
+    if not entry.cpu:
+        return None
+    ecs = entry.instance_type if entry.instance_type.startswith("ecs.") else ""
+    told = entry.compute_category
+    category = told if isinstance(told, str) else next(iter(told), "")
+    return Kind(Size(entry.cpu, entry.memory), category, ecs, entry.spot_strategy or "NoSpot")
+
+
+def quoted(quote: Quote) -> dict[str, str]:
+    """ECI's own price; nothing where it tells none."""
+    if quote.trade_price <= 0 or not quote.currency:
+        return {}
+    price = f"{Decimal(repr(quote.trade_price)):f}"
+    return {PRICE_ANNOTATION: price, CURRENCY_ANNOTATION: quote.currency, SOURCE_ANNOTATION: "quote"}
 
 
 def annotations_of_work(group_id: str, work: WorkSpec, *, region: str) -> dict[str, str]:
@@ -65,4 +123,4 @@ def ending_annotations(seen: Observation) -> dict[str, str]:
 def _price(size: Size, *, economy: bool) -> dict[str, str]:
     table = list_prices()
     price = table.per_second(cpu=size.cpu, memory=size.memory, economy=economy)
-    return {PRICE_ANNOTATION: f"{price:f}", CURRENCY_ANNOTATION: table.currency}
+    return {PRICE_ANNOTATION: f"{price:f}", CURRENCY_ANNOTATION: table.currency, SOURCE_ANNOTATION: "list"}
