@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -14,6 +15,10 @@ import threading
 import time
 import urllib.request
 from pathlib import Path
+
+import pytest
+
+from overspill.local.kubectl import kubectl_path
 
 ROOT = Path(__file__).parents[2]
 OVERSPILL = str(Path(sys.executable).parent / "overspill")
@@ -275,6 +280,42 @@ class World:
         self._stack.close()
 
 
+numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def world(start_cluster, until):
+    """Nodes of the pools base, small (3 pods) and elastic, gates in force, one controller."""
+    with start_cluster(
+        "place", "--workers", "0", "--virtual-nodes", "0", "--backend", "simulated"
+    ) as cluster:
+        cluster.kubectl("apply", "-k", str(ROOT / "deploy/placement/definitions"))
+        for kind in ("policies", "indexes"):
+            cluster.kubectl(
+                "wait", "--for=condition=Established", f"crd/placement{kind}.placement.overspill.dev"
+            )
+        cluster.kubectl("apply", "-f", str(ROOT / "deploy/placement/gate.yaml"))
+        made = World(cluster, until, *kubectl_path(cluster.name))
+        try:
+            for name in ("base-0", "base-1"):
+                made.node(name, pods=600, taint=False)
+            made.node("elastic-0", pods=3000)
+            made.node("small-0", pods=3, taint=False)
+            made.leading(made.controller())
+            made.ready_nodes("base-0", "base-1", "elastic-0", "small-0")
+            yield made
+        finally:
+            made.close()
+
+
+@pytest.fixture
+def space(world, request):
+    """A namespace of one test; the parameter is the bound of its base, None for none to be watched."""
+    made = Space(world, f"t{next(numbers)}-{os.getpid()}", bound=getattr(request, "param", 5))
+    yield made
+    made.close()
+
+
 class Space:
     """One test's namespace."""
 
@@ -310,16 +351,21 @@ class Space:
 
     def settled(self, *, seconds=90, running=True, **wanted):
         """Wait until there are so many pods of each pool; then check what must always hold at rest."""
+        self.arrived(seconds=seconds, running=running, **wanted)
+        self.check()
+
+    def arrived(self, *, seconds=90, running=True, **wanted):
+        """Wait until there are so many pods of each pool, none of them gated."""
 
         def arrived():
             found = self.pods()
             counts = collections.Counter(pool_of(each) for each in found)
-            quiet = not any(gated(each) for each in found) and (not running or all(map(ready, found)))
-            assert quiet and counts == +collections.Counter(wanted), f"{dict(counts)}, quiet: {quiet}"
+            assert counts == +collections.Counter(wanted), dict(counts)
+            assert not any(gated(each) for each in found)
+            assert not running or all(map(ready, found))
             return True
 
         self.world.until(arrived, seconds=seconds, what=f"{wanted} in {self.name}")
-        self.check()
 
     def check(self):
         """No pod left gated, costs distinct within a ReplicaSet, the status that of a fresh list, the bound never broken."""
@@ -350,6 +396,21 @@ class Space:
             said = (each["assignedReplicas"], each["scheduledReplicas"], each["readyReplicas"])
             assert said == fresh, f"{each['name']}: status {said}, list {fresh}"
         return True
+
+    def bound(self):
+        return sum("nodeName" in each["spec"] for each in self.pods())
+
+    def placement(self, *args):
+        """Run `overspill placement`; what it prints."""
+        done = subprocess.run(
+            [OVERSPILL, "placement", *args, "-n", self.name],
+            env={**self.world.environment, "COLUMNS": "200"},
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        )
+        return done.stdout
 
     def condition(self, kind, *, name="web"):
         found = self.cluster.get("pp", name, "-n", self.name).get("status", {}).get("conditions", [])

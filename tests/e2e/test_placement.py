@@ -1,50 +1,11 @@
 """The adversarial core of the acceptance scenarios of placement, on a real control plane."""
 
-import itertools
-import os
 import time
 
 import pytest
-from placement_world import ROOT, Space, World, deployment, pool, pool_of
-
-from overspill.local.kubectl import kubectl_path
+from placement_world import deployment, pool, pool_of
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
-
-
-@pytest.fixture(scope="module")
-def world(start_cluster, until):
-    with start_cluster(
-        "place", "--workers", "0", "--virtual-nodes", "0", "--backend", "simulated"
-    ) as cluster:
-        cluster.kubectl("apply", "-k", str(ROOT / "deploy/placement/definitions"))
-        cluster.kubectl(
-            "wait", "--for=condition=Established", "crd/placementpolicies.placement.overspill.dev"
-        )
-        cluster.kubectl("wait", "--for=condition=Established", "crd/placementindexes.placement.overspill.dev")
-        cluster.kubectl("apply", "-f", str(ROOT / "deploy/placement/gate.yaml"))
-        made = World(cluster, until, *kubectl_path(cluster.name))
-        try:
-            for name in ("base-0", "base-1"):
-                made.node(name, pods=600, taint=False)
-            made.node("elastic-0", pods=3000)
-            made.node("small-0", pods=3, taint=False)
-            made.leading(made.controller())
-            made.ready_nodes("base-0", "base-1", "elastic-0", "small-0")
-            yield made
-        finally:
-            made.close()
-
-
-numbers = itertools.count()
-
-
-@pytest.fixture
-def space(world, request):
-    bound = getattr(request, "param", 5)
-    made = Space(world, f"t{next(numbers)}-{os.getpid()}", bound=bound)
-    yield made
-    made.close()
 
 
 def only(world):

@@ -103,6 +103,7 @@ class Leader:
         async with asyncio.TaskGroup() as tasks:
             working = tasks.create_task(_never_ending(work), name=f"work under lease {self._name}")
             await self._renew_until_lost()
+            self.leads = False
             working.cancel()
 
     async def _acquire(self) -> None:
