@@ -160,7 +160,7 @@ def test_debug_joins_a_running_pod(life, until):
     before = get(life, "buggy")["status"]["containerStatuses"]
     said = life.kubectl(
         *("debug", "buggy", "-n", NAMESPACE, "--image", BUSYBOX, "--target", "main", "-c", "eye"),
-        *("--profile", "legacy", "--attach=false", "--", "sh", "-c", f"ps; {SLEEP}"),
+        *("--attach=false", "--", "sh", "-c", f"ps; {SLEEP}"),
     )
     assert "echo up" not in said
 
@@ -179,7 +179,7 @@ def test_debug_talks_and_ends_with_its_command(life, until):
     life.apply(pod("asked", container("main")))
     until(lambda: ready(life, "asked"), what="the pod is ready")
     said = life.kubectl(
-        *("debug", "asked", "-n", NAMESPACE, "--image", BUSYBOX, "-c", "eye", "--profile", "legacy", "-i"),
+        *("debug", "asked", "-n", NAMESPACE, "--image", BUSYBOX, "-c", "eye", "-i"),
         *("--", "sh", "-c", "read line; echo said-$line"),
         stdin="hello\n",
     )
