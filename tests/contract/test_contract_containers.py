@@ -3,6 +3,7 @@
 import pytest
 from harness import Play, Stage, ended, runs, waits
 
+from overspill.errors import NotFound, Unsupported
 from overspill.model.observation import Observation, Running, Terminated, Waiting
 from overspill.model.podstatus import phase_of
 from overspill.model.work import WorkSpec
@@ -169,6 +170,25 @@ async def test_times_are_of_this_world(stage: Stage):
     assert isinstance(first.containers[0].state, Running)
     assert first.started_at <= second.started_at
     assert first.started_at > 1.7e9, "seconds since 1970"
+
+
+async def test_ephemeral_containers_are_had_or_refused(stage: Stage):
+    work = await stage.start()
+    debug = [stage.harness.container(Play(name="debug"))]
+    if "debug" in stage.backend.capabilities.verbs:
+        await stage.backend.add_ephemeral(work.identity, debug)
+        await stage.backend.add_ephemeral(work.identity, debug)  # a lost reply: nothing new comes of it
+        seen = await stage.until(work, lambda seen: any(map(runs, seen.ephemeral_containers)))
+        assert [c.name for c in seen.ephemeral_containers] == ["debug"]
+    else:
+        with pytest.raises(Unsupported):
+            await stage.backend.add_ephemeral(work.identity, debug)
+        seen = await stage.listed(work)
+        assert seen
+        assert seen.ephemeral_containers == ()
+    assert all(runs(c) and not c.restarts for c in seen.containers)
+    with pytest.raises(NotFound):
+        await stage.backend.add_ephemeral(stage.pod().identity, debug)
 
 
 def observations(stage: Stage, work: WorkSpec) -> list[Observation]:
