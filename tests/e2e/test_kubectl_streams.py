@@ -566,7 +566,7 @@ def _until(check, *, seconds=60):
 
 @pytest.fixture(scope="module")
 def simulated(pods, until):
-    """A second virtual node, whose pods are only played."""
+    """A second virtual node, whose pods are only played, and which takes WebSockets as clients send them."""
     name = "simulated-0"
     paths, plan = cluster_paths(pods.name), load_plan(pods.name)
     flags = {
@@ -576,6 +576,7 @@ def simulated(pods, until):
         "backend": "simulated",
         "health-address": "127.0.0.1:0",
         "kubelet-address": f"{plan.host_address}:0",
+        "kubelet-websockets": "true",
     }
     argv = [
         sys.executable,
@@ -595,6 +596,11 @@ def simulated(pods, until):
         agent.terminate()
         agent.wait(30)
         pods.kubectl("delete", "node", name, check=False)
+
+
+def test_websockets_are_declared_only_where_they_are_switched_on(simulated, pods):
+    assert pods.get("node", simulated)["status"]["declaredFeatures"] == ["ExtendWebSocketsToKubelet"]
+    assert "declaredFeatures" not in pods.get("node", NODE)["status"]
 
 
 def test_a_simulated_pod_does_what_makes_sense(simulated, kubectl):
