@@ -152,13 +152,26 @@ def test_a_running_container_is_resized(pods, until):
     assert after["observedGeneration"] == pods.get("pod", "whole", "-n", NAMESPACE)["metadata"]["generation"]
 
 
-def test_a_resize_that_the_node_has_no_room_for_is_told_and_taken_back(pods, until):
-    sizes = status(pods)["containerStatuses"][0]["resources"]
-    resize(pods, {"requests": {"cpu": "7000"}, "limits": {"cpu": "7000"}})
+def test_a_resize_that_others_leave_no_room_for_waits_for_them(pods, until):
+    # More than half of the node for each; more than all of it is refused by the apiserver itself.
+    large = {"requests": {"cpu": "3100", "memory": "32Mi"}, "limits": {"cpu": "3100", "memory": "128Mi"}}
+    spec = POD["spec"]
+    container = {"name": "main", "image": BUSYBOX, "command": ["sh", "-c", SLEEP]}
+    container |= {"securityContext": SECURITY, "resources": {"requests": {"cpu": "3100"}}}
+    other = POD | {
+        "metadata": {"name": "other", "namespace": NAMESPACE},
+        "spec": spec | {"containers": [container], "volumes": []},
+    }
+    pods.apply(other)
+    pods.kubectl("wait", "pod/other", "-n", NAMESPACE, "--for=condition=Ready", "--timeout=60s")
+    before = status(pods)["containerStatuses"][0]
+    resize(pods, large)
     until(lambda: "PodResizePending" in conditions(pods), seconds=30, what="the condition")
     pending = conditions(pods)["PodResizePending"]
-    assert (pending["status"], pending["reason"]) == ("True", "Infeasible")
-    assert "Node didn't have enough capacity: cpu, requested: 7000000, capacity: 6000000" in pending["message"]
-    assert status(pods)["containerStatuses"][0]["resources"] == sizes
-    resize(pods, sizes)
+    assert (pending["status"], pending["reason"]) == ("True", "Deferred")
+    assert pending["message"].startswith("Node didn't have enough resource: cpu, requested: 3100000")
+    assert status(pods)["containerStatuses"][0]["resources"] == before["resources"]
+    pods.kubectl("delete", "pod", "other", "-n", NAMESPACE, "--timeout=60s")
+    until(lambda: status(pods)["containerStatuses"][0]["resources"] == large, seconds=60, what="the resize")
     until(lambda: "PodResizePending" not in conditions(pods), seconds=30, what="no condition")
+    assert status(pods)["containerStatuses"][0]["containerID"] == before["containerID"]
