@@ -1,6 +1,7 @@
 """The life of pods on a real Podman: what they see, how they end, what is left."""
 
 import pytest
+from podman_life import eventually_logged
 from podman_pods import SLEEP, Stage, ended, first_output, is_running, log_of, pod, run_in, shell, waits
 
 from overspill.backends.podman.backend import PodmanBackend
@@ -38,6 +39,7 @@ async def test_a_pod_runs_with_its_address_name_and_environment(stage: Stage):
     )
     await stage.backend.create(work)
     seen = await stage.witness.running(work)
+    await eventually_logged(stage, work, b"/not/there/yet")
     out = (await log_of(stage.backend, work)).decode().splitlines()
     assert out == [f"{seen.ips[0]} web-0 web-0 a b", "one $(two)", "/not/there/yet"]
     main = seen.containers[0]
