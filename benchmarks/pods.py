@@ -220,6 +220,7 @@ class Run:
                     "warning",
                 ),
                 *("--kubeconfig", self.kubeconfig, "--health-address", address),
+                *("--kubelet-address", "127.0.0.1:0", "--kubelet-certificate", "self-signed"),
             ]
         return await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, stderr=log)
 

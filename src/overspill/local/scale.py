@@ -63,6 +63,7 @@ def _start_agents(walk: Walk) -> None:
                     *(_overspill(), "agent", "--node-name", name, "--backend", "simulated"),
                     *("--kubeconfig", str(walk.paths.kubeconfig), "--label", "pool=simulated"),
                     *("--node-ip", walk.plan.host_address, "--health-address", "127.0.0.1:0"),
+                    *("--kubelet-address", f"{walk.plan.host_address}:0"),
                 ),
             )
         )
