@@ -125,6 +125,7 @@ class EciBackend:
         await self._client.__aenter__()
         try:
             await self._poller.sweep()
+            await self._quotes.catch_up(tell=self._groups.quoted)
         except BaseException:
             await self._client.__aexit__(None, None, None)
             raise

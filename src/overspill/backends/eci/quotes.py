@@ -41,18 +41,25 @@ class Quotes:
     async def run(self, *, tell: Callable[[Kind], None]) -> None:
         """Ask until cancelled; `tell` is told each kind whose price has become known."""
         while True:
-            kind = await self._wanted.get()
-            try:
-                answer = await self._client.call(
-                    "DescribeContainerGroupPrice", kind.parameters(), PriceAnswer
-                )
-            except Retry as error:
-                log.warning("price is asked for again", kind=str(kind), error=str(error))
-                asyncio.get_running_loop().call_later(PAUSE, self._wanted.put_nowait, kind)
-                continue
-            except OverspillError as error:
-                log.warning("no price of ECI; list prices stand in", kind=str(kind), error=str(error))
-                continue
-            if written := quoted(answer.price_info.price):
-                self._known[kind] = written
-                tell(kind)
+            await self._ask(await self._wanted.get(), tell)
+
+    async def catch_up(self, *, tell: Callable[[Kind], None]) -> None:
+        """Ask about all that is wanted now, so that groups found again have the price that they had."""
+        while not self._wanted.empty():
+            await self._ask(self._wanted.get_nowait(), tell)
+
+    async def _ask(self, kind: Kind, tell: Callable[[Kind], None]) -> None:
+        try:
+            answer = await self._client.call(
+                "DescribeContainerGroupPrice", kind.parameters(), PriceAnswer, tries=2
+            )
+        except Retry as error:
+            log.warning("price is asked for again", kind=str(kind), error=str(error))
+            asyncio.get_running_loop().call_later(PAUSE, self._wanted.put_nowait, kind)
+            return
+        except OverspillError as error:
+            log.warning("no price of ECI; list prices stand in", kind=str(kind), error=str(error))
+            return
+        if written := quoted(answer.price_info.price):
+            self._known[kind] = written
+            tell(kind)
