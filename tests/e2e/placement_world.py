@@ -280,6 +280,14 @@ class World:
         self._stack.close()
 
 
+def apply_gates(cluster):
+    """Definitions and gates, without the controller."""
+    cluster.kubectl("apply", "-k", str(ROOT / "deploy/placement/definitions"))
+    for kind in ("policies", "indexes"):
+        cluster.kubectl("wait", "--for=condition=Established", f"crd/placement{kind}.placement.overspill.dev")
+    cluster.kubectl("apply", "-f", str(ROOT / "deploy/placement/gate.yaml"))
+
+
 numbers = itertools.count()
 
 

@@ -1,0 +1,210 @@
+"""The gates' expressions, as the apiserver evaluates them, by the table that the code is held to as well."""
+
+import itertools
+import json
+
+import msgspec
+import pytest
+from placement_world import GATE, apply_gates, pool
+
+from overspill.placement.index import INDEX, INDEXED_LABEL, index_of
+from overspill.placement.policy import Policy
+from placement_cases import CASES, of_deployment, pod, target
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+
+numbers = itertools.count()
+POOLS = {"pools": [pool("base", 5), pool("elastic")]}
+
+
+@pytest.fixture(scope="module")
+def gated(control_plane, until):
+    """A control plane with the gates in force and no controller; tells the gates that a pod would get."""
+    apply_gates(control_plane)
+
+    def gates(namespace, manifest):
+        answer = control_plane.kubectl(
+            "create", "--dry-run=server", "-n", namespace, "-o", "json", "-f", "-", stdin=json.dumps(manifest)
+        )
+        return [gate["name"] for gate in json.loads(answer)["spec"].get("schedulingGates", [])]
+
+    gates.cluster, gates.until = control_plane, until
+    return gates
+
+
+@pytest.fixture
+def namespace(gated):
+    name = f"gates-{next(numbers)}"
+    gated.cluster.kubectl("create", "namespace", name)
+    gated.until(lambda: gated.cluster.kubectl("get", "serviceaccount", "default", "-n", name), what="account")
+    yield name
+    gated.cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+def policy(spec, **labels):
+    return {
+        "apiVersion": "placement.overspill.dev/v1alpha1",
+        "kind": "PlacementPolicy",
+        "metadata": {"name": "p", "labels": labels},
+        "spec": {**spec, **POOLS},
+    }
+
+
+def create(gated, namespace, *manifests):
+    gated.cluster.kubectl(
+        "apply", "-n", namespace, "-f", "-", stdin="\n---\n".join(map(json.dumps, manifests))
+    )
+
+
+def index(*policies):
+    decoded = [msgspec.convert(each, Policy) for each in policies]
+    return {
+        "apiVersion": "placement.overspill.dev/v1alpha1",
+        "kind": "PlacementIndex",
+        "metadata": {"name": INDEX},
+        "spec": index_of(decoded),
+    }
+
+
+# One that matches always, by which is told whether what was written has arrived.
+MARK = {"targetRef": {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "mark"}}
+MARKED = pod("StatefulSet", "mark")
+
+
+@pytest.mark.parametrize("by", ["index", "policy"])
+@pytest.mark.parametrize(("spec", "manifest", "wanted"), CASES)
+def test_gates_are_those_that_the_code_would_remove(gated, namespace, spec, manifest, wanted, by):
+    mark = {**policy(MARK), "metadata": {"name": "mark"}}
+    if by == "index":
+        create(gated, namespace, index(policy(spec), mark))
+    else:
+        create(gated, namespace, policy(spec), mark)
+    gated.until(lambda: gated(namespace, MARKED) == [GATE], what="gates in force")
+    assert gated(namespace, manifest) == ([GATE] if wanted else [])
+
+
+WEB = target("Deployment", "web")
+
+
+def test_a_gate_is_added_behind_others_and_never_twice(gated, namespace):
+    create(gated, namespace, policy(WEB), index(policy(WEB)))
+    gated.until(lambda: gated(namespace, of_deployment("web")) == [GATE], what="gates in force")
+    other = {"name": "other/gate"}
+    for given, wanted in (([other], ["other/gate", GATE]), ([{"name": GATE}, other], [GATE, "other/gate"])):
+        manifest = of_deployment("web")
+        manifest["spec"]["schedulingGates"] = given
+        assert gated(namespace, manifest) == wanted
+
+
+def test_a_bound_pod_is_left_alone(gated, namespace):
+    create(gated, namespace, policy(WEB))
+    gated.until(lambda: gated(namespace, of_deployment("web")) == [GATE], what="gates in force")
+    manifest = of_deployment("web")
+    manifest["spec"]["nodeName"] = "somewhere"
+    assert gated(namespace, manifest) == []
+
+
+def test_a_suspended_policy_and_an_indexed_one_gate_nothing_by_themselves(gated, namespace):
+    create(gated, namespace, policy({**WEB, "suspend": True}), {**policy(MARK), "metadata": {"name": "mark"}})
+    gated.until(lambda: gated(namespace, MARKED) == [GATE], what="gates in force")
+    assert gated(namespace, of_deployment("web")) == []
+    create(gated, namespace, policy({**WEB, "suspend": False}, **{INDEXED_LABEL: "true"}))
+    gated.cluster.kubectl("label", "pp", "mark", "-n", namespace, f"{INDEXED_LABEL}=true")
+    gated.until(lambda: gated(namespace, MARKED) == [], what="label in force")
+    assert gated(namespace, of_deployment("web")) == []
+
+
+def test_an_annotated_deployment_marks_its_template_once(gated, namespace):
+    manifest = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "d", "annotations": {"overspill.dev/base-replicas": "2"}},
+        "spec": {
+            "replicas": 0,
+            "selector": {"matchLabels": {"app": "d"}},
+            "template": {
+                "metadata": {"labels": {"app": "d"}},
+                "spec": {"containers": [{"name": "c", "image": "x"}]},
+            },
+        },
+    }
+
+    def generation():
+        return gated.cluster.get("deployment", "d", "-n", namespace)["metadata"]["generation"]
+
+    create(gated, namespace, manifest)
+    assert generation() == 1
+    create(gated, namespace, manifest)  # as GitOps does again and again
+    gated.cluster.kubectl("replace", "-n", namespace, "-f", "-", stdin=json.dumps(manifest))
+    assert generation() == 1
+    marked = of_deployment("d")
+    marked["metadata"]["annotations"] = {"overspill.dev/base-replicas": "from the Deployment"}
+    assert gated(namespace, marked) == [GATE]
+    later = {**manifest, "metadata": {"name": "e"}}
+    create(gated, namespace, later)
+    gated.cluster.kubectl("annotate", "deployment", "e", "-n", namespace, "overspill.dev/base-replicas=2")
+    found = gated.cluster.get("deployment", "e", "-n", namespace)
+    assert found["metadata"]["generation"] == 1, "annotating is no rollout"
+
+
+GOOD = {"targetRef": {"name": "web"}, **POOLS}
+BAD = [
+    ({"targetRef": {"name": "w"}, "selector": {"matchLabels": {"a": "b"}}}, "either targetRef or selector"),
+    ({"targetRef": None}, "either targetRef or selector"),
+    ({"pools": [pool("base", 1), pool("base")]}, "same name"),
+    ({"pools": [pool("base", 1), pool("elastic", "50%")]}, "all numbers or all percentages"),
+    ({"pools": [pool("base", "60%"), pool("elastic", "50%")]}, "more than 100%"),
+    ({"pools": [pool("base", "60%")], "rollout": {"maxSurge": 1}}, "percentages go with"),
+    ({"pools": [pool("base", "60%")], "counting": {"scope": "Total"}}, "percentages go with"),
+    ({"pools": [pool("base", "60%")], "targetRef": {"kind": "StatefulSet", "name": "x"}}, "by their number"),
+    ({"pools": [pool("base", "5")]}, "maxReplicas"),
+    ({"pools": [pool("base", -1)]}, "maxReplicas"),
+    ({"pools": [pool("base", 1, minReplicas=2)]}, "more than maxReplicas"),
+    ({"pools": [{"name": "base"}]}, "nodeSelector or a nodeAffinity"),
+    ({"pools": []}, "at least 1"),
+    ({"pools": [pool(f"p{n}", 1) for n in range(17)]}, "at most 16"),
+    ({"pools": [pool("base", 1, patch={"spec": {"x": 1}})]}, "cannot be honoured"),
+    ({"pools": [pool("base", 1, patch={"metadata": {"labels": {"pod-template-hash": "x"}}})]}, "must stay"),
+    (
+        {"pools": [pool("base", 1, patch={"metadata": {"labels": {"placement.overspill.dev/pool": "x"}}})]},
+        "by overspill",
+    ),
+    (
+        {
+            "pools": [
+                pool(
+                    "base",
+                    1,
+                    patch={"metadata": {"annotations": {"controller.kubernetes.io/pod-deletion-cost": "1"}}},
+                )
+            ]
+        },
+        "written by overspill",
+    ),
+    ({"targetRef": {"kind": "DaemonSet", "name": "x"}}, "cannot be placed"),
+    ({"gate": {"onTimeout": "Release"}}, "above 0"),
+    ({"pools": [pool("base", 1, weight=3)]}, "unknown field"),
+    ({"targetRef": None, "selector": {}}, "every pod"),
+]
+
+
+def test_a_good_policy_gets_its_defaults(gated, namespace):
+    create(gated, namespace, {**policy({}), "spec": GOOD})
+    spec = gated.cluster.get("pp", "p", "-n", namespace)["spec"]
+    decoded = msgspec.convert({"metadata": {"name": "p"}, "spec": spec}, Policy).spec
+    assert decoded == msgspec.convert({"metadata": {"name": "p"}, "spec": GOOD}, Policy).spec
+
+
+@pytest.mark.parametrize(("wrong", "why"), BAD, ids=[why for _, why in BAD])
+def test_a_bad_policy_is_refused_by_name(gated, namespace, wrong, why):
+    spec = {key: value for key, value in {**GOOD, **wrong}.items() if value is not None}
+    with pytest.raises(AssertionError, match=why):
+        gated.cluster.kubectl(
+            "create",
+            "--dry-run=server",
+            "-n",
+            namespace,
+            "-f",
+            "-",
+            stdin=json.dumps({**policy({}), "spec": spec}),
+        )

@@ -1,0 +1,250 @@
+"""What is remembered of a policy: pools that cannot run pods, pods that wait too long, moves to earlier pools."""
+
+import msgspec
+import placing
+import pytest
+
+from overspill.placement.annotated import base_replicas, policy_for
+from overspill.placement.capacity import Capacity
+from overspill.placement.decide import Surroundings
+from overspill.placement.managed import Managed
+from overspill.placement.nodes import Node, NodeCondition, NodeMeta, NodeSpec, NodeStatus, contradiction
+from overspill.placement.policy import Policy, PolicyStatus, PoolStatus
+from overspill.placement.workloads import Workload, WorkloadMeta
+
+READY = {"type": "Ready", "status": "True"}
+UNSCHEDULABLE = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no node"}
+NO_STOCK = {"type": "InstanceProvisioned", "status": "False", "reason": "NoStock", "message": "sold out"}
+
+
+def managed(*pods, now=0.0, **spec):
+    made = Managed(placing.policy(**spec))
+    for pod in pods:
+        made.apply(pod, now)
+    return made
+
+
+def look(made, now, *, desired=0, **around):
+    return made.look(Surroundings(now=now, **around), desired=desired)
+
+
+def names_of(pods):
+    return sorted(pod.metadata.name for pod in pods)
+
+
+@pytest.mark.parametrize(
+    ("pod", "doomed"),
+    [
+        pytest.param(placing.placed("p", "base", 1, conditions=[UNSCHEDULABLE]), True, id="unschedulable"),
+        pytest.param(placing.placed("p", "base", 1, conditions=[NO_STOCK], node="n"), True, id="no instance"),
+        pytest.param(
+            placing.placed("p", "base", 1, conditions=[{**NO_STOCK, "reason": "Creating"}], node="n"),
+            False,
+            id="on its way",
+        ),
+        pytest.param(
+            placing.placed("p", "base", 1, conditions=[{**UNSCHEDULABLE, "reason": "SchedulingGated"}]),
+            False,
+            id="gated",
+        ),
+        pytest.param(
+            placing.placed("p", "base", 1, kind="Job", conditions=[UNSCHEDULABLE]),
+            False,
+            id="a Job's counts as failed",
+        ),
+    ],
+)
+def test_a_pod_that_its_pool_cannot_run_makes_way(pod, doomed):
+    made = managed(pod)
+    early = look(made, 29.0)
+    assert early.doomed == []
+    assert not doomed or early.due == pytest.approx(1.0)
+    late = look(made, 30.0)
+    assert names_of(each for each, _ in late.doomed) == (["p"] if doomed else [])
+    assert (made.cooldowns.refusal("base", 31.0) is not None) == doomed
+
+
+def test_the_time_begins_anew_when_the_pod_was_schedulable_in_between():
+    made = managed(placing.placed("p", "base", 1, conditions=[UNSCHEDULABLE]))
+    made.apply(placing.placed("p", "base", 1), 20.0)
+    made.apply(placing.placed("p", "base", 1, conditions=[UNSCHEDULABLE]), 25.0)
+    assert look(made, 40.0).doomed == []
+    assert look(made, 55.0).doomed != []
+
+
+def test_no_pod_makes_way_where_no_other_pool_would_take_its_successor():
+    pools = [placing.pool("base", 5), placing.pool("elastic", 0)]
+    made = Managed(placing.policy(*pools))
+    made.apply(placing.placed("p", "base", 1, conditions=[UNSCHEDULABLE]), 0.0)
+    assert look(made, 60.0).doomed == []
+
+
+def test_a_pool_may_be_waited_for():
+    made = Managed(placing.policy(placing.pool("base", 5, whenUnschedulable="Wait"), placing.pool("elastic")))
+    made.apply(placing.placed("p", "base", 1, conditions=[UNSCHEDULABLE]), 0.0)
+    assert look(made, 3600.0).doomed == []
+
+
+def test_a_cooldown_outlives_the_process_but_not_its_length():
+    made = managed()
+    until = "2026-01-01T00:01:00Z"
+    wall = 1767225600.0  # 2026-01-01T00:00:00Z
+    status = PolicyStatus(pools=(PoolStatus("base", until),))
+    made.remember(status, wall=wall, now=1000.0)
+    assert made.cooldowns.until("base", 1000.0) == pytest.approx(1060.0)
+    made.remember(status, wall=wall - 86_400, now=1000.0)  # clocks are a day apart
+    assert made.cooldowns.until("base", 1000.0) == pytest.approx(1120.0)
+
+
+def test_pods_are_let_go_that_waited_too_long():
+    made = Managed(
+        placing.policy(placing.pool("base", 0), gate={"timeoutSeconds": 30, "onTimeout": "Release"})
+    )
+    made.apply(placing.gated("p"), 0.0)
+    early = look(made, 10.0)
+    assert (early.overdue, early.due) == ([], pytest.approx(20.0))
+    assert names_of(look(made, 30.0).overdue) == ["p"]
+    assert made.released == {"p"}
+
+
+def spread(base, elastic, **fields):
+    return [
+        *(placing.placed(f"b{n}", "base", n, conditions=[READY], **fields) for n in range(1, base + 1)),
+        *(placing.placed(f"e{n}", "elastic", n, conditions=[READY], **fields) for n in range(6, elastic + 6)),
+    ]
+
+
+REBALANCE = {"mode": "Evict", "intervalSeconds": 10, "stabilizationSeconds": 60, "maxUnavailable": 2}
+
+
+def test_pods_move_to_an_earlier_pool_that_has_had_room_for_long():
+    made = managed(*spread(3, 4), rebalance=REBALANCE)
+    first = look(made, 0.0, desired=7)
+    assert (first.moving, first.due) == ([], pytest.approx(60.0))
+    assert names_of(look(made, 60.0, desired=7).moving) == ["e8", "e9"]
+    made.remove("e9")
+    assert look(made, 65.0, desired=7).moving == []  # not so soon
+    assert names_of(look(made, 70.0, desired=7).moving) == ["e8"]  # one is missing already
+    assert look(managed(*spread(3, 4)), 600.0, desired=7).moving == []  # not asked for
+
+
+def test_nobody_moves_without_gain_or_during_a_rollout():
+    assert look(managed(*spread(5, 4), rebalance=REBALANCE), 600.0, desired=9).moving == []
+    made = managed(*spread(3, 4), rebalance={**REBALANCE, "stabilizationSeconds": 0})
+    assert look(made, 600.0, desired=7, is_old=lambda _name: True).moving == []
+    made.cooldowns.begin("base", until=700.0, why="no node")
+    assert look(made, 600.0, desired=7).moving == []
+
+
+def node(name, *, pods="3", cpu="4", ready=True, cordoned=False, **labels):
+    conditions = (NodeCondition("Ready", "True" if ready else "False"),)
+    allocatable = {"cpu": cpu, "memory": "8Gi", "pods": pods}
+    return Node(NodeMeta(name, labels=labels), NodeSpec(cordoned), NodeStatus(allocatable, conditions))
+
+
+BASE = placing.policy().spec.pools[0]
+
+
+def requesting(name, cpu, **fields):
+    return placing.gated(name, containers=[{"name": "c", "resources": {"requests": {"cpu": cpu}}}], **fields)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "pods", "fits"),
+    [
+        pytest.param([node("n")], [], True, id="empty"),
+        pytest.param(
+            [node("n", cpu="2")], [requesting("a", "1500m", gated=False, node="n")], False, id="no cpu left"
+        ),
+        pytest.param(
+            [node("n", pods="1")], [requesting("a", "0", gated=False, node="n")], False, id="no pod more"
+        ),
+        pytest.param(
+            [node("n", pods="1")],
+            [requesting("a", "0", gated=False, node="n", phase="Succeeded")],
+            True,
+            id="ended",
+        ),
+        pytest.param([node("n", cordoned=True)], [], False, id="cordoned"),
+        pytest.param([node("n", ready=False)], [], False, id="not ready"),
+        pytest.param([node("n", **placing.VIRTUAL)], [], False, id="of another pool"),
+    ],
+)
+def test_capacity(nodes, pods, fits):
+    assert Capacity(nodes, pods).fits(requesting("p", "1"), BASE) == fits
+
+
+def test_capacity_that_was_given_is_gone():
+    left = Capacity([node("n", cpu="3"), node("m", cpu="1")], [])
+    assert [left.take(requesting(name, "2"), BASE) for name in "ab"] == [True, False]
+    assert left.take(requesting("c", "1"), BASE)
+
+
+def test_pods_fill_what_there_is_and_the_rest_goes_on():
+    policy = placing.policy(placing.pool("base", 5, capacityCheck="Simulate"), placing.pool("elastic"))
+    made = Managed(policy)
+    for number in range(8):
+        made.apply(placing.gated(f"p{number}"), 0.0)
+    left = Capacity([node("n", pods="3")], [])
+    look(made, 0.0, capacity=lambda: left)
+    assert made.state.totals == [3, 5]
+
+
+ELASTIC = placing.policy().spec.pools[1]
+ZONE = {"key": "zone", "operator": "In", "values": ["a"]}
+
+
+def required(*terms):
+    return {
+        "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": list(terms)}}
+    }
+
+
+@pytest.mark.parametrize(
+    ("spec", "nodes", "conflicts"),
+    [
+        pytest.param({}, [], False, id="no wish"),
+        pytest.param(
+            {"nodeSelector": {"zone": "a"}}, [node("v", zone="a", **placing.VIRTUAL)], False, id="a node fits"
+        ),
+        pytest.param(
+            {"nodeSelector": {"zone": "b"}}, [node("v", zone="a", **placing.VIRTUAL)], True, id="no node fits"
+        ),
+        pytest.param({"nodeSelector": {"zone": "b"}}, [], False, id="no node yet"),
+        pytest.param({"nodeSelector": {"type": "own"}}, [], True, id="never a node"),
+        pytest.param(
+            {"affinity": required({"matchExpressions": [ZONE]})},
+            [node("v", zone="b", **placing.VIRTUAL)],
+            True,
+            id="affinity",
+        ),
+        pytest.param(
+            {
+                "affinity": required(
+                    {"matchExpressions": [{**ZONE, "key": "type"}]}, {"matchExpressions": [ZONE]}
+                )
+            },
+            [],
+            False,
+            id="one alternative may do",
+        ),
+    ],
+)
+def test_contradiction(spec, nodes, conflicts):
+    assert (contradiction(placing.gated("p", **spec), ELASTIC, nodes) is not None) == conflicts
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("5", 5), ("0", 0), ("30%", "30%"), ("101%", None), ("-1", None), ("", None), ("x", None)],
+)
+def test_base_replicas(text, value):
+    assert base_replicas(text) == value
+
+
+def test_an_annotation_stands_for_a_policy_that_the_code_understands():
+    made = policy_for(Workload(WorkloadMeta("web", "a", "uid-of-web")), 5)
+    policy = msgspec.convert(made, Policy)
+    assert [pool.name for pool in policy.spec.pools] == ["base", "elastic"]
+    assert policy.spec.pools == placing.policy().spec.pools
+    assert policy.metadata.owner_references[0].uid == "uid-of-web"
