@@ -218,14 +218,15 @@ def test_an_autoscaler_goes_up_under_load_and_down_after_it(cluster, namespace, 
             "behavior": {"scaleDown": {"stabilizationWindowSeconds": 5}},
         },
     }  # fmt: skip
-    client = "trap exit TERM; while :; do wget -qO- http://burn/cgi-bin/burn; sleep 0.1; done"
+    loop = "while :; do wget -qO- http://burn/cgi-bin/burn; sleep 1; done"
+    client = f"for each in 1 2 3 4 5; do ({loop}) & done; trap exit TERM; wait"
     apply(
         cluster,
         name,
         deployment("burn", BURN, command=None, where=ON_VIRTUAL),
         service,
         autoscaler,
-        deployment("clients", replicas=3, command=["sh", "-c", client], cpu="1m"),
+        deployment("clients", replicas=2, command=["sh", "-c", client], cpu="1m"),
     )
 
     def ready(count):

@@ -25,14 +25,15 @@ __all__ = ["Moment", "grow_and_shrink", "moment", "room_beside"]
 NAMESPACE = ("-n", "load")
 EXAMPLE = "examples/autoscaled.yaml"
 MOST, ENOUGH = 6, 4
-CLIENTS = 3
+CLIENTS = 2
 # Out and back take some 40 s each on an idle machine.
 WITHIN = 180.0
 LOOK_EVERY = 0.5
 # Of 300 s, for which an autoscaler otherwise waits to see whether load comes back.
 BEHAVIOR = '{"spec": {"behavior": {"scaleDown": {"stabilizationWindowSeconds": 5}}}}'
-# Fixed pauses and not as fast as it goes: the machine is for other things too.
-CLIENT = "trap exit TERM; while :; do wget -qO- http://burn/cgi-bin/burn; sleep 0.1; done"
+# Many that pause long: about as many requests per second on a busy machine as on an idle one.
+LOOP = "while :; do wget -qO- http://burn/cgi-bin/burn; sleep 1; done"
+CLIENT = f"for each in 1 2 3 4 5; do ({LOOP}) & done; trap exit TERM; wait"
 HEADINGS = ("SECONDS", "CPU/TARGET", "WANTED", "RUNNING", "ON WORKER", "ON VIRTUAL NODES")
 
 
