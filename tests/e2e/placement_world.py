@@ -244,6 +244,7 @@ class World:
                 f"pool={label or name.rpartition('-')[0]}",
             ),
             *("--taint", str(taint).lower(), "--pods", str(pods), "--health-address", "127.0.0.1:0"),
+            *("--kubelet-address", "127.0.0.1:0"),
             *("--backend-option", "log_seconds=0", *flags),
             log=self.folder / f"{name}.log",
             kubeconfig=self.kubeconfig,
@@ -258,9 +259,23 @@ class World:
         self._stack.callback(process.stop)
         return process
 
+    @property
+    def current(self):
+        """The controller that was started last."""
+        return self.controllers[-1]
+
     def leading(self, process, seconds=60):
         self.until(process.leads, seconds=seconds, what="controller that leads")
         return process
+
+    @contextlib.contextmanager
+    def cordoned(self, *nodes):
+        """Nodes that take no pods for a while."""
+        self.cluster.kubectl("cordon", *nodes)
+        try:
+            yield
+        finally:
+            self.cluster.kubectl("uncordon", *nodes)
 
     def ready_nodes(self, *names):
         def all_ready():

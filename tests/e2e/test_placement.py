@@ -8,10 +8,6 @@ from placement_world import deployment, pool, pool_of
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 
-def only(world):
-    return world.controllers[0]
-
-
 def test_02_five_then_six(space):
     space.policy()
     space.apply(deployment(5))
@@ -27,21 +23,21 @@ def test_03_up_and_down_keeps_the_first_five(space):
     first = {found["metadata"]["uid"] for found in space.pods()}
     space.scale(50)
     space.settled(base=5, elastic=45)
-    before = only(space.world).total("rest_client_requests_total")
-    patched = only(space.world).total("overspill_placement_pods_placed_total")
+    before = space.world.current.total("rest_client_requests_total")
+    patched = space.world.current.total("overspill_placement_pods_placed_total")
     space.scale(5)
     space.settled(base=5)
     assert {found["metadata"]["uid"] for found in space.pods()} == first
-    assert only(space.world).total("overspill_placement_pods_placed_total") == patched
+    assert space.world.current.total("overspill_placement_pods_placed_total") == patched
     assert before
 
 
 def test_06_five_hundred_at_once_take_five_hundred_patches(space):
     space.policy()
-    before = only(space.world).total("overspill_placement_pods_placed_total")
+    before = space.world.current.total("overspill_placement_pods_placed_total")
     space.apply(deployment(500))
     space.settled(base=5, elastic=495, seconds=240)
-    assert only(space.world).total("overspill_placement_pods_placed_total") - before == 500
+    assert space.world.current.total("overspill_placement_pods_placed_total") - before == 500
     assert space.ledger.peak["base"] == 5
 
 

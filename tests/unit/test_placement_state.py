@@ -60,6 +60,17 @@ def test_what_another_assigner_wrote_goes_before_what_was_decided_here():
     assert state.totals == [0, 1]
 
 
+def test_a_rank_that_another_assigner_changed_is_believed_unless_ours_is_on_its_way():
+    state = state_of(placing.placed("a", "base", 1), placing.placed("b", "base", 1))
+    run(state)
+    state.apply(placing.placed("b", "base", 1, version=2))
+    assert seats(state)["b"] == (0, 2)
+    state.apply(placing.placed("b", "base", 2, version=3))
+    state.apply(placing.placed("b", "base", 1, version=4))
+    assert seats(state)["b"] == (0, 1)
+    assert run(state).touched == ["b"]
+
+
 def test_a_rank_that_two_have_is_set_right():
     state = state_of(placing.placed("a", "base", 1), placing.placed("b", "base", 1))
     assert run(state).touched == ["b"]

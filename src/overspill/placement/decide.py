@@ -136,7 +136,8 @@ def _adopt(state: PolicyState, around: Surroundings) -> list[str]:
         if pool is None:
             continue
         rank = state.group(state.group_of(pod)).vacant(pool) or 0
-        state.give(pod, Assignment(pool, rank)).settled = True
+        seat = state.give(pod, Assignment(pool, rank))
+        seat.settled = seat.pending = True
         adopted.append(pod.metadata.uid)
     return adopted
 

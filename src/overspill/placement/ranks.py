@@ -30,7 +30,8 @@ class Seat(Struct):
         pool: index; UNKNOWN for a pool that the policy no longer has.
         created: for a stable order among equals.
         sent: a patch with it is on its way, or has arrived; until then it can be given to another.
-        settled: it was seen on the pod.
+        settled: its pool was seen on the pod.
+        pending: its rank was changed here and has not been seen on the pod; otherwise the pod is right.
     """
 
     uid: str
@@ -41,6 +42,7 @@ class Seat(Struct):
     created: str = ""
     sent: bool = False
     settled: bool = False
+    pending: bool = False
 
 
 def deletion_cost(rank: int, *, behind: int = 0) -> int:

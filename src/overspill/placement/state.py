@@ -206,6 +206,7 @@ class PolicyState:
             fresh = self.groups[name] = Group(self.order, self.size)
             for seat in seats:
                 seat.rank = changed.get(seat.uid, seat.rank)
+                seat.pending = seat.pending or seat.uid in changed
                 fresh.add(seat)
             fresh.crooked = False
             touched += changed
@@ -242,11 +243,12 @@ class PolicyState:
     def _seen(self, pod: Pod, pool: int) -> None:
         uid = pod.metadata.uid
         known = self.seats.get(uid)
-        if known is not None and known.settled and known.pool == pool:
-            return  # its rank may be on its way to it
         if known is not None and (known.pool, known.rank) == (pool, pod.rank):
             known.sent = known.settled = True
+            known.pending = False
             return
+        if known is not None and known.settled and known.pending and known.pool == pool:
+            return  # its rank is on its way to it
         self._leave(uid)
         self._sit(
             Seat(
