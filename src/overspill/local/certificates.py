@@ -88,6 +88,12 @@ def _leaves(plan: Plan) -> list[Leaf]:
             kubeconfig=True,
         ),
         Leaf(
+            file="controller",
+            name="system:serviceaccount:kube-system:overspill-controller",
+            groups=("system:serviceaccounts", "system:serviceaccounts:kube-system"),
+            kubeconfig=True,
+        ),
+        Leaf(
             file="kubelet",
             name=f"system:node:{WORKER}",
             groups=("system:nodes",),

@@ -76,6 +76,11 @@ class Plan(Struct, frozen=True, kw_only=True):
         """Whether metrics-server runs: not beside a scale run, whose figures it would blur."""
         return not self.tuned
 
+    @property
+    def placement(self) -> bool:
+        """Whether the controller runs: where there are virtual nodes to overflow to, but not beside a scale run."""
+        return self.virtual_nodes > 0 and not self.tuned
+
     def _quarter(self, number: int) -> IPv4Network:
         """One fourth of the cluster's /16: 0 link, 1 the worker's pods, 2 the cloud's pods, 3 services."""
         return list(IPv4Network(self.network).subnets(prefixlen_diff=2))[number]
