@@ -41,7 +41,10 @@ test-contract: $(bin)/overspill ## Test every backend against the one contract
 	$(bin)/pytest -q tests/contract
 
 test-e2e: $(bin)/overspill ## Test on real clusters (a worker needs root and Podman; without, those tests say so)
-	$(bin)/pytest -q tests/e2e
+	$(bin)/pytest -q tests/e2e -m "not matrix"
+
+test-placement: $(bin)/overspill ## Test all scenarios of placement on a real control plane
+	$(bin)/pytest -q tests/unit tests/e2e -k placement
 
 bench: setup ## Measure the agent on a tuned control plane
 	@$(bin)/python benchmarks/pods.py

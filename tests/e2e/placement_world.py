@@ -351,6 +351,14 @@ class Space:
     def kubectl(self, *args, **how):
         return self.cluster.kubectl("-n", self.name, *args, **how)
 
+    def kubectl_error(self, *args, **how):
+        """What kubectl complained of; "" when it did not."""
+        try:
+            self.kubectl(*args, **how)
+        except AssertionError as error:
+            return str(error)
+        return ""
+
     def apply(self, *manifests):
         self.kubectl("apply", "-f", "-", stdin="\n---\n".join(map(json.dumps, manifests)))
 

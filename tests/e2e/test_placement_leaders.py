@@ -31,6 +31,7 @@ def some_placed(space, number):
     )
 
 
+@pytest.mark.matrix
 def test_11_the_leader_is_killed_in_the_middle(pair, space):
     leader, standby = pair
     space.policy()
@@ -76,6 +77,7 @@ def test_12_two_that_both_believe_to_lead(no_controller, space):
     space.settled(base=5, elastic=285, seconds=120)
 
 
+@pytest.mark.matrix
 def test_14_without_a_controller_pods_wait(no_controller, space):
     world = no_controller
     first = world.leading(world.controller())
@@ -90,6 +92,7 @@ def test_14_without_a_controller_pods_wait(no_controller, space):
     space.settled(base=5, elastic=5)
 
 
+@pytest.mark.matrix
 def test_16_pods_that_passed_ungated_are_adopted_by_their_node(no_controller, space):
     """What a failing gate lets through while nobody looks."""
     world = no_controller
@@ -112,6 +115,7 @@ def test_16_pods_that_passed_ungated_are_adopted_by_their_node(no_controller, sp
     space.world.until(lambda: space.counts() == {"base": 5, "elastic": 2}, what="surplus that goes first")
 
 
+@pytest.mark.matrix
 def test_restart_writes_nothing(no_controller, space):
     world = no_controller
     first = world.leading(world.controller())

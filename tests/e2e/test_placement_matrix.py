@@ -7,7 +7,13 @@ import time
 import pytest
 from placement_world import POOL, TOLERATION, deployment, gated, policy, pool, pool_of, revision, template
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.matrix, pytest.mark.timeout(300)]
+
+
+def test_01_fewer_than_the_base(space):
+    space.policy()
+    space.apply(deployment(3))
+    space.settled(base=3)
 
 
 def test_05_down_below_the_base_and_up_again(space):
@@ -235,8 +241,9 @@ def test_33_a_base_node_that_cannot_be_reached(space):
             "node.kubernetes.io/unreachable=:NoSchedule",
         )
         space.settled(elastic=20)
-        terminating = [each for each in space.ledger.pods.values() if "deletionTimestamp" in each["metadata"]]
-        assert len(terminating) == 5
+        ending = [each for each in space.ledger.pods.values() if "deletionTimestamp" in each["metadata"]]
+        assert len(ending) >= 5, "nobody is there to end them, and they count for nothing"
+        assert {each["spec"]["nodeName"] for each in ending} == {"lost-0"}
     finally:
         space.cluster.kubectl("delete", "node", "lost-0")
 
@@ -503,3 +510,100 @@ def test_explain_and_release(space):
     assert "elastic" in space.placement("status")
     assert space.placement("release", waiting) == f"pod {space.name}/{waiting} released\n"
     space.world.until(lambda: not any(map(gated, space.pods())), what="no gate left")
+
+
+def test_10_creates_that_somebody_else_refuses(space):
+    """Half of the generated names are refused by another policy, after ours has added the gate."""
+    refusal = {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingAdmissionPolicy",
+        "metadata": {"name": space.name},
+        "spec": {
+            "matchConstraints": {
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": space.name}},
+                "resourceRules": [
+                    {
+                        "apiGroups": [""],
+                        "apiVersions": ["v1"],
+                        "operations": ["CREATE"],
+                        "resources": ["pods"],
+                    }
+                ],
+            },
+            "validations": [{"expression": "!object.metadata.name.matches('[bcdfghjklmnpqr]$')"}],
+        },
+    }
+    binding = {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingAdmissionPolicyBinding",
+        "metadata": {"name": space.name},
+        "spec": {"policyName": space.name, "validationActions": ["Deny"]},
+    }
+    space.policy()
+    space.apply(refusal, binding)
+    try:
+        space.world.until(
+            lambda: (
+                "denied"
+                in space.kubectl_error("create", "--dry-run=server", "-f", "-", stdin=json.dumps(named("b")))
+            ),
+            what="the refusal in force",
+        )
+        space.apply(deployment(20))
+        for replicas in (21, 20) * 20:  # the ReplicaSet controller backs off; this makes it look again
+            if len(space.pods()) >= 20:
+                break
+            space.scale(replicas)
+            time.sleep(0.5)
+        space.scale(20)
+        space.settled(base=5, elastic=15, seconds=180)
+    finally:
+        space.cluster.kubectl("delete", "validatingadmissionpolicybinding", space.name)
+        space.cluster.kubectl("delete", "validatingadmissionpolicy", space.name)
+
+
+def named(name):
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": template()["spec"]}
+
+
+def test_37_spot_instances_that_are_taken_away(space):
+    space.policy(pool("base", 5), pool("middle", 20, nodes="elastic"), pool("elastic"))
+    space.apply(deployment(30))
+    space.settled(base=5, middle=20, elastic=5)
+    before = {each["metadata"]["uid"] for each in space.pods() if pool_of(each) == "base"}
+    taken = [each["metadata"]["name"] for each in space.pods() if pool_of(each) == "middle"][:10]
+    space.kubectl("delete", "pods", "--wait=false", *taken)
+    space.world.until(
+        lambda: not {each["metadata"]["name"] for each in space.pods()} & set(taken), what="pods gone"
+    )
+    space.settled(base=5, middle=20, elastic=5)
+    assert {each["metadata"]["uid"] for each in space.pods() if pool_of(each) == "base"} == before
+
+
+def test_50_the_pods_of_an_argo_rollout(space):
+    """Its controller is not here; what it makes are ReplicaSets with its own hash label, two of them at blue/green."""
+    target = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout", "name": "shop"}
+    space.policy(name="shop", targetRef=target)
+    space.apply(*(argo_replica_set(number) for number in (1, 2)))
+    space.settled(base=10, elastic=10)
+    assert space.ledger.peak["base of one revision"] == 5
+    space.kubectl("delete", "replicaset", "shop-hash1")
+    space.settled(base=5, elastic=5)
+
+
+def argo_replica_set(number):
+    labels = {"app": "shop", "rollouts-pod-template-hash": f"hash{number}"}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "ReplicaSet",
+        "metadata": {
+            "name": f"shop-hash{number}",
+            "annotations": {"rollout.argoproj.io/revision": str(number)},
+            "labels": labels,
+        },
+        "spec": {
+            "replicas": 10,
+            "selector": {"matchLabels": labels},
+            "template": {**template("shop"), "metadata": {"labels": labels}},
+        },
+    }

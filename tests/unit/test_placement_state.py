@@ -77,6 +77,16 @@ def test_a_rank_that_two_have_is_set_right():
     assert seats(state) == {"a": (0, 1), "b": (0, 2)}
 
 
+def test_a_rank_that_two_have_is_set_right_even_if_one_was_still_on_its_way():
+    state = state_of(placing.gated("a"))
+    run(state)
+    state.apply(placing.placed("b", "base", 1, created="2025-01-01T00:00:00Z"))
+    assert run(state).touched == []
+    state.apply(placing.placed("a", "base", 1))
+    assert run(state).touched == ["a"]
+    assert seats(state) == {"a": (0, 2), "b": (0, 1)}
+
+
 def test_a_freed_place_is_given_again_before_a_new_one():
     pods = [placing.placed(f"p{n}", "base" if n <= 5 else "elastic", n) for n in range(1, 9)]
     state = state_of(*pods)

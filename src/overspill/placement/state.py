@@ -76,6 +76,12 @@ class Group:
             return
         self._raise_top(seat.pool, place[1])
 
+    def check(self, seat: Seat) -> None:
+        """A seat can be moved from now on: what could not be set right before is to be looked at again."""
+        place = self._order.place(seat.rank) if 0 < seat.rank <= SURPLUS else None
+        fits = seat.rank > SURPLUS or (place is not None and place[0] == seat.pool)
+        self.crooked = self.crooked or not fits or len(self._held[seat.rank]) > 1
+
     def remove(self, uid: str) -> None:
         """Take a seat away."""
         seat = self.seats.pop(uid)
@@ -244,6 +250,8 @@ class PolicyState:
         uid = pod.metadata.uid
         known = self.seats.get(uid)
         if known is not None and (known.pool, known.rank) == (pool, pod.rank):
+            if not known.settled:
+                self.groups[known.group].check(known)
             known.sent = known.settled = True
             known.pending = False
             return
