@@ -58,7 +58,7 @@ class PodWriter:
         self._events = events
         self._sure = sure
         self._sent: dict[str, str] = {}  # uid -> the version that was patched
-        self._missed: set[str] = set()  # uids whose patch came too late
+        self._missed: set[str] = set()  # uids that are to be looked at in their next version
         self.queue: Queue[Key] = Queue(self._write, name="placement-pods", workers=WRITERS, cap=30.0)
 
     def forget(self, uid: str) -> None:
@@ -67,15 +67,18 @@ class PodWriter:
         self._missed.discard(uid)
 
     def heard(self, key: Key) -> None:
-        """There is a new version of a pod: what came too late for the last one is tried again."""
+        """There is a new version of a pod: what could not be written to the last one is tried again."""
         if key.uid in self._missed:
             self._missed.discard(key.uid)
             self.queue.add(key)
 
     async def _write(self, key: Key) -> None:
         pod = self._pods.get(key)
-        if pod is None or self._sent.get(key.uid) == pod.metadata.resource_version:
-            return  # gone, or this version is history: its successor will come by the watch
+        if pod is None:
+            return
+        if self._sent.get(key.uid) == pod.metadata.resource_version:
+            self._missed.add(key.uid)  # this version is history: its successor will come by the watch
+            return
         if not self._sure():
             raise Retry("another process may lead by now")
         managed = self._books.managed_of(key.uid)
