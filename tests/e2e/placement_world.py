@@ -400,19 +400,24 @@ class Space:
 
     def check(self):
         """No pod left gated, costs distinct within a ReplicaSet, the status that of a fresh list, the bound never broken."""
-        found = self.pods()
-        assert not [each["metadata"]["name"] for each in found if gated(each)]
-        costs = collections.defaultdict(list)
-        for each in found:
-            if each["metadata"].get("ownerReferences", [{}])[0].get("kind") == "ReplicaSet" and pool_of(each):
-                costs[revision(each)].append(each["metadata"]["annotations"][COST])
-        assert all(len(set(each)) == len(each) for each in costs.values()), costs
+        assert not [each["metadata"]["name"] for each in self.pods() if gated(each)]
+        self.world.until(self.costs_are_distinct, seconds=15, what="distinct costs")
         for each in self.cluster.get("pp", "-n", self.name):
             self.world.until(
                 lambda name=each["metadata"]["name"]: self.status_is_fresh(name),
                 what="status of a fresh list",
             )
         assert self.ledger.violations == []
+
+    def costs_are_distinct(self):
+        costs = collections.defaultdict(list)
+        for each in self.pods():
+            if each["metadata"].get("ownerReferences", [{}])[0].get("kind") == "ReplicaSet" and pool_of(each):
+                costs[revision(each)].append(each["metadata"]["annotations"][COST])
+        for name, found in costs.items():
+            twice = [cost for cost, count in collections.Counter(found).items() if count > 1]
+            assert not twice, f"{name}: {twice}"
+        return True
 
     def status_is_fresh(self, name):
         status = self.cluster.get("pp", name, "-n", self.name)["status"]

@@ -247,3 +247,16 @@ def test_gate_is_found_wherever_it_stands():
     assert placing.gated("p", gates=[{"name": "other/gate"}]).gate == 1
     assert placing.placed("p", "base", 1, gates=[{"name": "other/gate"}]).gate is None
     assert names.GATE == "overspill.dev/assign"
+
+
+def test_a_rank_that_was_given_back_is_not_on_its_way():
+    """Another assigner's later change is believed then."""
+    state = state_of(placing.placed("a", "base", 1), placing.placed("b", "base", 1))
+    run(state)
+    assert seats(state)["b"] == (0, 2)
+    state.apply(placing.placed("c", "base", 2, created="2025-01-01T00:00:00Z"))
+    state.remove("a")
+    run(state)
+    assert seats(state) == {"b": (0, 1), "c": (0, 2)}
+    state.apply(placing.placed("b", "base", 3, version=2))
+    assert seats(state)["b"] == (0, 3)

@@ -212,7 +212,8 @@ class PolicyState:
             fresh = self.groups[name] = Group(self.order, self.size)
             for seat in seats:
                 seat.rank = changed.get(seat.uid, seat.rank)
-                seat.pending = seat.pending or seat.uid in changed
+                if seat.uid in changed:
+                    seat.pending = self.pods[seat.uid].rank != seat.rank
                 fresh.add(seat)
             fresh.crooked = False
             touched += changed

@@ -129,10 +129,10 @@ class PodWriter:
                 accept=METADATA_ONLY,
                 retry=False,
             )
-        except (Conflict, NotFound):  # the watch brings what it is now
+        except (Conflict, NotFound):  # the watch brings what it is now, or has brought it meanwhile
             metrics.PLACEMENT_CONFLICTS.inc()
             self._sent[key.uid] = version
-            self._missed.add(key.uid)
+            self.queue.add(key)
             return False
         self._sent[key.uid] = version
         return True
