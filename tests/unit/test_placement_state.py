@@ -260,3 +260,12 @@ def test_a_rank_that_was_given_back_is_not_on_its_way():
     assert seats(state) == {"b": (0, 1), "c": (0, 2)}
     state.apply(placing.placed("b", "base", 3, version=2))
     assert seats(state)["b"] == (0, 3)
+
+
+def test_a_rank_that_was_overwritten_before_it_was_seen_is_owed():
+    state = state_of(placing.placed("a", "base", 1), placing.placed("b", "base", 1))
+    run(state)
+    state.apply(placing.placed("b", "base", 9, version=3))  # version 2 had ours, and nobody saw it
+    assert state.owes("b")
+    state.apply(placing.placed("b", "base", 2, version=4))
+    assert not state.owes("b")

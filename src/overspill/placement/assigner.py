@@ -193,6 +193,9 @@ class Assigner:
         self._time(key.uid, pod, now)
         self.looks.add(policy)
         self.writer.heard(key)
+        if self._managed[policy].state.owes(key.uid):
+            # What was written here may be there and overwritten by now: versions between two looks are not seen.
+            self.writer.queue.add(key)
 
     def _of_no_policy(self, key: Key, pod: Pod) -> None:
         before = self._policy_of.pop(key.uid, None)

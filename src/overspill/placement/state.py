@@ -178,6 +178,11 @@ class PolicyState:
         self.strays.discard(seat.uid)
         return seat
 
+    def owes(self, uid: str) -> bool:
+        """Whether a pod, as it was seen last, has another rank than it is to have."""
+        seat, pod = self.seats.get(uid), self.pods.get(uid)
+        return seat is not None and pod is not None and seat.pending and pod.rank != seat.rank
+
     def take_back(self, uid: str) -> None:
         """A seat that was given could not be taken; the pod waits again, if it is still there."""
         seat = self.seats.get(uid)
