@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import urllib.request
@@ -223,10 +222,10 @@ def ready(found):
 class World:
     """The cluster, its nodes and controllers."""
 
-    def __init__(self, cluster, until, program, environment):
+    def __init__(self, cluster, until, folder, program, environment):
         self.cluster, self.until = cluster, until
         self.program, self.environment = program, {**os.environ, **environment}
-        self.folder = Path(tempfile.mkdtemp(prefix="overspill-placement-"))
+        self.folder = folder
         self.kubeconfig = environment["KUBECONFIG"]
         self._stack = contextlib.ExitStack()
         self.controllers = []
@@ -307,7 +306,7 @@ numbers = itertools.count()
 
 
 @pytest.fixture(scope="session")
-def world(start_cluster, until):
+def world(start_cluster, until, tmp_path_factory):
     """Nodes of the pools base, small (3 pods) and elastic, gates in force, one controller."""
     with start_cluster(
         "place", "--workers", "0", "--virtual-nodes", "0", "--backend", "simulated"
@@ -318,7 +317,7 @@ def world(start_cluster, until):
                 "wait", "--for=condition=Established", f"crd/placement{kind}.placement.overspill.dev"
             )
         cluster.kubectl("apply", "-f", str(ROOT / "deploy/placement/gate.yaml"))
-        made = World(cluster, until, *kubectl_path(cluster.name))
+        made = World(cluster, until, tmp_path_factory.mktemp("placement"), *kubectl_path(cluster.name))
         try:
             for name in ("base-0", "base-1"):
                 made.node(name, pods=600, taint=False)

@@ -17,7 +17,9 @@ NOT_VIRTUAL = {"key": "type", "operator": "NotIn", "values": ["virtual-kubelet"]
 
 
 def required(*terms):
-    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [*terms]}}}
+    return {
+        "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [*terms]}}
+    }
 
 
 def operations(pod, pool, **fields):
