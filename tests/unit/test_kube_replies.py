@@ -15,7 +15,9 @@ RBAC = (
 
 def error(code, message="", reason="", retry_after="", **details):
     body = {"kind": "Status", "code": code, "message": message, "reason": reason, "details": details}
-    return error_of(code, json.dumps(body).encode(), method="PATCH", path="/api/v1/x", retry_after=retry_after)
+    return error_of(
+        code, json.dumps(body).encode(), method="PATCH", path="/api/v1/x", retry_after=retry_after
+    )
 
 
 @pytest.mark.parametrize(
