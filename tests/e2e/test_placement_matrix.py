@@ -200,6 +200,9 @@ def test_31_and_32_drained_nodes(space):
             drain(space, "base-1")
             space.settled(elastic=20)
     space.settled(elastic=20)
+    space.world.until(
+        lambda: not space.is_true("PoolUnschedulable"), what="the cool-down's end in the status"
+    )
     # The first pod after the cool-down is a probe; once it runs, the others follow.
     space.scale(21)
     space.settled(base=1, elastic=20)

@@ -122,7 +122,7 @@ class Managed:
         moving, move_due = self._rebalancer.evictions(self.state, self.cooldowns, around, desired)
         overdue = list(self._overdue(now))
         self.released.update(pod.metadata.uid for pod in overdue)
-        end = self.cooldowns.next_end(now) if made.waiting or self._stranded else None
+        end = self.cooldowns.next_end(now)  # also when nobody waits for it: the status tells of it
         waits = [end - now if end is not None else None, move_due, self._gate_due(now), self._strand_due(now)]
         due = min((each for each in waits if each is not None), default=None)
         return Outcome(made, doomed, moving, overdue, None if due is None else max(due, SOON))
