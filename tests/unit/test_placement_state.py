@@ -269,3 +269,23 @@ def test_a_rank_that_was_overwritten_before_it_was_seen_is_owed():
     assert state.owes("b")
     state.apply(placing.placed("b", "base", 2, version=4))
     assert not state.owes("b")
+
+
+def test_a_rank_that_an_edit_gave_to_another_pool_is_not_given_twice():
+    """Found by the model: the pod with rank 4 is on its way to elastic when the base grows to 4."""
+    three = placing.policy(placing.pool("base", 3), placing.pool("elastic"))
+    state = state_of(*(placing.gated(f"p{n}") for n in range(6)), policy=three)
+    run(state)
+    for uid in ("p0", "p1", "p2", "p3"):
+        state.seats[uid].sent = True
+    four = placing.policy(placing.pool("base", 4), placing.pool("elastic"))
+    after = state_of(*state.pods.values(), policy=four)
+    after.carry_over(state)
+    run(after)
+    assert after.totals[0] <= 4
+    ranks = [seat.rank for seat in after.seats.values()]
+    assert len(set(ranks)) == len(ranks)
+    after.remove("p3")
+    after.apply(placing.gated("x"))
+    run(after)
+    assert seats(after)["x"] == (0, 4)

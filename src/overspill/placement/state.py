@@ -48,7 +48,11 @@ class Group:
         heap = self._free[pool]
         while heap and heap[0] in self._held:
             heapq.heappop(heap)
-        return heap[0] if heap else self._order.slot(pool, self._tops[pool] + 1)
+        if heap:
+            return heap[0]
+        while (rank := self._order.slot(pool, self._tops[pool] + 1)) in self._held:
+            self._tops[pool] += 1  # of a pod of another pool, which cannot be moved yet
+        return rank
 
     def next_surplus(self) -> int:
         """A rank beyond all places."""
@@ -96,9 +100,9 @@ class Group:
             self._surplus[seat.pool] -= 1
             return
         place = self._order.place(seat.rank) if seat.rank else None
-        if place is not None and place[0] == seat.pool:
-            heapq.heappush(self._free[seat.pool], seat.rank)
-            self.crooked = self.crooked or self._surplus[seat.pool] > 0
+        if place is not None and place[1] <= self._tops[place[0]]:
+            heapq.heappush(self._free[place[0]], seat.rank)
+            self.crooked = self.crooked or self._surplus[place[0]] > 0
 
     def _raise_top(self, pool: int, ordinal: int) -> None:
         for between in range(self._tops[pool] + 1, ordinal):
