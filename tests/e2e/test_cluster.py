@@ -153,7 +153,15 @@ KILLED = (
     {"etcd"},
     {"kube-apiserver"},
     {"containerd", "podman"},
-    {"kubelet", "kube-proxy", "coredns", "kube-controller-manager", "kube-scheduler", "approver"},
+    {
+        "kubelet",
+        "kube-proxy",
+        "coredns",
+        "kube-controller-manager",
+        "kube-scheduler",
+        "approver",
+        "metrics-server",
+    },
 )
 
 
