@@ -10,7 +10,7 @@ from harness import PATIENCE, Play, Stage, ended, first_output, outputs, runs, w
 from overspill.errors import NotFound, Rejected, Unsupported
 from overspill.model.work import ExecAction, Nfs, Port, Probe, Resources
 
-VERBS = {"logs", "exec", "attach", "port-forward", "metrics"}
+VERBS = {"logs", "exec", "attach", "debug", "port-forward", "metrics"}
 LINES = ("one", "two", "three")
 
 
@@ -214,9 +214,11 @@ async def test_a_verb_that_is_not_listed_is_refused(stage: Stage):
         "attach": lambda: stage.backend.attach(work.identity, "main", stdin=False, tty=False),
         "port-forward": lambda: stage.backend.port_forward(work.identity, 80),
         "metrics": stage.backend.usage,
+        "debug": lambda: stage.backend.add_ephemeral(work.identity, work.containers),
     }
+    words = {"debug": "containers"}  # kubectl's verb; the refusal speaks of what it would add
     for verb in VERBS - capabilities.verbs:
-        with pytest.raises(Unsupported, match=verb):
+        with pytest.raises(Unsupported, match=words.get(verb, verb)):
             await calls[verb]()
 
 
