@@ -23,7 +23,7 @@ from pathlib import Path
 
 import msgspec
 from gauges import cpu_seconds, scraped
-from pods import Result, Run, control_plane, free_port, overspill, say
+from pods import Result, Run, aligned, control_plane, free_port, overspill, say
 
 from overspill.backends.eci.client import Client
 from overspill.backends.eci.credentials import find_credentials
@@ -197,9 +197,7 @@ def table(sides: list[Side], client_ms: float, pods: int) -> str:
     row("client alone: CPU per call", *(f"{client_ms:.2f} ms" for _ in sides))
     row("idle CPU", *(f"{side.result.idle_agent_percent:.1f} %" for side in sides))
     row("peak RSS", *(f"{max(side.result.peak_mb):.0f} MB" for side in sides))
-    widths = [max(len(line[column]) for line in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in rows]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+    return aligned(rows)
 
 
 def used(side: Side, best: float) -> str:

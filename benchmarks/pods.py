@@ -374,6 +374,11 @@ def table(results: list[Result], arguments: argparse.Namespace) -> str:
     row("idle CPU, all agents", *(f"{result.idle_agent_percent:.1f} %" for result in results))
     row("peak RSS per agent", *(f"{max(result.peak_mb):.0f} MB" for result in results))
     row("relists", *(f"{result.relists:.0f}" for result in results))
+    return aligned(rows)
+
+
+def aligned(rows: list[list[str]]) -> str:
+    """Rows as a table, the first of them its head."""
     widths = [max(len(line[column]) for line in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in rows]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])

@@ -13,7 +13,7 @@ from typing import Any
 
 from overspill.errors import NotFound, OverspillError
 
-__all__ = ["ending_well", "run_until_signalled"]
+__all__ = ["ending_well", "first_of", "run_until_signalled"]
 
 
 def ending_well(main: Callable[[], Any]) -> None:
@@ -55,9 +55,10 @@ async def _cancelled_by_signals(main: Coroutine[Any, Any, None]) -> None:
         ours = group.subgroup(OverspillError)
         if ours is None:
             raise
-        raise _first(ours) from None
+        raise first_of(ours) from None
 
 
-def _first(group: BaseExceptionGroup[Exception]) -> Exception:
+def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first error of a group that is no group itself."""
     error = group.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+    return first_of(error) if isinstance(error, BaseExceptionGroup) else error

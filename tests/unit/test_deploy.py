@@ -30,31 +30,33 @@ def pod_spec():
     return of_kind(BASE / "statefulset.yaml", "StatefulSet")["spec"]["template"]["spec"]
 
 
-def rules(kind):
-    """(group, resource, names) -> verbs, of a role in rbac.yaml."""
+def rules(path, kind):
+    """(group, resource, names) -> verbs, of a role."""
     return {
         (group, resource, tuple(rule.get("resourceNames", ()))): set(rule["verbs"])
-        for rule in of_kind(BASE / "rbac.yaml", kind)["rules"]
+        for rule in of_kind(path, kind)["rules"]
         for group in rule["apiGroups"]
         for resource in rule["resources"]
     }
 
 
-def table(namespace):
+def table(permissions, namespace):
     return {
         (
             permission.resource.group,
             "/".join(filter(None, (permission.resource.plural, permission.subresource))),
             permission.names,
         ): set(permission.verbs)
-        for permission in PERMISSIONS
+        for permission in permissions
         if permission.namespace == namespace
     }
 
 
 def test_roles_grant_what_the_code_declares_and_no_more():
-    assert rules("ClusterRole") == table("")
-    assert rules("Role") == table(of_kind(BASE / "rbac.yaml", "Role")["metadata"]["namespace"])
+    assert rules(BASE / "rbac.yaml", "ClusterRole") == table(PERMISSIONS, "")
+    assert rules(BASE / "rbac.yaml", "Role") == table(
+        PERMISSIONS, of_kind(BASE / "rbac.yaml", "Role")["metadata"]["namespace"]
+    )
 
 
 def test_the_one_configmap_of_kube_system_is_read_by_the_clusters_own_role():

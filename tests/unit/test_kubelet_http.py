@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overspill.serve.kubelet.http import (
+from overspill.serve.http import (
     Answer,
     Refused,
     answer_bytes,

@@ -9,8 +9,8 @@ from overspill.backends.base import LogOptions
 from overspill.model.observation import ContainerObservation, Observation, Running, Terminated, Waiting
 from overspill.model.pods import Meta, Pod
 from overspill.model.work import Identity
+from overspill.serve.http import Refused
 from overspill.serve.kubelet.containerlogs import log_options, refuse_unlogged
-from overspill.serve.kubelet.http import Refused
 from overspill.serve.kubelet.node import ServedPod
 
 NOW = 1_700_000_000.0

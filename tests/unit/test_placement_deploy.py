@@ -4,8 +4,7 @@ import pathlib
 import re
 
 import msgspec
-import yaml
-from test_deploy import called
+from test_deploy import called, documents, of_kind, rules, table
 
 import overspill
 from overspill import names
@@ -18,38 +17,9 @@ ROOT = pathlib.Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "placement"
 
 
-def documents(name):
-    return [document for document in yaml.safe_load_all((FOLDER / name).read_text()) if document]
-
-
-def of_kind(name, kind):
-    return next(document for document in documents(name) if document["kind"] == kind)
-
-
-def rules(kind):
-    return {
-        (group, resource, tuple(rule.get("resourceNames", ()))): set(rule["verbs"])
-        for rule in of_kind("rbac.yaml", kind)["rules"]
-        for group in rule["apiGroups"]
-        for resource in rule["resources"]
-    }
-
-
-def table(namespace):
-    return {
-        (
-            permission.resource.group,
-            "/".join(filter(None, (permission.resource.plural, permission.subresource))),
-            permission.names,
-        ): set(permission.verbs)
-        for permission in PERMISSIONS
-        if permission.namespace == namespace
-    }
-
-
 def test_roles_grant_what_the_code_declares_and_no_more():
-    assert rules("ClusterRole") == table("")
-    assert rules("Role") == table("kube-system")
+    assert rules(FOLDER / "rbac.yaml", "ClusterRole") == table(PERMISSIONS, "")
+    assert rules(FOLDER / "rbac.yaml", "Role") == table(PERMISSIONS, "kube-system")
 
 
 def test_table_is_what_the_source_calls():
@@ -74,11 +44,15 @@ def test_the_lease_is_the_one_that_the_role_is_for():
     (permission,) = [each for each in PERMISSIONS if each.names]
     settings = ControllerSettings()
     assert permission.names == (settings.lease,)
-    assert permission.namespace == settings.namespace == of_kind("rbac.yaml", "Role")["metadata"]["namespace"]
+    assert (
+        permission.namespace
+        == settings.namespace
+        == of_kind(FOLDER / "rbac.yaml", "Role")["metadata"]["namespace"]
+    )
 
 
 def schema():
-    version = of_kind("definitions/crd.yaml", "CustomResourceDefinition")["spec"]["versions"][0]
+    version = of_kind(FOLDER / "definitions/crd.yaml", "CustomResourceDefinition")["spec"]["versions"][0]
     return version["schema"]["openAPIV3Schema"]["properties"]
 
 
@@ -145,7 +119,7 @@ def test_the_gates_use_the_names_of_the_code():
     assert set(re.findall(r"'(overspill\.dev/base[^']*)'", text)) == {names.BASE_ANNOTATION}
     bindings = {
         each["metadata"]["name"]: each["spec"]
-        for each in documents("gate.yaml")
+        for each in documents(FOLDER / "gate.yaml")
         if each["kind"].endswith("Binding")
     }
     assert bindings["gate.placement.overspill.dev"]["paramRef"]["name"] == INDEX
@@ -154,7 +128,7 @@ def test_the_gates_use_the_names_of_the_code():
 
 
 def test_gates_never_stand_in_the_way():
-    for each in documents("gate.yaml"):
+    for each in documents(FOLDER / "gate.yaml"):
         if each["kind"] == "MutatingAdmissionPolicy":
             spec = each["spec"]
             assert spec["failurePolicy"] == "Ignore"
@@ -169,7 +143,7 @@ def test_gates_never_stand_in_the_way():
 
 
 def test_image_and_port_are_of_this_version():
-    spec = of_kind("deployment.yaml", "Deployment")["spec"]["template"]["spec"]
+    spec = of_kind(FOLDER / "deployment.yaml", "Deployment")["spec"]["template"]["spec"]
     (container,) = spec["containers"]
     assert container["image"] == f"overspill:{overspill.__version__}"
     port = int(ControllerSettings().health_address.rpartition(":")[2])

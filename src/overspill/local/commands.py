@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from overspill.errors import Misconfigured, OverspillError, Retry
+from overspill.process import first_of
 
 __all__ = ["all_of", "run", "succeeds", "until"]
 
@@ -116,9 +117,4 @@ async def all_of(*parts: Coroutine[Any, Any, Any]) -> None:
                 tasks.create_task(part)
     except BaseExceptionGroup as group:
         ours = group.subgroup(OverspillError)
-        raise _first(ours or group) from None
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    error = group.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+        raise first_of(ours or group) from None

@@ -44,7 +44,9 @@ class _NodeAffinity(Struct, frozen=True, rename="camel"):
     )
 
 
-class _Affinity(Struct, frozen=True, rename="camel"):
+class Affinity(Struct, frozen=True, rename="camel"):
+    """A pod's affinity, of which the required node affinity is read."""
+
     node_affinity: _NodeAffinity | None = None
 
 
@@ -65,7 +67,7 @@ class Toleration(Struct, frozen=True):
     effect: str = ""
 
 
-affinities = msgspec.json.Decoder(_Affinity)
+affinities = msgspec.json.Decoder(Affinity)
 tolerations = msgspec.json.Decoder(list[Toleration])
 
 

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from overspill import names
-from overspill.model.affinity import Term
+from overspill.model.affinity import Affinity, Term
 from overspill.model.pods import OwnerReference
 
 __all__ = ["Pod", "affinity_terms"]
@@ -175,21 +175,7 @@ class Pod(Struct, frozen=True):
         return None
 
 
-class _Required(Struct, frozen=True, rename="camel"):
-    node_selector_terms: tuple[Term, ...] = ()
-
-
-class _NodeAffinity(Struct, frozen=True, rename="camel"):
-    required: _Required | None = msgspec.field(
-        name="requiredDuringSchedulingIgnoredDuringExecution", default=None
-    )
-
-
-class _Affinity(Struct, frozen=True, rename="camel"):
-    node_affinity: _NodeAffinity | None = None
-
-
-affinities = msgspec.json.Decoder(_Affinity)
+affinities = msgspec.json.Decoder(Affinity)
 tolerations = msgspec.json.Decoder(list[dict[str, Any]])
 
 

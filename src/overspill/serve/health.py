@@ -13,7 +13,7 @@ import structlog
 
 from overspill import metrics
 from overspill.errors import Misconfigured
-from overspill.serve.kubelet.http import Answer, Refused, answer_bytes, parse_head, read_head
+from overspill.serve.http import Answer, Refused, answer_bytes, parse_head, read_head
 from overspill.serve.request import Request
 
 __all__ = ["serve"]

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from overspill.backends.base import LogOptions
 from overspill.model.observation import Terminated, Waiting
-from overspill.serve.kubelet.http import Refused
+from overspill.serve.http import Refused
 from overspill.serve.kubelet.node import ServedPod
 
 __all__ = ["log_options", "refuse_unlogged"]

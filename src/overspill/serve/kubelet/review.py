@@ -19,8 +19,8 @@ from msgspec import Struct
 from overspill.errors import OverspillError
 from overspill.kube.client import Client
 from overspill.kube.resources import SUBJECTACCESSREVIEWS, TOKENREVIEWS
+from overspill.serve.http import Refused
 from overspill.serve.kubelet.auth import Access, User
-from overspill.serve.kubelet.http import Refused
 
 __all__ = ["Remembered", "Reviews"]
 

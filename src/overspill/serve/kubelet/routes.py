@@ -15,9 +15,9 @@ from msgspec import Struct
 
 from overspill import metrics
 from overspill.model.observation import Running
+from overspill.serve.http import JSON, PLAIN, Answer, Refused, Reply, Streamed, Upgraded
 from overspill.serve.kubelet.cadvisor import cadvisor_metrics
 from overspill.serve.kubelet.containerlogs import log_options, refuse_unlogged
-from overspill.serve.kubelet.http import JSON, PLAIN, Answer, Refused, Reply, Streamed, Upgraded
 from overspill.serve.kubelet.node import ServedNode, ServedPod
 from overspill.serve.kubelet.podlist import all_pods, running_pods
 from overspill.serve.request import Request
