@@ -9,7 +9,8 @@ import pytest
 from aiohttp import web
 
 from overspill import pki
-from overspill.backends.podman.actions import Outcome, Place, ask, run_hook
+from overspill.backends.podman.actions import ask, run_hook
+from overspill.backends.podman.place import Outcome, Place
 from overspill.model.work import GrpcAction, HttpGetAction, SleepAction, TcpSocketAction
 
 # No Podman is asked, and the "pod" is this machine.

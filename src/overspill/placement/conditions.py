@@ -5,17 +5,24 @@ of transition changes with its status alone.
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from overspill.placement.policy import Condition, Policy
 
-if TYPE_CHECKING:
-    from overspill.placement.status import PoolCount
+__all__ = ["Facts", "PoolCount", "conditions"]
 
-__all__ = ["Facts", "conditions"]
+
+class PoolCount(Struct):
+    """Pods of one pool."""
+
+    assigned: int = 0
+    scheduled: int = 0
+    ready: int = 0
+    terminating: int = 0
+    unschedulable: int = 0
 
 
 class Facts(Struct):
@@ -36,7 +43,7 @@ class Facts(Struct):
     why: str = ""
     trouble: dict[str, str] = {}
     older: str = ""
-    counts: "list[PoolCount]" = []
+    counts: list[PoolCount] = []
     targets: tuple[int, ...] = ()
     peak: int = 0
 

@@ -6,27 +6,15 @@ are those of the pods as they are, so that a fresh list of pods gives the same.
 
 from typing import Any
 
-from msgspec import Struct
-
-from overspill.placement.conditions import Facts, conditions
+from overspill.placement.conditions import Facts, PoolCount, conditions
 from overspill.placement.pods import Pod
 from overspill.placement.policy import Condition
 from overspill.placement.ranks import UNKNOWN
 from overspill.placement.state import PolicyState
 
-__all__ = ["PoolCount", "count_pools", "status_of"]
+__all__ = ["count_pools", "status_of"]
 
 SHOWN_REVISIONS = 64
-
-
-class PoolCount(Struct):
-    """Pods of one pool."""
-
-    assigned: int = 0
-    scheduled: int = 0
-    ready: int = 0
-    terminating: int = 0
-    unschedulable: int = 0
 
 
 def count_pools(state: PolicyState) -> list[PoolCount]:

@@ -1,20 +1,16 @@
 """What probes and hooks do: ask a container something, once.
 
 In: an action and where its container is. Out: an `Outcome` in the kubelet's
-words. Invariant: a pod is asked at its own address, from within its network
-where that can be entered, else from here; an answer is read up to 10 KiB.
+words. Invariant: an answer is read up to 10 KiB.
 Sources: k8s.io/kubernetes pkg/probe/*, pkg/kubelet/lifecycle/handlers.go.
 """
 
 import asyncio
-import os
-import socket
 from collections.abc import Sequence
 
-from msgspec import Struct
-
-from overspill.backends.podman.api import Podman
-from overspill.backends.podman.forward import socket_in
+from overspill.backends.podman.grpchealth import check_health
+from overspill.backends.podman.httpget import call_http, probe_http
+from overspill.backends.podman.place import LONGEST, Outcome, Place, connected, dial_error, host_port
 from overspill.backends.podman.streams import exec_in_container
 from overspill.errors import Retry
 from overspill.model.work import (
@@ -27,39 +23,9 @@ from overspill.model.work import (
     TcpSocketAction,
 )
 
-__all__ = ["Outcome", "Place", "ask", "connected", "dial_error", "host_port", "run_hook"]
+__all__ = ["ask", "run_hook"]
 
-LONGEST = 10 << 10  # bytes of output that are kept
 PATIENCE = 60.0  # seconds for which Podman may take to begin a process
-
-
-class Place(Struct, frozen=True):
-    """Where a run of a container is: in which Podman, under which id, at which address of which network."""
-
-    podman: Podman
-    run: str
-    address: str
-    namespace: str
-
-    async def socket_to(self, host: str) -> socket.socket:
-        """A socket for a connection to a host, which if empty is the pod itself."""
-        family = socket.AF_INET6 if ":" in (host or self.address) else socket.AF_INET
-        if not host and self.namespace:
-            try:
-                return await socket_in(self.namespace, family)
-            except OSError:
-                pass  # no way in: the namespace is another machine's or another container's to see
-        made = socket.socket(family, socket.SOCK_STREAM)
-        made.setblocking(False)
-        return made
-
-
-class Outcome(Struct, frozen=True):
-    """An answer. `warning`: it counts as healthy, and the user should hear of it."""
-
-    healthy: bool
-    output: str
-    warning: bool = False
 
 
 async def ask(action: ProbeAction, place: Place, seconds: float) -> Outcome:
@@ -72,14 +38,10 @@ async def ask(action: ProbeAction, place: Place, seconds: float) -> Outcome:
         case ExecAction(command):
             return await _run(command, place, seconds)
         case HttpGetAction():
-            from overspill.backends.podman.httpget import probe_http  # noqa: PLC0415 - of few pods' use
-
             return await probe_http(action, place, seconds)
         case TcpSocketAction(port, host):
             return await _connect(host, port, place, seconds)
         case GrpcAction(port, service):
-            from overspill.backends.podman.grpchealth import check_health  # noqa: PLC0415 - of few pods' use
-
             return await check_health(port, service, place, seconds)
 
 
@@ -97,8 +59,6 @@ async def run_hook(action: HookAction, place: Place) -> str:
             outcome = await _run(command, place, None)
             return "" if outcome.healthy else outcome.output or "its command failed"
         case HttpGetAction():
-            from overspill.backends.podman.httpget import call_http  # noqa: PLC0415 - of few pods' use
-
             return await call_http(action, place)
         case TcpSocketAction():
             raise NotImplementedError  # refused before the pod was taken on
@@ -131,27 +91,3 @@ async def _connect(host: str, port: int, place: Place, seconds: float) -> Outcom
     except OSError as error:
         return Outcome(healthy=False, output=dial_error(host_port(host or place.address, port), error))
     return Outcome(healthy=True, output="")
-
-
-async def connected(place: Place, host: str, port: int) -> socket.socket:
-    """A connection to a port of the pod, or of another host."""
-    made = await place.socket_to(host)
-    try:
-        await asyncio.get_running_loop().sock_connect(made, (host or place.address, port))
-    except BaseException:
-        made.close()
-        raise
-    return made
-
-
-def dial_error(target: str, error: OSError) -> str:
-    """Why there is no connection, as Go says it; a `TimeoutError` is an `OSError`, too."""
-    if isinstance(error, TimeoutError):
-        return f"dial tcp {target}: i/o timeout"
-    why = os.strerror(error.errno).lower() if error.errno and error.errno > 0 else str(error)
-    return f"dial tcp {target}: connect: {why}"
-
-
-def host_port(host: str, port: int) -> str:
-    """As in a URL."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -10,7 +10,7 @@ https://github.com/grpc/grpc/blob/master/doc/health-checking.md
 import asyncio
 import struct
 
-from overspill.backends.podman.actions import Outcome, Place, connected, dial_error, host_port
+from overspill.backends.podman.place import Outcome, Place, connected, dial_error, host_port
 
 __all__ = ["check_health"]
 

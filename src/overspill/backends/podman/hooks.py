@@ -13,8 +13,9 @@ from typing import Literal
 import structlog
 from msgspec import structs
 
-from overspill.backends.podman.actions import Place, run_hook
+from overspill.backends.podman.actions import run_hook
 from overspill.backends.podman.host import Host, tell
+from overspill.backends.podman.place import Place
 from overspill.backends.podman.seen import NO_MARKS, Hook, Run
 from overspill.backends.podman.state import PodState
 from overspill.backends.podman.turns import all_containers

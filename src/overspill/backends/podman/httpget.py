@@ -12,7 +12,7 @@ import aiohttp
 from msgspec import Struct
 from yarl import URL
 
-from overspill.backends.podman.actions import LONGEST, Outcome, Place, dial_error, host_port
+from overspill.backends.podman.place import LONGEST, Outcome, Place, dial_error, host_port
 from overspill.model.work import HttpGetAction
 
 __all__ = ["call_http", "probe_http"]

@@ -11,9 +11,10 @@ from collections.abc import Callable
 
 import structlog
 
-from overspill.backends.podman.actions import Outcome, ask
+from overspill.backends.podman.actions import ask
 from overspill.backends.podman.hooks import place_of
 from overspill.backends.podman.host import Host, tell
+from overspill.backends.podman.place import Outcome
 from overspill.backends.podman.probes import Kind, Standing, due_probes, first_at, judge, marked, next_at
 from overspill.backends.podman.seen import NO_MARKS, Run
 from overspill.backends.podman.state import PodState
