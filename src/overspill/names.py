@@ -35,6 +35,8 @@ NAMESPACE_TAG = f"{DOMAIN}/namespace"
 POD_TAG = f"{DOMAIN}/pod"
 UID_TAG = f"{DOMAIN}/uid"
 ATTEMPT_TAG = f"{DOMAIN}/attempt"
+# Written on a pod: the group that it runs as, as Alibaba's own virtual node writes it.
+INSTANCE_ANNOTATION = "k8s.aliyun.com/eci-instance-id"
 
 # Placement of a workload's pods over pools.
 PLACEMENT = f"placement.{DOMAIN}"

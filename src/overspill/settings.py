@@ -1,15 +1,17 @@
-"""Settings of the agent: a file, overridden by the environment, overridden by flags.
+"""Settings of the agent and of the controller: a file, overridden by the environment, overridden by flags.
 
-In: YAML, `OVERSPILL_*` variables, flags. Out: one frozen `AgentSettings`.
-Invariant: this Struct is the only list of settings; the flags, their help and
-docs/settings.md are made from it. An unknown key is an error, never ignored.
+In: YAML, `OVERSPILL_*` variables, flags. Out: one frozen `AgentSettings` or `ControllerSettings`.
+Invariant: these Structs are the only lists of settings; the flags, their help and
+docs/settings.md are made from them. An unknown key is an error, never ignored; but one file may
+serve both programs, of which each takes its own keys.
 """
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct
@@ -17,13 +19,35 @@ from msgspec import Meta, Struct
 from overspill.errors import Misconfigured
 from overspill.model.quantity import parse_quantity
 
-__all__ = ["AgentSettings", "SettingInfo", "load_agent_settings", "setting_infos"]
+__all__ = [
+    "AgentSettings",
+    "ControllerSettings",
+    "SettingInfo",
+    "load_agent_settings",
+    "load_controller_settings",
+    "setting_infos",
+]
 
 ENV_PREFIX = "OVERSPILL_"
 
 
 def _about(group: str, text: str) -> Meta:
     return Meta(description=text, extra={"group": group})
+
+
+Kubeconfig = Annotated[
+    str, _about("Cluster", "Path of a kubeconfig; else $KUBECONFIG, the pod's own account, ~/.kube/config.")
+]
+Context = Annotated[str, _about("Cluster", "Context of the kubeconfig.")]
+BackendOptions = Annotated[
+    dict[str, str | int | float | bool],
+    _about("Backend", "Settings of the backend, key=value; see its page."),
+]
+HealthAddress = Annotated[
+    str, _about("Serving", "host:port of /livez, /readyz and /metrics; port 0 takes a free one.")
+]
+LogLevel = Annotated[Literal["debug", "info", "warning", "error"], _about("Logging", "Least level logged.")]
+LogFormat = Annotated[Literal["text", "json"], _about("Logging", "Shape of a log line.")]
 
 
 class AgentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
@@ -54,19 +78,11 @@ class AgentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         ),
     ] = []
     cluster_domain: Annotated[str, _about("Node", "DNS domain of the cluster.")] = "cluster.local"
-    kubeconfig: Annotated[
-        str,
-        _about("Cluster", "Path of a kubeconfig; else $KUBECONFIG, the pod's own account, ~/.kube/config."),
-    ] = ""
-    context: Annotated[str, _about("Cluster", "Context of the kubeconfig.")] = ""
+    kubeconfig: Kubeconfig = ""
+    context: Context = ""
     backend: Annotated[str, _about("Backend", "Where pods run: a backend's name.")] = "simulated"
-    backend_options: Annotated[
-        dict[str, str | int | float | bool],
-        _about("Backend", "Settings of the backend, key=value; see its page."),
-    ] = {}
-    health_address: Annotated[
-        str, _about("Serving", "host:port of /livez, /readyz and /metrics; port 0 takes a free one.")
-    ] = "127.0.0.1:10256"
+    backend_options: BackendOptions = {}
+    health_address: HealthAddress = "127.0.0.1:10256"
     kubelet_address: Annotated[
         str,
         _about("Serving", "host:port of the kubelet API, for kubectl and scrapers; port 0 takes a free one."),
@@ -93,10 +109,8 @@ class AgentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     status_writers: Annotated[
         int, _about("Work", "Status writes in flight at the same time."), Meta(ge=1)
     ] = 8
-    log_level: Annotated[
-        Literal["debug", "info", "warning", "error"], _about("Logging", "Least level logged.")
-    ] = "info"
-    log_format: Annotated[Literal["text", "json"], _about("Logging", "Shape of a log line.")] = "text"
+    log_level: LogLevel = "info"
+    log_format: LogFormat = "text"
 
     def __post_init__(self) -> None:
         for field in ("cpu", "memory", "ephemeral_storage"):
@@ -106,9 +120,7 @@ class AgentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             ("healthAddress", self.health_address),
             ("kubeletAddress", self.kubelet_address),
         ):
-            host, _, port = address.rpartition(":")
-            if not host or not port.isdigit() or int(port) > 0xFFFF:
-                raise ValueError(f"{key} must be host:port, not {address!r}")
+            _check_address(key, address)
         files = (self.kubelet_certificate_file, self.kubelet_key_file)
         if any(files) if self.kubelet_certificate != "files" else not all(files):
             raise ValueError(
@@ -128,6 +140,52 @@ class AgentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
                 f"{self.node_name!r} cannot name a node: use lower case letters, digits, '-' and '.'"
             )
         return self.node_name
+
+
+class ControllerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
+    """All settings of one replica of the controller."""
+
+    kubeconfig: Kubeconfig = ""
+    context: Context = ""
+    lease_namespace: Annotated[
+        str, _about("Cluster", "Where the Lease is by which replicas choose the one that works.")
+    ] = "kube-system"
+    lease_name: Annotated[str, _about("Cluster", "Its name; two names make two that work.")] = (
+        "overspill-controller"
+    )
+    backend: Annotated[
+        str, _about("Backend", "Where the agents run pods, to look for orphans there; nowhere if empty.")
+    ] = ""
+    backend_options: BackendOptions = {}
+    orphan_policy: Annotated[
+        Literal["delete", "report"],
+        _about("Orphans", "What becomes of container groups without a pod: deleted, or only told of."),
+    ] = "delete"
+    orphan_quiet_seconds: Annotated[
+        float, _about("Orphans", "How long a group must have been an orphan."), Meta(ge=0)
+    ] = 300.0
+    orphan_period_seconds: Annotated[
+        float, _about("Orphans", "From one look at all groups to the next."), Meta(ge=0.1)
+    ] = 60.0
+    orphan_deletions_per_minute: Annotated[
+        int, _about("Orphans", "How many groups are deleted in any minute, at most."), Meta(ge=1)
+    ] = 30
+    health_address: HealthAddress = "127.0.0.1:10259"
+    log_level: LogLevel = "info"
+    log_format: LogFormat = "text"
+
+    def __post_init__(self) -> None:
+        _check_address("healthAddress", self.health_address)
+
+
+SETTINGS = (AgentSettings, ControllerSettings)
+S = TypeVar("S", AgentSettings, ControllerSettings)
+
+
+def _check_address(key: str, address: str) -> None:
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 0xFFFF:
+        raise ValueError(f"{key} must be host:port, not {address!r}")
 
 
 class SettingInfo(Struct, frozen=True):
@@ -161,52 +219,58 @@ class SettingInfo(Struct, frozen=True):
         origin = get_origin(self.kind)
         if origin is Literal:
             return "|".join(get_args(self.kind))
-        scalars = {int: "INTEGER", bool: "true|false"}
+        scalars = {int: "INTEGER", float: "NUMBER", bool: "true|false"}
         return {dict: "KEY=VALUE", list: "TEXT"}.get(origin) or scalars.get(self.kind, "TEXT")
 
 
-def setting_infos() -> list[SettingInfo]:
-    """Every setting in the order of `AgentSettings`."""
-    hints = get_type_hints(AgentSettings, include_extras=True)
+def setting_infos(kind: type[Struct] = AgentSettings) -> list[SettingInfo]:
+    """Every setting in the order of the Struct."""
+    hints = get_type_hints(kind, include_extras=True)
     infos = []
-    for field in msgspec.structs.fields(AgentSettings):
-        kind, *metas = get_args(hints[field.name])
+    for field in msgspec.structs.fields(kind):
+        type_, *metas = get_args(hints[field.name])
         about = next(meta for meta in metas if meta.description)
         default = field.default_factory() if callable(field.default_factory) else field.default
-        infos.append(SettingInfo(field.name, about.extra["group"], about.description, kind, default))
+        infos.append(SettingInfo(field.name, about.extra["group"], about.description, type_, default))
     return infos
 
 
-def load_agent_settings(
+def _load(
+    kind: type[S],
     path: str | None = None,
     *,
     flags: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] = os.environ,
-) -> AgentSettings:
+) -> S:
     """Settings from a YAML file, `OVERSPILL_*` variables and flags (by field name; None: not given).
 
     Raises:
         Misconfigured: the file cannot be read, a key is unknown, or a value is wrong; names key and source.
     """
+    infos = setting_infos(kind)
     merged: dict[str, Any] = {}
     for source, values in (
-        (f"settings file {path}", _from_file(path) if path else {}),
-        ("environment", _from_environment(environ)),
-        ("flags", _from_flags(flags or {})),
+        (f"settings file {path}", _from_file(path, infos) if path else {}),
+        ("environment", _from_environment(environ, infos)),
+        ("flags", _from_flags(flags or {}, infos)),
     ):
-        _convert(values, source=source)
+        _convert(kind, values, source=source)
         merged |= values
-    return _convert(merged, source="settings")
+    return _convert(kind, merged, source="settings")
 
 
-def _convert(values: Mapping[str, Any], *, source: str) -> AgentSettings:
+load_agent_settings = partial(_load, AgentSettings)
+load_controller_settings = partial(_load, ControllerSettings)
+
+
+def _convert(kind: type[S], values: Mapping[str, Any], *, source: str) -> S:
     try:
-        return msgspec.convert(values, AgentSettings, strict=False)
+        return msgspec.convert(values, kind, strict=False)
     except msgspec.ValidationError as error:
         raise Misconfigured(f"{source}: {error}") from error
 
 
-def _from_file(path: str) -> dict[str, Any]:
+def _from_file(path: str, infos: Sequence[SettingInfo]) -> dict[str, Any]:
     import yaml  # noqa: PLC0415 - 1 MB; an agent in a cluster reads no file of this kind
 
     try:
@@ -217,23 +281,22 @@ def _from_file(path: str) -> dict[str, Any]:
         return {}
     if not isinstance(values, dict):
         raise Misconfigured(f"settings file {path} must hold key: value pairs")
-    return values
+    others = {info.key for kind in SETTINGS for info in setting_infos(kind)} - {info.key for info in infos}
+    return {key: value for key, value in values.items() if key not in others}
 
 
-def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
-    infos = {info.env: info for info in setting_infos()}
-    unknown = sorted(name for name in environ if name.startswith(ENV_PREFIX) and name not in infos)
+def _from_environment(environ: Mapping[str, str], infos: Sequence[SettingInfo]) -> dict[str, Any]:
+    known = {info.env: info for info in infos}
+    unknown = sorted(name for name in environ if name.startswith(ENV_PREFIX) and name not in known)
     if unknown:
-        raise Misconfigured(
-            f"environment: unknown setting {', '.join(unknown)}; see `overspill agent --help`"
-        )
-    return {info.key: _split(info, environ[name]) for name, info in infos.items() if name in environ}
+        raise Misconfigured(f"environment: unknown setting {', '.join(unknown)}; see `overspill settings`")
+    return {info.key: _split(info, environ[name]) for name, info in known.items() if name in environ}
 
 
-def _from_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
-    infos = {info.name: info for info in setting_infos()}
+def _from_flags(flags: Mapping[str, Any], infos: Sequence[SettingInfo]) -> dict[str, Any]:
+    known = {info.name: info for info in infos}
     return {
-        infos[name].key: _split(infos[name], value)
+        known[name].key: _split(known[name], value)
         for name, value in flags.items()
         if value not in (None, [])
     }

@@ -12,7 +12,7 @@ from overspill import names
 from overspill.agent.permissions import PERMISSIONS
 from overspill.backends.podman.usage import CGROUPS
 from overspill.kube import resources
-from overspill.settings import AgentSettings, load_agent_settings
+from overspill.settings import AgentSettings, load_agent_settings, load_controller_settings
 
 ROOT = pathlib.Path(__file__).parents[2]
 BASE = ROOT / "deploy" / "base"
@@ -116,10 +116,48 @@ def test_table_is_what_the_source_calls():
     assert found == declared
 
 
-@pytest.mark.parametrize("folder", ["base", "podman"])
-def test_settings_file_is_understood(folder):
-    settings = load_agent_settings(str(ROOT / "deploy" / folder / "agent.yaml"), environ={})
-    assert settings.backend == {"base": "simulated", "podman": "podman"}[folder]
+@pytest.mark.parametrize(("folder", "backend"), [("base", "simulated"), ("podman", "podman"), ("eci", "eci")])
+def test_settings_file_is_understood(folder, backend):
+    file = str(ROOT / "deploy" / folder / "agent.yaml")
+    assert load_agent_settings(file, environ={}).backend == backend
+    assert load_controller_settings(file, environ={}).backend == backend
+
+
+@pytest.mark.parametrize("folder", ["podman", "eci"])
+def test_the_controller_of_an_overlay_has_the_agents_backend_and_credentials(folder):
+    agent, controller = (
+        of_kind(ROOT / "deploy" / folder / f"{kind.lower()}.yaml", kind)["spec"]["template"]["spec"]
+        for kind in ("StatefulSet", "Deployment")
+    )
+    assert agent["containers"][0].get("envFrom") == controller["containers"][0].get("envFrom")
+    volumes = {volume["name"]: volume for volume in agent.get("volumes", ())}
+    assert all(volumes[each["name"]] == each for each in controller.get("volumes", ()))
+    made = yaml.safe_load((ROOT / "deploy" / folder / "kustomization.yaml").read_text())
+    files = {each["name"]: each["files"] for each in made["configMapGenerator"]}
+    assert files == {
+        "virtual-node-eci": ["agent.yaml"],
+        "overspill-controller-settings": ["controller.yaml=agent.yaml"],
+    }
+
+
+def test_no_role_names_what_kustomize_gives_another_name():
+    """It writes the new name of a generated ConfigMap wherever the old one stands among resourceNames."""
+    generated = {
+        each["name"]
+        for folder in ("base", "placement")
+        for each in yaml.safe_load((ROOT / "deploy" / folder / "kustomization.yaml").read_text())[
+            "configMapGenerator"
+        ]
+    }
+    named = {
+        name
+        for folder in ("base", "placement")
+        for document in documents(ROOT / "deploy" / folder / "rbac.yaml")
+        for rule in document.get("rules", ())
+        for name in rule.get("resourceNames", ())
+    }
+    assert generated
+    assert not generated & named
 
 
 def test_environment_names_settings():

@@ -6,7 +6,7 @@ import re
 import msgspec
 import pytest
 
-import overspill.backends.podman.backend
+import overspill.backends.podman.options
 import overspill.backends.simulated.options
 from overspill.backends.eci.backend import EciBackend
 from overspill.backends.podman.backend import PodmanBackend
@@ -55,7 +55,7 @@ def test_make_targets_exist():
 @pytest.mark.parametrize(
     ("heading", "options"),
     [
-        ("podman", overspill.backends.podman.backend.Options),
+        ("podman", overspill.backends.podman.options.Options),
         ("simulated", overspill.backends.simulated.options.Options),
     ],
 )

@@ -8,10 +8,11 @@ from test_deploy import called, documents, of_kind, rules, table
 
 import overspill
 from overspill import names
+from overspill.controller.permissions import PERMISSIONS
+from overspill.kube import resources
 from overspill.placement import policy
 from overspill.placement.index import INDEX, INDEXED_LABEL
-from overspill.placement.permissions import PERMISSIONS
-from overspill.placement.run import ControllerSettings
+from overspill.settings import ControllerSettings
 
 ROOT = pathlib.Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "placement"
@@ -25,7 +26,8 @@ def test_roles_grant_what_the_code_declares_and_no_more():
 def test_table_is_what_the_source_calls():
     kube = [ROOT / "src/overspill/kube" / name for name in ("leader.py", "events.py")]
     # survey.py is run by a user, with the user's own permissions.
-    modules = [path for path in (ROOT / "src/overspill/placement").glob("*.py") if path.stem != "survey"]
+    folders = [ROOT / "src/overspill" / name for name in ("controller", "orphans", "placement")]
+    modules = [path for folder in folders for path in folder.glob("*.py") if path.stem != "survey"]
     found = {
         (resource, subresource, {"post": "create"}.get(verb, verb))
         for module in [*kube, *modules]
@@ -41,12 +43,12 @@ def test_table_is_what_the_source_calls():
 
 
 def test_the_lease_is_the_one_that_the_role_is_for():
-    (permission,) = [each for each in PERMISSIONS if each.names]
+    (permission,) = [each for each in PERMISSIONS if each.names and each.resource == resources.LEASES]
     settings = ControllerSettings()
-    assert permission.names == (settings.lease,)
+    assert permission.names == (settings.lease_name,)
     assert (
         permission.namespace
-        == settings.namespace
+        == settings.lease_namespace
         == of_kind(FOLDER / "rbac.yaml", "Role")["metadata"]["namespace"]
     )
 

@@ -3,7 +3,13 @@
 import pytest
 
 from overspill.errors import Misconfigured
-from overspill.settings import load_agent_settings, setting_infos
+from overspill.settings import (
+    AgentSettings,
+    ControllerSettings,
+    load_agent_settings,
+    load_controller_settings,
+    setting_infos,
+)
 
 
 @pytest.fixture
@@ -68,7 +74,26 @@ def test_node_name_is_checked(name):
         load_agent_settings(flags={"node_name": name}, environ={}).require_node_name()
 
 
-def test_every_setting_is_described():
-    for info in setting_infos():
+def test_one_file_serves_both_programs(settings_file):
+    path = settings_file("backend: eci\nbackendOptions: {region: r}\npods: 5\norphanPolicy: report\n")
+    agent, controller = load_agent_settings(path, environ={}), load_controller_settings(path, environ={})
+    assert (agent.backend, agent.pods) == (controller.backend, 5) == ("eci", 5)
+    assert (controller.backend_options, controller.orphan_policy) == ({"region": "r"}, "report")
+
+
+def test_a_key_of_neither_program_is_an_error(settings_file):
+    with pytest.raises(Misconfigured, match="unknown field `orphanPolice`"):
+        load_controller_settings(settings_file("orphanPolice: report\n"), environ={})
+
+
+@pytest.mark.parametrize("flags", [{"orphan_quiet_seconds": "-1"}, {"health_address": "here"}])
+def test_the_controllers_values_are_checked(flags):
+    with pytest.raises(Misconfigured, match="flags"):
+        load_controller_settings(flags=flags, environ={})
+
+
+@pytest.mark.parametrize("kind", [AgentSettings, ControllerSettings])
+def test_every_setting_is_described(kind):
+    for info in setting_infos(kind):
         assert info.text.endswith("."), info.name
         assert info.group, info.name

@@ -10,8 +10,9 @@ In: a `WorkSpec` and an identity. Out: `Sighting`s. Three answers are kept apart
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from decimal import Decimal
 from types import TracebackType
-from typing import Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 from msgspec import Struct
 
@@ -21,8 +22,12 @@ from overspill.model.work import Container, Identity, Resources, Volume, WorkSpe
 __all__ = [
     "Backend",
     "Capabilities",
+    "ContainerGroup",
     "ContainerUsage",
     "Demand",
+    "Inventoried",
+    "Inventory",
+    "Listing",
     "LogOptions",
     "Metered",
     "PodUsage",
@@ -250,3 +255,78 @@ class Metered(Protocol):
 
     def demand(self) -> Mapping[str, Demand]:
         """Of the budgets that are worth sharing by demand; always the same ones."""
+
+
+class ContainerGroup(Struct, frozen=True, kw_only=True):
+    """One group as the cloud has it: the containers of one attempt of one pod, on whichever virtual node.
+
+    Attributes:
+        id: the backend's name of it, which never names another group.
+        created_at: seconds since 1970; 0 if the backend does not say.
+        status: in the backend's own word, for people.
+        terminating: its end was asked for, and the backend will bring it about by itself.
+        ended: its containers have ended for good.
+        price: per second, of what it costs now; None if that is not known.
+        currency: of the price.
+    """
+
+    id: str
+    identity: Identity
+    created_at: float
+    status: str
+    terminating: bool = False
+    ended: bool = False
+    price: Decimal | None = Decimal(0)
+    currency: str = ""
+
+
+class Listing(Struct, frozen=True):
+    """Every group of one cluster, and how many others there are where these are.
+
+    Attributes:
+        groups: of this cluster, of all its nodes.
+        foreign: how many carry another cluster's id, or none. They are counted and nothing more.
+    """
+
+    groups: Sequence[ContainerGroup]
+    foreign: int
+
+
+class Inventory(Protocol):
+    """What a backend holds of one cluster, over all nodes, seen by nobody's agent. An async context manager.
+
+    It has calls of its own to make, few enough that no agent waits longer for its turn. A method may raise
+    `Retry` (cannot tell), `Throttled` or `Misconfigured` besides what it names.
+    """
+
+    async def __aenter__(self) -> Self:
+        """Connect."""
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let go."""
+
+    async def list(self) -> Listing:
+        """Every group of this cluster. Complete, or an error; never a part."""
+
+    async def remove(self, group: ContainerGroup) -> None:
+        """Ask for the end of one group; returns once that was accepted, a later `list` shows it gone.
+
+        Raises:
+            NotFound: there is none of this id any more.
+            Conflict: it is not of the identity that `group` has; nothing was removed.
+        """
+
+
+@runtime_checkable
+class Inventoried(Protocol):
+    """What a backend's factory is besides if its groups outlive the agent that made them."""
+
+    def inventory(self, *, cluster: str, options: Mapping[str, Any]) -> Inventory:
+        """The view of the whole cluster; `options` are those of the agents.
+
+        Raises:
+            Misconfigured: an option is unknown or wrong.
+            Unsupported: nothing outlives its agent here, and why.
+        """

@@ -1,49 +1,34 @@
-"""`overspill controller`: one replica of the controller, which places pods by PlacementPolicies.
+"""`overspill controller`: one replica of the controller, which places pods and collects orphans.
 
-In: flags. Out: exit code 0 after a signal, 1 with one clear line otherwise.
+In: flags, environment, a settings file. Out: exit code 0 after a signal, 1 with one clear line otherwise.
 """
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Any
 
-import typer
-
+from overspill.backends.registry import backend_factory
+from overspill.cli.flags import command
+from overspill.controller.run import run_controller
 from overspill.logs import configure
-from overspill.placement.run import ControllerSettings, run_controller
 from overspill.process import run_until_signalled
+from overspill.settings import ControllerSettings, load_controller_settings
 
 __all__ = ["controller"]
 
-defaults = ControllerSettings()
+
+def _run(config: str | None, flags: Mapping[str, Any]) -> None:
+    settings = load_controller_settings(config, flags=flags)
+    configure(settings.log_level, settings.log_format)
+    factory = backend_factory(settings.backend) if settings.backend else None
+    run_until_signalled(run_controller(settings, factory))
 
 
-def controller(
-    kubeconfig: Annotated[
-        str,
-        typer.Option(help="Path of a kubeconfig; else $KUBECONFIG, the pod's own account, ~/.kube/config."),
-    ] = "",
-    context: Annotated[str, typer.Option(help="Context of the kubeconfig.")] = "",
-    health_address: Annotated[
-        str, typer.Option(help="host:port of /livez, /readyz and /metrics; port 0 takes a free one.")
-    ] = defaults.health_address,
-    lease_namespace: Annotated[
-        str, typer.Option(help="Where the Lease is by which replicas choose the one that works.")
-    ] = defaults.namespace,
-    lease_name: Annotated[str, typer.Option(help="Its name.")] = defaults.lease,
-    log_level: Annotated[
-        str, typer.Option(help="Least level logged: debug, info, warning or error.")
-    ] = "info",
-    log_format: Annotated[str, typer.Option(help="text or json.")] = "text",
-) -> None:
-    """Place pods by PlacementPolicies, until SIGTERM; of several replicas one works."""
-    formats: dict[str, Literal["json", "text"]] = {"json": "json", "text": "text"}
-    if log_format not in formats or log_level not in {"debug", "info", "warning", "error"}:
-        raise typer.BadParameter("see --help for what --log-level and --log-format may be")
-    configure(log_level, formats[log_format])
-    settings = ControllerSettings(
-        kubeconfig=kubeconfig,
-        context=context,
-        health_address=health_address,
-        namespace=lease_namespace,
-        lease=lease_name,
-    )
-    run_until_signalled(run_controller(settings))
+controller = command(
+    ControllerSettings,
+    _run,
+    name="controller",
+    text=(
+        "Place pods by PlacementPolicies, and see to container groups that have lost their pod, until SIGTERM; "
+        "of several replicas one works."
+    ),
+)

@@ -1,37 +1,49 @@
-"""`overspill settings`: every setting of the agent as Markdown, which is docs/settings.md.
+"""`overspill settings`: every setting of agent and controller as Markdown, which is docs/settings.md.
 
-In: `AgentSettings`. Out: text on stdout. Invariant: nothing here knows a setting by name.
+In: `AgentSettings`, `ControllerSettings`. Out: text on stdout. Invariant: nothing here knows a setting by name.
 """
 
 from itertools import groupby
 from typing import Any
 
-from overspill.settings import SettingInfo, setting_infos
+from msgspec import Struct
+
+from overspill.settings import AgentSettings, ControllerSettings, SettingInfo, setting_infos
 
 __all__ = ["reference", "settings"]
 
 HEAD = """\
-# Settings of the agent
+# Settings
 
 Made by `overspill settings > docs/settings.md`; edit `src/overspill/settings.py` instead.
 
 A setting comes from the file given by `--config`, then from its environment variable, then from its flag; the later
 wins. In the file, lists and mappings are YAML; in a variable they are `a,b` and `key=value,other=value`; a flag is
 repeated for each entry. A key, variable or backend option that is not known is an error.
-The options of each backend are in [backends.md](backends.md).
+The options of each backend are in [backends.md](backends.md). One file may serve agents and controller: each takes the
+keys that it knows, and leaves those of the other.
 """
+PROGRAMS: dict[str, tuple[type[Struct], str]] = {
+    "The agent": (AgentSettings, "`overspill agent`: one virtual node."),
+    "The controller": (
+        ControllerSettings,
+        "`overspill controller`: [placement](placement.md) and [orphans](orphans.md).",
+    ),
+}
 
 
 def settings() -> None:
-    """Print the reference of the agent's settings, as Markdown."""
+    """Print the reference of all settings, as Markdown."""
     print(reference(), end="")
 
 
 def reference() -> str:
     """The whole page."""
     parts = [HEAD]
-    for group, infos in groupby(setting_infos(), key=lambda info: info.group):
-        parts += [f"## {group}", _table(list(infos))]
+    for title, (kind, text) in PROGRAMS.items():
+        parts.append(f"## {title}\n\n{text}\n")
+        for group, infos in groupby(setting_infos(kind), key=lambda info: info.group):
+            parts += [f"### {group}", _table(list(infos))]
     return "\n".join(parts)
 
 

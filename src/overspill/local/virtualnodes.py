@@ -1,8 +1,8 @@
 """The virtual nodes of a local cluster: a StatefulSet on the worker, or plain processes without one.
 
-In: a plan, `deploy/` of the checkout. Out: agents, each of which registers its node. The manifests are the
-ones that a user applies; the local overlay sets image and replicas only, since the machine has Podman's
-socket and the pods' folder where `deploy/podman` expects them.
+In: a plan, `deploy/` of the checkout. Out: agents, each of which registers its node; on the worker the controller,
+too, which every overlay has. The manifests are the ones that a user applies; the local overlay sets image and
+replicas only, since the machine has Podman's socket and the pods' folder where `deploy/podman` expects them.
 """
 
 import os
@@ -24,12 +24,22 @@ from overspill.local.plan import Plan
 from overspill.local.processes import Processes, Program
 from overspill.local.render import render
 
-__all__ = ["AGENT_NAME", "node_names", "start_agent_pods", "start_agents", "start_approver"]
+__all__ = [
+    "AGENT_NAME",
+    "CONTROLLER_NAME",
+    "environment",
+    "node_names",
+    "option_flags",
+    "start_agent_pods",
+    "start_agents",
+    "start_approver",
+]
 
 AGENT_NAME = "virtual-node-eci"
+CONTROLLER_NAME = "overspill-controller"
 STATEFUL_SET = f"/apis/apps/v1/namespaces/kube-system/statefulsets/{AGENT_NAME}"
 READY_TIMEOUT = 90.0
-# The folder of `deploy/` for each backend that has one of its own.
+# The folder of `deploy/` for each backend that has one of its own, agents and controller.
 BASES = {"podman": "podman", "eci": "eci"}
 
 
@@ -75,13 +85,16 @@ async def start_agent_pods(paths: Paths, plan: Plan, *, image: str, scale: bool)
 
 
 def _overlay(paths: Paths, plan: Plan, folder: Path, *, count: int, image: str) -> str:
-    base = repository() / "deploy" / BASES.get(plan.backend, "base")
+    deploy = repository() / "deploy"
+    bases = (
+        [deploy / BASES[plan.backend]] if plan.backend in BASES else [deploy / "base", deploy / "placement"]
+    )
     name, _, tag = image.rpartition(":")
     content: dict[str, Any] = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
         # Kustomize takes no absolute path.
-        "resources": [os.path.relpath(base, folder)],
+        "resources": [os.path.relpath(base, folder) for base in bases],
         "images": [{"name": "overspill", "newName": name, "newTag": tag}],
         "replicas": [{"name": AGENT_NAME, "count": count}],
     }
@@ -100,16 +113,24 @@ def _eci_overlay(paths: Paths, plan: Plan, folder: Path) -> dict[str, Any]:
         "logFormat": "json",
     }
     write_file(folder / "agent.yaml", yaml.safe_dump(settings, sort_keys=False))
-    write_file(folder / "trust.yaml", render("eci-trust.yaml", name=AGENT_NAME))
+    for kind, name, container in (
+        ("StatefulSet", AGENT_NAME, "agent"),
+        ("Deployment", CONTROLLER_NAME, "controller"),
+    ):
+        trust = render("eci-trust.yaml", kind=kind, name=name, container=container)
+        write_file(folder / f"{container}-trust.yaml", trust)
     literals = [
         f"ALIBABA_CLOUD_ACCESS_KEY_ID={facts.access_key_id}",
         f"ALIBABA_CLOUD_ACCESS_KEY_SECRET={facts.access_key_secret}",
     ]
     generated = {"namespace": "kube-system", "behavior": "replace"}
     return {
-        "configMapGenerator": [{"name": AGENT_NAME, "files": ["agent.yaml"], **generated}],
+        "configMapGenerator": [
+            {"name": AGENT_NAME, "files": ["agent.yaml"], **generated},
+            {"name": f"{CONTROLLER_NAME}-settings", "files": ["controller.yaml=agent.yaml"], **generated},
+        ],
         "secretGenerator": [{"name": "overspill-eci", "literals": literals, **generated}],
-        "patches": [{"path": "trust.yaml"}],
+        "patches": [{"path": "agent-trust.yaml"}, {"path": "controller-trust.yaml"}],
     }
 
 
@@ -128,8 +149,8 @@ def _eci_options(facts: EmulatorFacts) -> dict[str, str]:
     }
 
 
-def _environment(paths: Paths, plan: Plan) -> dict[str, str]:
-    """What an agent outside the cluster finds in its environment: a file with the access key, and whom to trust."""
+def environment(paths: Paths, plan: Plan) -> dict[str, str]:
+    """What agents and the controller outside the cluster find in their environment: a file with the access key, and whom to trust."""
     if plan.backend != "eci":
         return {}
     facts = _started_emulator(paths, plan)
@@ -157,7 +178,7 @@ async def start_agents(paths: Paths, plan: Plan) -> int:
             processes.stop(process.name, grace=10.0)
     for name in wanted:
         argv = agent_argv(paths, plan, name)
-        processes.ensure(Program(name=name, argv=argv, env=_environment(paths, plan)))
+        processes.ensure(Program(name=name, argv=argv, env=environment(paths, plan)))
     return plan.virtual_nodes
 
 
@@ -171,13 +192,18 @@ def agent_argv(paths: Paths, plan: Plan, node: str) -> tuple[str, ...]:
         "health-address": "127.0.0.1:0",
         "kubelet-address": f"{plan.host_address}:0",
     }
+    return (
+        *(sys.executable, "-m", "overspill.cli.main", "agent"),
+        *(f"--{key}={value}" for key, value in flags.items()),
+        *option_flags(paths, plan),
+    )
+
+
+def option_flags(paths: Paths, plan: Plan) -> list[str]:
+    """The backend's options, for agents and the controller outside the cluster."""
     options: dict[str, str] = {}
     if plan.backend == "podman":
         options = msgspec.structs.asdict(cloud_facts(paths))
     elif plan.backend == "eci":
         options = _eci_options(_started_emulator(paths, plan))
-    return (
-        *(sys.executable, "-m", "overspill.cli.main", "agent"),
-        *(f"--{key}={value}" for key, value in flags.items()),
-        *(f"--backend-option={key}={value}" for key, value in options.items()),
-    )
+    return [f"--backend-option={key}={value}" for key, value in options.items()]

@@ -1,25 +1,19 @@
-"""The controller's composition root: leader election, watches, the assigner, run in one TaskGroup.
+"""What the leader does for placement: watches, the assigner, run in one TaskGroup.
 
-In: where the cluster is. Out: placed pods, until cancelled. Invariant: what is known was listed after this process
-became the leader; a process that no longer leads forgets everything.
+In: a client. Out: placed pods, until cancelled. Invariant: what is known was listed after this process became the
+leader; a process that no longer leads forgets everything.
 """
 
 import asyncio
-import os
-import socket
-import uuid
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import structlog
-from msgspec import Struct
 
 from overspill.kube.client import Client
-from overspill.kube.config import load_config
 from overspill.kube.events import Events
 from overspill.kube.frames import Batch
-from overspill.kube.leader import Leader
 from overspill.kube.resources import (
     DEPLOYMENTS,
     NODES,
@@ -34,71 +28,32 @@ from overspill.placement.nodes import Node
 from overspill.placement.pods import Pod
 from overspill.placement.policy import Policy
 from overspill.placement.workloads import ReplicaSet, Workload
-from overspill.placement.write import WRITERS
-from overspill.serve import health
 
-__all__ = ["ControllerSettings", "run_controller"]
+__all__ = ["WATCHES", "Placement"]
 
 log = structlog.get_logger(__name__)
 
-WATCHES_AND_MORE = 16
+WATCHES = 6
 WATCH_AGE_LIMIT = 150.0
 
 
-class ControllerSettings(Struct, frozen=True, kw_only=True):
-    """Settings of the controller.
+class Placement:
+    """Places pods while it runs; `sure` says whether no other replica can be doing so."""
 
-    Attributes:
-        lease: name of the Lease by which its replicas choose who works; two names make two that work.
-        namespace: where the Lease is.
-    """
-
-    kubeconfig: str = ""
-    context: str = ""
-    health_address: str = "127.0.0.1:10259"
-    namespace: str = "kube-system"
-    lease: str = "overspill-controller"
-
-
-async def run_controller(settings: ControllerSettings) -> None:
-    """Be one replica of the controller until cancelled.
-
-    Raises:
-        Misconfigured: settings, credentials or permissions are not usable.
-    """
-    config = load_config(settings.kubeconfig or None, settings.context or None)
-    identity = f"{socket.gethostname()}_{os.getpid()}_{uuid.uuid4().hex[:8]}"
-    async with (
-        Client(config, connections=WRITERS + WATCHES_AND_MORE) as client,
-        Client(config, connections=1) as heart,
-    ):
-        leader = Leader(heart, settings.lease, namespace=settings.namespace, identity=identity)
-        controller = Controller(client, leader)
-        host, _, port = settings.health_address.rpartition(":")
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(leader.run(controller.run), name="leader")
-            tasks.create_task(health.serve(host, int(port), {"watches": controller.trouble}), name="health")
-
-
-class Controller:
-    """What this process does while it leads."""
-
-    def __init__(self, client: Client, leader: Leader) -> None:
+    def __init__(self, client: Client, events: Events, *, sure: Callable[[], bool]) -> None:
         self._client = client
-        self._leader = leader
+        self._events = events
+        self._sure = sure
         self._watches: list[Watch[Any]] = []
 
     def trouble(self) -> str | None:
-        """Why placement does not work, though this process leads."""
-        if not self._leader.leads:
-            return None
+        """Why it does not work, though it runs."""
         age = max((watch.age for watch in self._watches), default=0.0)
         return f"nothing heard from a watch for {age:.0f} s" if age > WATCH_AGE_LIMIT else None
 
     async def run(self) -> None:
         """Watch and place until cancelled."""
-        events = Events(self._client, instance=socket.gethostname(), component="overspill.dev/controller")
-        assigner = Assigner(self._client, events, sure=lambda: self._leader.sure)
+        assigner = Assigner(self._client, self._events, sure=self._sure)
         pods = Watch(self._client, PODS, kind=Pod, keep=Pod.kept)
         nodes = Watch(self._client, NODES, kind=Node)
         policies = Watch(self._client, PLACEMENT_POLICIES, kind=Policy)
@@ -107,7 +62,6 @@ class Controller:
         stateful_sets = Watch(self._client, STATEFULSETS, kind=Workload)
         self._watches = [pods, nodes, policies, replica_sets, deployments, stateful_sets]
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(events.run(), name="events")
             # Policies and ReplicaSets first: a pod is of no policy as long as that one is not known.
             await _follow_synced(tasks, policies, assigner.policies_changed, assigner.policies.synced)
             await _follow_synced(

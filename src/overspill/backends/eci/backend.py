@@ -15,7 +15,7 @@ from typing import Any, Self
 import structlog
 from msgspec import Struct, structs
 
-from overspill.backends.base import Demand, LogOptions, PodUsage, Process, Share
+from overspill.backends.base import Demand, Inventory, LogOptions, PodUsage, Process, Share
 from overspill.backends.eci import processes
 from overspill.backends.eci.capabilities import CAPABILITIES
 from overspill.backends.eci.client import Client
@@ -363,6 +363,13 @@ class EciBackend:
             await self._poller.ask()
         except Throttled:
             self._poller.check(silence=SILENCE)
+
+    @staticmethod
+    def inventory(*, cluster: str, options: Mapping[str, Any]) -> Inventory:
+        """The container groups of a whole cluster."""
+        from overspill.backends.eci.inventory import EciInventory  # noqa: PLC0415 - no agent needs it
+
+        return EciInventory(cluster=cluster, options=options)
 
     def _find(self, identity: Identity) -> Tracked:
         tracked = self._groups.of_pod(identity.uid)

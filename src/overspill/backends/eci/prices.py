@@ -10,7 +10,7 @@ from decimal import Decimal
 from msgspec import Struct
 
 from overspill import names
-from overspill.backends.eci.annotations import PREFIX, parse
+from overspill.backends.eci.annotations import parse
 from overspill.backends.eci.answers import GroupEntry, Quote
 from overspill.backends.eci.refusals import unhonoured
 from overspill.backends.eci.specs import Size
@@ -85,7 +85,7 @@ def quoted(quote: Quote) -> dict[str, str]:
 
 def annotations_of_work(group_id: str, work: WorkSpec, *, region: str) -> dict[str, str]:
     """Of a group that was just asked for; what its instance will be is not always known yet."""
-    written = {PREFIX + "eci-instance-id": group_id}
+    written = {names.INSTANCE_ANNOTATION: group_id}
     if fields := unhonoured(work):
         written[names.NOT_HONOURED_ANNOTATION] = ",".join(fields)
     asked = parse(work.annotations).parameters
@@ -99,7 +99,7 @@ def annotations_of_work(group_id: str, work: WorkSpec, *, region: str) -> dict[s
 def annotations_of_entry(entry: GroupEntry) -> dict[str, str]:
     """Of a group as ECI gave it."""
     size = Size(entry.cpu, entry.memory)
-    written = {PREFIX + "eci-instance-id": entry.container_group_id}
+    written = {names.INSTANCE_ANNOTATION: entry.container_group_id}
     if not entry.cpu:
         return written
     written[SPEC_ANNOTATION] = str(size)

@@ -13,7 +13,16 @@ from collections.abc import Mapping
 from overspill import names
 from overspill.model.work import Identity
 
-__all__ = ["FAIL_FAST_TAG", "MOST_TAGS", "client_token", "group_name", "identity_of", "node_tags", "tags"]
+__all__ = [
+    "FAIL_FAST_TAG",
+    "MOST_TAGS",
+    "client_token",
+    "cluster_tags",
+    "group_name",
+    "identity_of",
+    "node_tags",
+    "tags",
+]
 
 MOST_TAGS = 20
 LONGEST_VALUE = 128
@@ -35,6 +44,11 @@ def tags(identity: Identity, *, more: Mapping[str, str]) -> list[dict[str, str]]
         }
     )
     return _listed(dict(more) | own)
+
+
+def cluster_tags(cluster: str) -> list[dict[str, str]]:
+    """The tags by which the groups of all nodes are listed."""
+    return _listed(_split({names.CLUSTER_TAG: cluster}))
 
 
 def node_tags(cluster: str, node: str) -> list[dict[str, str]]:

@@ -37,6 +37,14 @@ class ListedPod(Struct, frozen=True, rename="pascal"):
     name: str
     labels: dict[str, str] | None = None
     infra_id: str = ""
+    status: str = ""
+    created: str = ""
+
+
+class ListedVolume(Struct, frozen=True, rename="pascal"):
+    """A named volume in a list."""
+
+    name: str
 
 
 class ListedContainer(Struct, frozen=True, rename="pascal"):
@@ -249,10 +257,12 @@ class Podman:
             return False
         return True
 
-    async def remove_pod(self, pod: str) -> None:
-        """Kill and remove a pod with all that is in it."""
+    async def remove_pod(self, pod: str, *, grace: int = 0) -> None:
+        """End and remove a pod with all that is in it; SIGKILL follows SIGTERM after `grace` seconds."""
         with suppress(NotFound):
-            await self.client.request("DELETE", f"/pods/{pod}", query={"force": "true", "timeout": "0"})
+            await self.client.request(
+                "DELETE", f"/pods/{pod}", query={"force": "true", "timeout": str(grace)}
+            )
 
     # --- containers ---
 
@@ -346,6 +356,10 @@ class Podman:
     async def create_volume(self, body: Mapping[str, Any]) -> None:
         """Make a named volume."""
         await self.client.request("POST", "/volumes/create", body=body)
+
+    async def volumes(self, query: Mapping[str, str]) -> list[ListedVolume]:
+        """All named volumes that match."""
+        return await self.client.get("/volumes/json", list[ListedVolume], query=query)
 
     async def remove_volume(self, name: str) -> None:
         """Remove a named volume."""

@@ -12,10 +12,9 @@ from contextlib import AsyncExitStack, contextmanager
 from types import TracebackType
 from typing import Any, Self
 
-import msgspec
-from msgspec import Struct, structs
+from msgspec import structs
 
-from overspill.backends.base import Capabilities, LogOptions, PodUsage, Process
+from overspill.backends.base import Capabilities, Inventory, LogOptions, PodUsage, Process
 from overspill.backends.podman.api import Podman
 from overspill.backends.podman.atomic import write_files
 from overspill.backends.podman.bodies import without_place
@@ -25,6 +24,7 @@ from overspill.backends.podman.folder import node_root
 from overspill.backends.podman.forward import connect
 from overspill.backends.podman.logs import pod_logs
 from overspill.backends.podman.node import Node
+from overspill.backends.podman.options import read_options
 from overspill.backends.podman.seen import Run
 from overspill.backends.podman.streams import attach_container, exec_in_container
 from overspill.backends.podman.supervisor import Supervisor
@@ -35,24 +35,7 @@ from overspill.errors import Misconfigured, NotFound, Retry, Unsupported
 from overspill.model.observation import Observation, Sighting
 from overspill.model.work import Container, Files, Identity, Resources, Volume, WorkSpec
 
-__all__ = ["Options", "PodmanBackend"]
-
-
-class Options(Struct, frozen=True, forbid_unknown_fields=True):
-    """Settings below `backend.podman`.
-
-    Attributes:
-        socket: path of the socket of `podman system service`.
-        network: the Podman network that gives the pods their addresses; it has to exist.
-        place_by_annotation: take a pod's network and address from its annotations. For whoever manages both
-            itself, as the ECI emulator does; never for an agent, whose pods' annotations are their users'.
-        data_dir: where the pods' records, volumes and logs are; Podman has to see it under the same path.
-    """
-
-    socket: str = "/run/podman/podman.sock"
-    network: str = "podman"
-    place_by_annotation: bool = False
-    data_dir: str = "/var/lib/overspill/podman"
+__all__ = ["PodmanBackend"]
 
 
 class PodmanBackend:
@@ -64,12 +47,7 @@ class PodmanBackend:
     def __init__(
         self, *, cluster: str, node: str, options: Mapping[str, Any], clock: Callable[[], float] = time.time
     ) -> None:
-        try:
-            self.options = msgspec.convert(options, Options)
-        except msgspec.ValidationError as error:
-            raise Misconfigured(
-                f"backend podman: {error}; it knows {', '.join(Options.__struct_fields__)}"
-            ) from error
+        self.options = read_options(options)
         self._podman = Podman(Client(self.options.socket))
         self._node = Node(
             self._podman,
@@ -191,6 +169,13 @@ class PodmanBackend:
     async def health(self) -> None:
         """Return when Podman answers."""
         await self._podman.ping()
+
+    @staticmethod
+    def inventory(*, cluster: str, options: Mapping[str, Any]) -> Inventory:
+        """The pods of a whole cluster at this host's Podman."""
+        from overspill.backends.podman.inventory import PodmanInventory  # noqa: PLC0415 - no agent needs it
+
+        return PodmanInventory(cluster=cluster, options=options)
 
     @contextmanager
     def _recording(self) -> Iterator[None]:

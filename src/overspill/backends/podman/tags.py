@@ -25,6 +25,7 @@ __all__ = [
     "identity_of",
     "keeper_name",
     "labels",
+    "pod_filters",
     "pod_name",
     "resources_of",
     "volume_name",
@@ -92,6 +93,11 @@ def identity_of(found: Mapping[str, str]) -> Identity | None:
 def filters(cluster: str, node: str) -> dict[str, str]:
     """The query that lists one node's pods or containers only."""
     return _filters(label=[f"{names.CLUSTER_TAG}={cluster}", f"{names.NODE_TAG}={node}"])
+
+
+def pod_filters(identity: Identity) -> dict[str, str]:
+    """The query that lists what belongs to one pod; names of volumes begin as the pod's does."""
+    return _filters(label=[f"{names.UID_TAG}={identity.uid}"], name=[pod_name(identity) + "-"])
 
 
 def event_filters(node: str, actions: Sequence[str]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from functools import lru_cache
 from types import TracebackType
 from typing import Any, Self
 
-from overspill.backends.base import Capabilities, LogOptions, PodUsage, Process
+from overspill.backends.base import Capabilities, Inventory, LogOptions, PodUsage, Process
 from overspill.backends.simulated.addresses import node_cidr
 from overspill.backends.simulated.cloud import Cloud
 from overspill.backends.simulated.options import load_options
@@ -173,6 +173,15 @@ class SimulatedBackend:
     async def health(self) -> None:
         """Say whether there is an outage."""
         self._cloud.reach()
+
+    @staticmethod
+    def inventory(*, cluster: str, options: Mapping[str, Any]) -> Inventory:  # noqa: ARG004 - refused
+        """Refuse.
+
+        Raises:
+            Unsupported: always.
+        """
+        raise Unsupported("simulated pods live in their agent and end with it: there are no orphans")
 
 
 def _refused(work: WorkSpec) -> Sequence[str]:

@@ -11,14 +11,24 @@ __all__ = ["PERMISSIONS"]
 
 PERMISSIONS = (
     Permission(
+        resources.NAMESPACES,
+        ("get",),
+        "the cluster's identity, by which a backend tells its pods from those of another cluster",
+        names=("kube-system",),
+    ),
+    Permission(
         resources.PODS,
         ("delete", "list", "patch", "watch"),
-        "follow pods, place them; delete those that their pool cannot run",
+        "follow pods, place them; delete those that their pool cannot run; whose container groups are orphans",
     ),
     Permission(
         resources.PODS, ("create",), "move pods to an earlier pool, where asked", subresource="eviction"
     ),
-    Permission(resources.NODES, ("list", "watch"), "which pool a node belongs to, and what room it has"),
+    Permission(
+        resources.NODES,
+        ("list", "watch"),
+        "which pool a node belongs to, what room it has, and whether its agent is there",
+    ),
     Permission(resources.REPLICASETS, ("list", "watch"), "which revision of a workload is the newest"),
     Permission(resources.DEPLOYMENTS, ("list", "watch"), "how many pods a workload wants; the annotation"),
     Permission(

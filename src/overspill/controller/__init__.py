@@ -1,0 +1,1 @@
+"""The controller: what one process of it runs, and who of its replicas does."""

@@ -1,0 +1,92 @@
+"""The view of a whole cluster's pods at one Podman, whoever runs them."""
+
+import asyncio
+
+import pytest
+from msgspec import structs
+from podman_pods import CLUSTER, SLEEP, Stage, backend_of, pod, shell
+
+from overspill.backends.base import ContainerGroup
+from overspill.backends.podman.inventory import PodmanInventory
+from overspill.errors import Conflict, Misconfigured, NotFound, Retry
+from overspill.model.work import EmptyDir, Identity, Mount
+from podman_service import NETWORK, PodmanService
+
+pytestmark = pytest.mark.podman
+
+
+def inventory(service: PodmanService, *, cluster: str = CLUSTER) -> PodmanInventory:
+    options = {"socket": service.socket, "network": NETWORK, "data_dir": service.data_dir}
+    return PodmanInventory(cluster=cluster, options=options)
+
+
+async def of_pod(found: PodmanInventory, identity: Identity) -> ContainerGroup:
+    return next(each for each in (await found.list()).groups if each.identity == identity)
+
+
+async def test_a_pod_is_seen_over_all_nodes_of_its_cluster_and_foreign_to_others(stage: Stage):
+    work = pod(shell(SLEEP))
+    await stage.backend.create(work)
+    await stage.witness.running(work)
+    async with inventory(stage.service) as ours, inventory(stage.service, cluster="other") as theirs:
+        seen = await of_pod(ours, work.identity)
+        assert (seen.status, seen.terminating, seen.ended, seen.price) == ("Running", False, False, 0)
+        assert seen.created_at > 0
+        listing = await theirs.list()
+        assert (listing.groups, listing.foreign >= 1) == ([], True)
+        with pytest.raises(Conflict):
+            await theirs.remove(
+                structs.replace(seen, identity=structs.replace(seen.identity, cluster="other"))
+            )
+
+
+async def test_a_pod_without_an_agent_is_removed_with_all_that_it_had(podman: PodmanService):
+    """And an agent that comes back does not make it anew."""
+    mount = Mount(path="/memory", volume="memory")
+    work = pod(shell(SLEEP, mounts=(mount,)), volumes={"memory": EmptyDir(medium="Memory")})
+    async with backend_of(podman) as backend:
+        await backend.create(work)
+        async with inventory(podman) as found:
+            await _until_listed(found, work.identity)
+    async with inventory(podman) as found:
+        seen = await of_pod(found, work.identity)
+        await found.remove(seen)
+        assert work.identity not in [each.identity for each in (await found.list()).groups]
+        with pytest.raises(NotFound):
+            await found.remove(seen)
+    assert work.identity.uid not in podman.run("volume", "ls")
+    async with backend_of(podman) as again:
+        assert work.identity not in [each.identity for each in await again.list()]
+
+
+async def test_a_pod_whose_grace_runs_is_terminating(stage: Stage):
+    work = pod(shell("trap '' TERM; while :; do sleep 0.1; done"))
+    await stage.backend.create(work)
+    await stage.witness.running(work)
+    async with inventory(stage.service) as found:
+        await stage.backend.delete(work.identity, grace_seconds=600)
+        assert (await of_pod(found, work.identity)).terminating
+    await stage.witness.end(work)
+
+
+async def test_a_podman_that_is_away_is_an_error_and_no_empty_list(podman: PodmanService):
+    async with inventory(podman) as found:
+        podman.kill()
+        try:
+            with pytest.raises(Retry):
+                await found.list()
+        finally:
+            podman.start()
+
+
+async def test_a_wrong_option_is_named():
+    with pytest.raises(Misconfigured, match="backend podman"):
+        PodmanInventory(cluster=CLUSTER, options={"typo": 1})
+
+
+async def _until_listed(found: PodmanInventory, identity: Identity) -> None:
+    async with asyncio.timeout(30):
+        while identity not in [  # noqa: ASYNC110 - the list is all that an inventory has
+            each.identity for each in (await found.list()).groups
+        ]:
+            await asyncio.sleep(0.1)
