@@ -119,3 +119,29 @@ CASES = [
         selector(matchLabels=BURST), pod("DaemonSet", "d", labels=BURST), False, id="pod of a DaemonSet"
     ),
 ]
+
+
+def marked(manifest):
+    """A pod whose template was marked, as that of an annotated Deployment is."""
+    manifest["metadata"]["annotations"] = {"overspill.dev/base-replicas": "from the Deployment"}
+    return manifest
+
+
+def generated(manifest):
+    """A pod whose name is yet to be generated."""
+    del manifest["metadata"]["name"]
+    manifest["metadata"]["generateName"] = "p-"
+    return manifest
+
+
+# Without a policy.
+MARKED = [
+    pytest.param(marked(of_deployment("web")), True, id="marked"),
+    pytest.param(generated(marked(of_deployment("web"))), True, id="marked, name to be generated"),
+    pytest.param(marked(pod("ReplicaSet", f"web-{HASH}")), False, id="marked, without a template hash"),
+    pytest.param(
+        marked(pod("StatefulSet", "db", labels={"pod-template-hash": HASH})), False, id="of a StatefulSet"
+    ),
+    pytest.param(marked(pod()), False, id="marked, of nobody"),
+    pytest.param(of_deployment("web"), False, id="not marked"),
+]

@@ -43,6 +43,7 @@ __all__ = [
     "STATUS_WAITING",
     "WATCH_AGE",
     "WATCH_RELISTS",
+    "WEBHOOK_REQUESTS",
     "BackendCall",
     "exposition",
     "observe_pods",
@@ -141,6 +142,13 @@ GATE_SECONDS = Histogram(
     "overspill_placement_gate_seconds",
     "From when a pod that waits for its pool was first seen until it was seen let go.",
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300),
+    registry=REGISTRY,
+)
+
+WEBHOOK_REQUESTS = Counter(
+    "overspill_webhook_requests",
+    "Requests for admission; `webhook` is the last part of its path, `answer` patched, unchanged or refused.",
+    ["webhook", "answer"],
     registry=REGISTRY,
 )
 

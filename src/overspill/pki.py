@@ -19,6 +19,7 @@ __all__ = [
     "KeyRequest",
     "days_left",
     "expires_at",
+    "is_pair",
     "issue",
     "new_authority",
     "new_request",
@@ -26,8 +27,8 @@ __all__ = [
     "subject_names",
 ]
 
-AUTHORITY_DAYS = 3650
-LEAF_DAYS = 365
+AUTHORITY_LIFE = dt.timedelta(days=3650)
+LEAF_LIFE = dt.timedelta(days=365)
 # Clocks of containers and hosts differ a little; a certificate that is valid from "now" may be refused.
 BACKDATED = dt.timedelta(minutes=5)
 
@@ -53,12 +54,12 @@ class KeyRequest(Struct, frozen=True):
         return "KeyRequest(…)"
 
 
-def new_authority(common_name: str) -> KeyPair:
+def new_authority(common_name: str, *, life: dt.timedelta = AUTHORITY_LIFE) -> KeyPair:
     """A self-signed authority that signs leaves only."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = _name(common_name, ())
     builder = (
-        _builder(name, name, key.public_key(), days=AUTHORITY_DAYS)
+        _builder(name, name, key.public_key(), life=life)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage(authority=True), critical=True)
     )
@@ -73,6 +74,7 @@ def issue(
     hosts: Iterable[str] = (),
     server: bool = False,
     client: bool = False,
+    life: dt.timedelta = LEAF_LIFE,
 ) -> KeyPair:
     """A leaf signed by `authority`; `hosts` are DNS names and IP addresses it serves."""
     issuer = x509.load_pem_x509_certificate(authority.certificate)
@@ -80,7 +82,7 @@ def issue(
     assert isinstance(issuer_key, ec.EllipticCurvePrivateKey)
     key = ec.generate_private_key(ec.SECP256R1())
     builder = (
-        _builder(_name(common_name, organizations), issuer.subject, key.public_key(), days=LEAF_DAYS)
+        _builder(_name(common_name, organizations), issuer.subject, key.public_key(), life=life)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(authority=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage(list(_purposes(server=server, client=client))), critical=False)
@@ -101,7 +103,7 @@ def new_request(*, common_name: str, organizations: Iterable[str], hosts: Iterab
     names = x509.SubjectAlternativeName([_host(host) for host in hosts])
     request = x509.CertificateSigningRequestBuilder().subject_name(name).add_extension(names, critical=False)
     certificate = (
-        _builder(name, name, key.public_key(), days=LEAF_DAYS)
+        _builder(name, name, key.public_key(), life=LEAF_LIFE)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(authority=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
@@ -134,6 +136,16 @@ def expires_at(certificate: bytes) -> float:
     return x509.load_pem_x509_certificate(certificate).not_valid_after_utc.timestamp()
 
 
+def is_pair(pair: KeyPair) -> bool:
+    """Whether it is a certificate and the private key of it."""
+    try:
+        key = serialization.load_pem_private_key(pair.key, password=None)
+        certificate = x509.load_pem_x509_certificate(pair.certificate)
+    except (ValueError, TypeError):
+        return False
+    return bool(key.public_key() == certificate.public_key())
+
+
 def subject_names(certificate: bytes) -> set[str]:
     """DNS names and addresses that a PEM certificate serves."""
     try:
@@ -148,7 +160,7 @@ def subject_names(certificate: bytes) -> set[str]:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, public_key: ec.EllipticCurvePublicKey, *, days: int
+    subject: x509.Name, issuer: x509.Name, public_key: ec.EllipticCurvePublicKey, *, life: dt.timedelta
 ) -> x509.CertificateBuilder:
     now = dt.datetime.now(dt.UTC)
     return (
@@ -158,7 +170,7 @@ def _builder(
         .public_key(public_key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - BACKDATED)
-        .not_valid_after(now + dt.timedelta(days=days))
+        .not_valid_after(now + life)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
     )
 

@@ -23,11 +23,11 @@ from overspill.model.observation import Running
 from overspill.model.pods import Meta, Pod
 from overspill.model.podstatus import encode, to_pod_status
 from overspill.model.work import Container, Identity, Port, WorkSpec
-from overspill.serve.kubelet.listener import bind
 from overspill.serve.kubelet.node import ServedPod
 from overspill.serve.kubelet.review import Reviews
 from overspill.serve.kubelet.routes import Routes
 from overspill.serve.kubelet.server import Server
+from overspill.serve.listener import bind
 
 NODE = "virtual-node-0"
 ADMIN, SCRAPER, STRANGER = "admin-token", "scraper-token", "stranger-token"
@@ -182,7 +182,7 @@ async def staged(tmp_path):
         await stack.enter_async_context(backend)
         node = StageNode(backend)
         await node.start("web", WEB)
-        bound = bind("127.0.0.1:0")
+        bound = bind("127.0.0.1:0", what="kubelet API", flag="--kubelet-address")
         port = bound.getsockname()[1]
         server = Server(bound, reviews=Reviews(client, node=NODE), router=Routes(node))
         pair = pki.issue(authority, common_name=f"system:node:{NODE}", hosts=["127.0.0.1"], server=True)

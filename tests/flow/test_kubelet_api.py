@@ -19,7 +19,7 @@ from overspill.backends.base import Capabilities
 from overspill.errors import Misconfigured
 from overspill.serve.kubelet.certificate import follow_files, sign_by_cluster
 from overspill.serve.kubelet.keys import expires_at, new_node_key
-from overspill.serve.kubelet.listener import bind
+from overspill.serve.listener import bind
 
 LOGS = "/containerLogs/default/web/c"
 UPGRADE = "Connection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: v4.channel.k8s.io\r\n"
@@ -407,9 +407,10 @@ async def test_files_are_read_again_when_they_change(tmp_path, monkeypatch):
 
 
 def test_an_address_that_is_taken_is_told():
-    with bind("127.0.0.1:0") as bound:
+    named = {"what": "kubelet API", "flag": "--kubelet-address"}
+    with bind("127.0.0.1:0", **named) as bound:
         bound.listen()
         with pytest.raises(Misconfigured, match="--kubelet-address"):
-            bind(f"127.0.0.1:{bound.getsockname()[1]}")
-    with bind("[::1]:0") as bound:
+            bind(f"127.0.0.1:{bound.getsockname()[1]}", **named)
+    with bind("[::1]:0", **named) as bound:
         assert bound.getsockname()[0] == "::1"

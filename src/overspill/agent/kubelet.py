@@ -23,11 +23,11 @@ from overspill.model.quantity import parse_quantity
 from overspill.model.work import Identity
 from overspill.serve.kubelet.certificate import follow_files, self_sign, sign_by_cluster
 from overspill.serve.kubelet.clientca import follow_client_ca
-from overspill.serve.kubelet.listener import Bound
 from overspill.serve.kubelet.node import ServedPod
 from overspill.serve.kubelet.review import Reviews
 from overspill.serve.kubelet.routes import Routes
 from overspill.serve.kubelet.server import Server
+from overspill.serve.listener import Bound
 from overspill.settings import AgentSettings
 
 __all__ = ["WEBSOCKETS", "KubeletApi"]

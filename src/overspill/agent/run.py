@@ -35,7 +35,7 @@ from overspill.metrics import BackendCall, observe_pods
 from overspill.model.node import NodeObject, NodeProfile, new_node
 from overspill.model.pods import Meta, Pod
 from overspill.serve import health
-from overspill.serve.kubelet.listener import bind
+from overspill.serve.listener import bind
 from overspill.settings import AgentSettings
 
 __all__ = ["run_agent"]
@@ -93,7 +93,9 @@ async def run_agent(settings: AgentSettings, factory: BackendFactory) -> None:
             await sharing.read()
         await stack.enter_async_context(backend)
         reviews = await stack.enter_async_context(Client(config, connections=REVIEWS))
-        bound = stack.enter_context(bind(settings.kubelet_address))
+        bound = stack.enter_context(
+            bind(settings.kubelet_address, what="kubelet API", flag="--kubelet-address")
+        )
         agent = await _assemble(client, settings, backend, lease, cluster, port=bound.getsockname()[1])
         api = KubeletApi(settings, bound, client=client, reviews=reviews, node=agent.served)
         await agent.run(api, sharing)

@@ -16,7 +16,7 @@ from overspill.model.affinity import Requirement, Term
 from overspill.placement.pods import Pod, affinity_terms, tolerations
 from overspill.placement.policy import Pool
 
-__all__ = ["mark", "marks", "place", "release"]
+__all__ = ["Operation", "mark", "marks", "place", "release"]
 
 Operation = dict[str, Any]
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"

@@ -30,9 +30,12 @@ class Annotations(Struct, frozen=True, gc=False):
 
 
 class PodMeta(Struct, frozen=True, rename="camel"):
-    """ObjectMeta; labels stay encoded, annotations None when there are none at all."""
+    """ObjectMeta; labels stay encoded, annotations None when there are none at all.
 
-    name: str
+    The name is empty at the admission of a pod whose name is yet to be generated.
+    """
+
+    name: str = ""
     namespace: str = ""
     uid: str = ""
     resource_version: str = ""

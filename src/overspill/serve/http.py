@@ -33,6 +33,7 @@ __all__ = [
     "discard_body",
     "keeps_alive",
     "parse_head",
+    "read_body",
     "read_head",
     "streamed_head",
 ]
@@ -40,7 +41,7 @@ __all__ = [
 PLAIN = "text/plain; charset=utf-8"
 JSON = "application/json"
 HEAD_LIMIT = 1 << 20
-# Nothing here reads a body; a small one is read past so that the connection can be used again.
+# A body that no route has a use for is read past, if it is small, so that the connection can be used again.
 BODY_LIMIT = 1 << 16
 LAST_CHUNK = b"0\r\n\r\n"
 
@@ -140,22 +141,39 @@ def _headers(lines: list[bytes]) -> dict[str, list[str]]:
 
 
 async def discard_body(request: Request, reader: StreamReader) -> None:
-    """Read past the body: no route has a use for one.
+    """Read past the body of a request that needs none.
 
     Raises:
         Refused: it is long, of unknown length, or stands before an upgrade.
     """
+    length = _length(request)
+    if length and upgrade_wanted(request):
+        raise Refused(400, "an upgrade request has no body")
+    await _body(reader, length, limit=BODY_LIMIT)
+
+
+async def read_body(request: Request, reader: StreamReader, *, limit: int) -> bytes:
+    """The body, of at most `limit` bytes.
+
+    Raises:
+        Refused: it is longer, or of unknown length.
+    """
+    return await _body(reader, _length(request), limit=limit)
+
+
+def _length(request: Request) -> int:
     lengths = request.headers.get("content-length", ["0"])
     if "transfer-encoding" in request.headers:
         raise Refused(411, "a body needs a Content-Length")
     if len(set(lengths)) > 1 or not re.fullmatch(r"[0-9]{1,18}", lengths[0]):
         raise Refused(400, "malformed Content-Length")
-    length = int(lengths[0])
-    if length and upgrade_wanted(request):
-        raise Refused(400, "an upgrade request has no body")
-    if length > BODY_LIMIT:
-        raise Refused(413, f"the body is longer than {BODY_LIMIT} bytes")
-    await reader.readexactly(length)
+    return int(lengths[0])
+
+
+async def _body(reader: StreamReader, length: int, *, limit: int) -> bytes:
+    if length > limit:
+        raise Refused(413, f"the body is longer than {limit} bytes")
+    return await reader.readexactly(length)
 
 
 def upgrade_wanted(request: Request) -> bool:

@@ -20,8 +20,8 @@ from overspill.errors import NotFound, OverspillError, Rejected, Unsupported
 from overspill.serve import http
 from overspill.serve.http import Answer, Refused, Reply, Streamed, Upgraded
 from overspill.serve.kubelet.auth import User, access, bearer_token, forbidden, user_of_certificate
-from overspill.serve.kubelet.listener import Listener
 from overspill.serve.kubelet.review import Reviews
+from overspill.serve.listener import Listener
 from overspill.serve.request import Request
 
 if TYPE_CHECKING:

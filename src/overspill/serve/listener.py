@@ -26,8 +26,10 @@ Bound = socket.socket
 Connected = Callable[[asyncio.StreamReader, asyncio.StreamWriter], None]
 
 
-def bind(address: str) -> socket.socket:
+def bind(address: str, *, what: str, flag: str) -> socket.socket:
     """A socket for `host:port` that does not listen yet; port 0 takes a free one.
+
+    `what` is to listen there, and `flag` names another place for it.
 
     Raises:
         Misconfigured: the address cannot be had.
@@ -42,8 +44,7 @@ def bind(address: str) -> socket.socket:
     except OSError as error:
         bound.close()
         raise Misconfigured(
-            f"kubelet API: cannot listen on {address}: {error.strerror or error}; "
-            "give another --kubelet-address"
+            f"{what}: cannot listen on {address}: {error.strerror or error}; give another {flag}"
         ) from error
     bound.setblocking(False)
     return bound
