@@ -231,10 +231,13 @@ def test_attach_carries_both_ways(kubectl, pods):
     name = f"cat-{kubectl.environment['KUBECTL_REMOTE_COMMAND_WEBSOCKETS']}"
     pods.apply(pod(name, "cat", stdin=True))
     kubectl.said("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=60s")
-    with kubectl.started("attach", "-i", name, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        process.stdin.write(b"to and fro\n")
-        process.stdin.flush()
-        assert process.stdout.readline() == b"to and fro\n"
+    for line in (b"to and fro\n", b"and once more\n"):  # the first client that leaves does not end stdin
+        with kubectl.started("attach", "-i", name, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            process.stdin.write(line)
+            process.stdin.flush()
+            assert process.stdout.readline() == line
+    (status,) = pods.get("-n", SPACE, "pod", name)["status"]["containerStatuses"]
+    assert (status["restartCount"], "running" in status["state"]) == (0, True)
 
 
 def test_stdin_once_ends_with_its_client(kubectl, pods, until):

@@ -102,6 +102,40 @@ async def test_attach_reads_and_writes_and_lets_the_container_run_on(stage: Stag
     assert (await stage.backend.list())[0].containers[0].ready
 
 
+async def test_stdin_outlives_its_clients_unless_it_is_for_one(stage: Stage):
+    work = pod(shell("while read -r line; do echo got $line; done; echo end of input", stdin=True))
+    await stage.backend.create(work)
+    await stage.witness.running(work)
+    for number in range(3):
+        typist = await stage.backend.attach(work.identity, "main", stdin=True, tty=False)
+        onlooker = await stage.backend.attach(work.identity, "main", stdin=False, tty=False)
+        await typist.write(b"%d\n" % number)
+        for client in (typist, onlooker):
+            async with asyncio.timeout(20), aclosing(client.output()) as pieces:
+                assert await anext(pieces) == (1, b"got %d\n" % number)
+            await client.close_stdin()
+            await client.close()
+    assert await log_of(stage.backend, work) == b"got 0\ngot 1\ngot 2\n"
+    assert (await stage.backend.list())[0].containers[0].restarts == 0
+
+
+async def test_whoever_looks_on_does_not_end_the_stdin_of_another(stage: Stage):
+    work = pod(shell("cat; echo end >&2", stdin=True, stdin_once=True), restart_policy="Never")
+    await stage.backend.create(work)
+    await stage.witness.running(work)
+    typist = await stage.backend.attach(work.identity, "main", stdin=True, tty=False)
+    onlooker = await stage.backend.attach(work.identity, "main", stdin=False, tty=False)
+    await onlooker.close()
+    onlooker = await stage.backend.attach(work.identity, "main", stdin=False, tty=False)
+    await typist.write(b"typed")
+    await typist.close_stdin()
+    assert await output_of(typist) == (b"typed", b"end\n")
+    assert await output_of(onlooker) == (b"typed", b"end\n")
+    assert (await typist.wait(), await onlooker.wait()) == (0, 0)
+    await typist.close()
+    await onlooker.close()
+
+
 async def test_attach_to_a_terminal_until_the_end(stage: Stage):
     work = pod(Container("main", "localhost/busybox:1", stdin=True, tty=True), restart_policy="Never")
     await stage.backend.create(work)

@@ -23,7 +23,7 @@ from overspill.backends.podman.bodies import (
 from overspill.backends.podman.folder import Folder, Record, folders
 from overspill.backends.podman.images import credential_for, is_valid, normalize
 from overspill.backends.podman.inspect import instant, run_of
-from overspill.backends.podman.logs import read_log
+from overspill.backends.podman.logfile import read_log
 from overspill.backends.podman.plan import CreateRun
 from overspill.backends.podman.security import (
     ConfigError,

@@ -143,11 +143,11 @@ class PodmanBackend:
 
     async def attach(self, identity: Identity, container: str, *, stdin: bool, tty: bool) -> Process:
         """Attach to the main process of a running container."""
-        run = self._running(identity, container)
-        once = any(
-            spec.name == container and spec.stdin_once and not spec.tty
-            for spec in all_containers(self._found(identity).pod.work)
-        )
+        supervisor, run = self._found(identity), self._running(identity, container)
+        spec = next((c for c in all_containers(supervisor.pod.work) if c.name == container), None)
+        if spec and spec.stdin and not spec.tty and not (stdin and spec.stdin_once):
+            return await supervisor.join(run, stdin=stdin)
+        once = spec is not None and spec.stdin_once and not spec.tty
         return await attach_container(self._podman, run.id, stdin=stdin, tty=tty, ends_stdin=once)
 
     async def port_forward(self, identity: Identity, port: int) -> Process:

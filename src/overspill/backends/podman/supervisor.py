@@ -20,8 +20,9 @@ from overspill.backends.podman.host import Host
 from overspill.backends.podman.observe import observe
 from overspill.backends.podman.prober import Prober
 from overspill.backends.podman.resizing import trouble_key, with_resources
-from overspill.backends.podman.seen import Deletion, Eviction
+from overspill.backends.podman.seen import Deletion, Eviction, Run
 from overspill.backends.podman.state import PodState
+from overspill.backends.podman.stdin import Joined, Stdins
 from overspill.backends.podman.steps import Steps
 from overspill.backends.podman.turns import completed
 from overspill.errors import OverspillError
@@ -44,6 +45,7 @@ class Supervisor:
         self._host = host
         self._hooks = Hooks(host, pod)
         self._prober = Prober(host, pod, self._probed)
+        self._stdins = Stdins(host.podman)
         self._steps = Steps(host, pod, self._hooks)
         self._published: Observation | None = None
 
@@ -79,6 +81,21 @@ class Supervisor:
             pod.troubles.pop(trouble_key(name), None)
         self._rewrite(with_resources(pod.work, resources))
 
+    def ended(self, run: Run) -> bool:
+        """Whether a run writes no more."""
+        now = self.pod.runs.get(run.id)
+        return now is None or now.state == "exited"
+
+    async def join(self, run: Run, *, stdin: bool) -> Joined:
+        """Attach to a run whose stdin outlives its clients."""
+        return Joined(
+            self._host.podman,
+            run.id,
+            stdin=await self._stdins.of(run.id) if stdin else None,
+            log=self.pod.folder.log(run.container, run.number),
+            ended=lambda: self.ended(run),
+        )
+
     def _rewrite(self, work: WorkSpec) -> None:
         """Something else is wanted of the pod from now on."""
         self.pod.folder.rewrite(Record(self.pod.taken_at, work))
@@ -98,10 +115,11 @@ class Supervisor:
     async def run(self) -> None:
         """Supervise until nothing of the pod is left."""
         async with asyncio.TaskGroup() as group:  # probes and hooks go on beside the steps
-            self._hooks.group = group
+            self._hooks.group = self._stdins.group = group
             await self._supervise(group)
             self._hooks.leave()
             self._prober.leave()
+            self._stdins.leave()
 
     async def _supervise(self, group: asyncio.TaskGroup) -> None:
         while True:
