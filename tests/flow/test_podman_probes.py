@@ -39,6 +39,12 @@ async def test_readiness_comes_and_goes_without_a_restart(stage: Stage):
 
     seen = await stage.witness.until(work, unready)
     assert seen.containers[0].restarts == 0
+    (count,) = stage.backend.probe_counts()
+    assert (count.identity, count.container, count.kind) == (work.identity, "main", "Readiness")
+    assert count.successful >= 1
+    assert count.failed >= 2
+    assert sum(count.took) == count.successful
+    assert count.seconds > 0
 
 
 async def test_no_probe_before_its_initial_delay(stage: Stage):

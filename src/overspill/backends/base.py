@@ -9,7 +9,7 @@ In: a `WorkSpec` and an identity. Out: `Sighting`s. Three answers are kept apart
 `tests/contract/` holds one suite that every backend passes; that is when a backend is done.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from decimal import Decimal
 from types import TracebackType
 from typing import Any, Protocol, Self, runtime_checkable
@@ -20,6 +20,7 @@ from overspill.model.observation import Observation, Sighting
 from overspill.model.work import Container, Identity, Resources, Volume, WorkSpec
 
 __all__ = [
+    "TOOK_BOUNDS",
     "Backend",
     "Capabilities",
     "ContainerGroup",
@@ -31,6 +32,8 @@ __all__ = [
     "LogOptions",
     "Metered",
     "PodUsage",
+    "ProbeCount",
+    "Probing",
     "Process",
     "Share",
 ]
@@ -78,6 +81,29 @@ class PodUsage(Struct, frozen=True):
     identity: Identity
     sampled_at: float
     containers: tuple[ContainerUsage, ...]
+
+
+class ProbeCount(Struct, frozen=True):
+    """How one probe of one container went, since this process looks after its pod.
+
+    Attributes:
+        kind: `Liveness`, `Readiness` or `Startup`.
+        successful, failed: answers of either kind; one that could not be had is none.
+        took: of the successful ones, how many took up to each of `TOOK_BOUNDS` and no less; then the longer ones.
+        seconds: that they took together.
+    """
+
+    identity: Identity
+    container: str
+    kind: str
+    successful: int
+    failed: int
+    took: tuple[int, ...]
+    seconds: float
+
+
+# Prometheus' usual bounds, in seconds, which are the kubelet's for probes.
+TOOK_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 class Process(Protocol):
@@ -212,6 +238,14 @@ class Backend(Protocol):
 
     async def health(self) -> None:
         """Return when the backend answers; raises `Retry` or `Misconfigured` with the reason if not."""
+
+
+@runtime_checkable
+class Probing(Protocol):
+    """What a backend is besides if it asks probes itself, and so can tell how they went."""
+
+    def probe_counts(self) -> Iterable[ProbeCount]:
+        """Of the probes of all pods; those of a pod go with it."""
 
 
 class Demand(Struct, frozen=True):

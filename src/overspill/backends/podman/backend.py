@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from msgspec import structs
 
-from overspill.backends.base import Capabilities, Inventory, LogOptions, PodUsage, Process
+from overspill.backends.base import Capabilities, Inventory, LogOptions, PodUsage, ProbeCount, Process
 from overspill.backends.podman.api import Podman
 from overspill.backends.podman.atomic import write_files
 from overspill.backends.podman.bodies import without_place
@@ -165,6 +165,11 @@ class PodmanBackend:
         stats = {stat.container_id: stat for stat in await self._podman.stats(ids)} if ids else {}
         sampled_at = self._node.clock()
         return [pod_usage(identity, runs, stats, sampled_at=sampled_at) for identity, runs in pods if runs]
+
+    def probe_counts(self) -> Iterator[ProbeCount]:
+        """How the probes of all pods went."""
+        for supervisor in self._node.supervisors():
+            yield from supervisor.probe_counts()
 
     async def health(self) -> None:
         """Return when Podman answers."""

@@ -7,10 +7,12 @@ answer that cannot be had for Podman's sake counts for nothing.
 
 import asyncio
 import random
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
 
 import structlog
 
+from overspill.backends.base import TOOK_BOUNDS, ProbeCount
 from overspill.backends.podman.actions import ask
 from overspill.backends.podman.hooks import place_of
 from overspill.backends.podman.host import Host, tell
@@ -29,6 +31,26 @@ log = structlog.get_logger(__name__)
 Key = tuple[str, Kind]
 
 
+class Tally:
+    """How one probe of a container went, over all its runs."""
+
+    __slots__ = ("failed", "seconds", "successful", "took")
+
+    def __init__(self) -> None:
+        self.successful = self.failed = 0
+        self.took = [0] * (len(TOOK_BOUNDS) + 1)
+        self.seconds = 0.0
+
+    def add(self, *, healthy: bool, seconds: float) -> None:
+        """Count one answer; a failure's time says nothing, as with the kubelet."""
+        if not healthy:
+            self.failed += 1
+            return
+        self.successful += 1
+        self.took[bisect_left(TOOK_BOUNDS, seconds)] += 1
+        self.seconds += seconds
+
+
 class Prober:
     """One pod's. `changed` is called after each verdict that changes something."""
 
@@ -37,6 +59,7 @@ class Prober:
         self._pod = pod
         self._changed = changed
         self._tasks: dict[Key, asyncio.Task[None]] = {}
+        self._tallies: dict[tuple[str, Kind], Tally] = {}
         self._since = host.clock()
 
     def attend(self, group: asyncio.TaskGroup) -> None:
@@ -63,6 +86,19 @@ class Prober:
             task.cancel()
         self._tasks.clear()
 
+    def counts(self) -> Iterator[ProbeCount]:
+        """How the pod's probes went."""
+        for (container, kind), tally in self._tallies.items():
+            yield ProbeCount(
+                self._pod.identity,
+                container,
+                kind,
+                tally.successful,
+                tally.failed,
+                tuple(tally.took),
+                tally.seconds,
+            )
+
     async def _probe(self, container: Container, run: Run, kind: Kind, probe: Probe) -> None:
         clock = self._host.clock
         # What ran before this process did is not asked all at once.
@@ -76,6 +112,8 @@ class Prober:
             begun = clock()
             outcome = await self._ask(container, run, kind, probe)
             if outcome:
+                tally = self._tallies.setdefault((container.name, kind), Tally())
+                tally.add(healthy=outcome.healthy, seconds=clock() - begun)
                 before, standing = standing, judge(probe, standing, healthy=outcome.healthy)
                 if standing.verdict is not None and standing.verdict != before.verdict:
                     self._take(container, run, kind, verdict=standing.verdict)

@@ -7,12 +7,13 @@ lost half-way (Podman or the agent killed) is taken again and finds its traces.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 
 import structlog
 from msgspec import structs
 
+from overspill.backends.base import ProbeCount
 from overspill.backends.podman import plan
 from overspill.backends.podman.folder import Record
 from overspill.backends.podman.hooks import Hooks
@@ -52,6 +53,10 @@ class Supervisor:
     def observation(self) -> Observation:
         """The pod as it stands now."""
         return observe(self.pod.identity, self.pod.work, self.pod.seen, self._host.clock())
+
+    def probe_counts(self) -> Iterator[ProbeCount]:
+        """How the pod's probes went."""
+        return self._prober.counts()
 
     def delete(self, grace: float) -> None:
         """End the pod; asked again, only a sooner end counts."""

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from overspill import metrics
+from overspill.backends.base import Probing
 from overspill.model.observation import Running
 from overspill.serve.http import JSON, PLAIN, Answer, Refused, Reply, Streamed, Upgraded
 from overspill.serve.kubelet.cadvisor import cadvisor_metrics
@@ -264,11 +265,21 @@ class Routes:
         return Answer(200, await self._node.resource_metrics(), PROMETHEUS)
 
     async def _cadvisor(self, _request: Request, _named: Named) -> Reply:
-        return Answer(200, cadvisor_metrics(await self._node.usage()), PROMETHEUS)
+        seen = {
+            (served.identity.uid, each.name): each
+            for served in self._node.pods()
+            for each in served.containers()
+        }
+        return Answer(200, cadvisor_metrics(await self._node.usage(), seen), PROMETHEUS)
 
     async def _probes(self, _request: Request, _named: Named) -> Reply:
-        """Probes are the backend's business, and it does not count them; an empty answer is a valid one."""
-        return Answer(200, b"", PROMETHEUS)
+        from overspill.serve.probemetrics import probe_metrics  # noqa: PLC0415 - few nodes are asked for it
+
+        backend = self._node.backend
+        if isinstance(backend, Probing):
+            return Answer(200, probe_metrics(backend.probe_counts()), PROMETHEUS)
+        why = f"# Pods of this node run at {backend.name}, from which nobody hears of single probes.\n"
+        return Answer(200, why.encode(), PROMETHEUS)
 
 
 def _container_names(served: ServedPod) -> set[str]:
