@@ -11,6 +11,7 @@ import time
 
 import pytest
 from cluster_secrets import leaked
+from kubectl_world import kubectl, plain, streaming  # noqa: F401 - fixtures of the tests of streams
 from placement_world import space, world  # noqa: F401 - fixtures of the tests of placement
 
 from overspill.local.kubectl import kubectl_path

@@ -1,16 +1,13 @@
-"""kubectl against virtual nodes, through a real apiserver: logs, exec, cp, attach, run, port-forward; and
-the node's port itself, with credentials that are good, bad, or somebody else's."""
+"""kubectl against virtual nodes, through a real apiserver: logs, exec, cp, attach, run, port-forward."""
 
 import asyncio
 import base64
-import contextlib
 import hashlib
 import json
 import os
 import pty
 import re
 import select
-import ssl
 import subprocess
 import sys
 import time
@@ -19,111 +16,13 @@ import urllib.request
 
 import pytest
 import websocket
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, utils
+from kubectl_world import MIB, NODE, SPACE, gauge, pod
 
-from overspill import pki
-from overspill.kube.tls import load_pair
-from overspill.local.images import BUSYBOX, WEB
-from overspill.local.kubectl import kubectl_path
+from overspill.local.images import BUSYBOX
 from overspill.local.paths import cluster_paths
 from overspill.local.plan import load_plan
-from overspill.pki import KeyPair
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
-
-NODE = "virtual-node-eci-0"
-SPACE = "streams"
-MIB = 1 << 20
-SPEAKER = "for i in 1 2 3; do echo line $i; done; echo problem >&2; exec sleep 100000"
-
-
-def pod(name, *command, node=NODE, image=BUSYBOX, restart="Always", **container):
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name, "namespace": SPACE},
-        "spec": {
-            "nodeName": node,
-            "restartPolicy": restart,
-            "terminationGracePeriodSeconds": 1,
-            "containers": [
-                {"name": "c", "image": image, **({"command": list(command)} if command else {}), **container}
-            ],
-        },
-    }
-
-
-class Kubectl:
-    """kubectl in one of its two modes."""
-
-    def __init__(self, cluster, *, websockets):
-        self.program, environment = kubectl_path(cluster.name)
-        mode = str(websockets).lower()
-        self.environment = {
-            **os.environ,
-            **environment,
-            "KUBECTL_REMOTE_COMMAND_WEBSOCKETS": mode,
-            "KUBECTL_PORT_FORWARD_WEBSOCKETS": mode,
-        }
-
-    def argv(self, *args):
-        return [self.program, "-n", SPACE, *args]
-
-    def run(self, *args, stdin=b"", timeout=120):
-        """The finished process; its output is bytes."""
-        return subprocess.run(
-            self.argv(*args),
-            input=stdin,
-            capture_output=True,
-            check=False,
-            timeout=timeout,
-            env=self.environment,
-        )
-
-    def said(self, *args, **options):
-        """What it prints, when it succeeds."""
-        done = self.run(*args, **options)
-        assert done.returncode == 0, done.stderr.decode()
-        return done.stdout.decode()
-
-    @contextlib.contextmanager
-    def started(self, *args, **options):
-        """It running; killed afterwards."""
-        with subprocess.Popen(self.argv(*args), env=self.environment, **options) as process:
-            try:
-                yield process
-            finally:
-                process.kill()
-
-
-@pytest.fixture(scope="module")
-def pods(cluster, until):
-    """The pods that most tests look at, and kubectl works on them."""
-    cluster.kubectl("create", "namespace", SPACE)
-    cluster.apply(
-        pod("speaker", "sh", "-c", SPEAKER),
-        pod("ticker", "sh", "-c", "while sleep 0.2; do echo tick; done"),
-        pod("web", image=WEB[0]),
-        pod("restarted", "sh", "-c", "echo one of several runs; sleep 1; exit 3"),
-        pod("short", "sh", "-c", "echo begin; sleep 3; echo end", restart="Never"),
-    )
-    cluster.kubectl(
-        "-n", SPACE, "wait", "--for=condition=Ready", "pod/speaker", "pod/ticker", "pod/web", "--timeout=90s"
-    )
-    until(lambda: cluster.kubectl("-n", SPACE, "logs", "speaker"), what="logs")
-    return cluster
-
-
-@pytest.fixture(params=[True, False], ids=["websockets", "spdy"])
-def kubectl(pods, request):
-    return Kubectl(pods, websockets=request.param)
-
-
-@pytest.fixture(scope="module")
-def plain(pods):
-    return Kubectl(pods, websockets=True)
-
 
 # --- logs ---
 
@@ -217,42 +116,42 @@ def test_exec_on_a_terminal(kubectl):
     assert talk(kubectl, "exec", "-it", "speaker", "--", "sh", script=script, ends=b"is-42-terminal") == 3
 
 
-def test_run_on_a_terminal_and_remove(kubectl, pods):
+def test_run_on_a_terminal_and_remove(kubectl, streaming):
     overrides = json.dumps({"spec": {"nodeName": NODE, "terminationGracePeriodSeconds": 1}})
     name = f"run-{kubectl.environment['KUBECTL_REMOTE_COMMAND_WEBSOCKETS']}"
     args = ("run", name, "-it", "--rm", "--restart=Never", f"--image={BUSYBOX}", f"--overrides={overrides}")
     # Nothing is shown before the shell is attached to; what is typed waits for it.
     code = talk(kubectl, *args, "--", "sh", script=b"echo got-$((6*7)); exit 0\n", ends=b"got-42", timeout=90)
     assert code == 0
-    assert name not in pods.kubectl("-n", SPACE, "get", "pods", "-o", "name")
+    assert name not in streaming.kubectl("-n", SPACE, "get", "pods", "-o", "name")
 
 
-def test_attach_carries_both_ways(kubectl, pods):
+def test_attach_carries_both_ways(kubectl, streaming):
     name = f"cat-{kubectl.environment['KUBECTL_REMOTE_COMMAND_WEBSOCKETS']}"
-    pods.apply(pod(name, "cat", stdin=True))
+    streaming.apply(pod(name, "cat", stdin=True))
     kubectl.said("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=60s")
     for line in (b"to and fro\n", b"and once more\n"):  # the first client that leaves does not end stdin
         with kubectl.started("attach", "-i", name, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
             process.stdin.write(line)
             process.stdin.flush()
             assert process.stdout.readline() == line
-    (status,) = pods.get("-n", SPACE, "pod", name)["status"]["containerStatuses"]
+    (status,) = streaming.get("-n", SPACE, "pod", name)["status"]["containerStatuses"]
     assert (status["restartCount"], "running" in status["state"]) == (0, True)
 
 
-def test_stdin_once_ends_with_its_client(kubectl, pods, until):
+def test_stdin_once_ends_with_its_client(kubectl, streaming, until):
     name = f"once-{kubectl.environment['KUBECTL_REMOTE_COMMAND_WEBSOCKETS']}"
-    pods.apply(pod(name, "wc", "-c", stdin=True, stdinOnce=True, restart="Never"))
+    streaming.apply(pod(name, "wc", "-c", stdin=True, stdinOnce=True, restart="Never"))
     kubectl.said("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=60s")
     assert kubectl.said("attach", "-i", name, stdin=b"12345") == "5\n"
-    until(lambda: pods.get("-n", SPACE, "pod", name)["status"]["phase"] == "Succeeded", what="its end")
+    until(lambda: streaming.get("-n", SPACE, "pod", name)["status"]["phase"] == "Succeeded", what="its end")
 
 
-def test_a_container_runs_on_when_its_spectators_leave(kubectl, pods):
+def test_a_container_runs_on_when_its_spectators_leave(kubectl, streaming):
     for _ in range(2):
         with kubectl.started("attach", "ticker", stdout=subprocess.PIPE) as process:
             assert process.stdout.readline() == b"tick\n"
-    (status,) = pods.get("-n", SPACE, "pod", "ticker")["status"]["containerStatuses"]
+    (status,) = streaming.get("-n", SPACE, "pod", "ticker")["status"]["containerStatuses"]
     assert (status["restartCount"], "running" in status["state"]) == (0, True)
 
 
@@ -290,11 +189,6 @@ def test_fifty_at_the_same_time(plain):
         process.stdin.flush()
     said = [process.communicate(timeout=120)[0].decode() for process in running]
     assert said == [f"got {number}\n" for number in range(50)]
-
-
-def gauge(kubectl, name):
-    text = kubectl.said("get", "--raw", f"/api/v1/nodes/{NODE}/proxy/metrics")
-    return float(re.search(rf"^{name} (\S+)$", text, re.MULTILINE)[1])
 
 
 def test_a_killed_client_leaves_nothing(kubectl, until):
@@ -346,9 +240,9 @@ def test_port_forward_to_where_nobody_listens(kubectl):
         ("", False),
     ],
 )
-def test_legacy_websockets(pods, protocol, coded):
+def test_legacy_websockets(streaming, protocol, coded):
     """With the library of the official Python client, as it and dashboards do; the apiserver passes it on as it is."""
-    paths, plan = cluster_paths(pods.name), load_plan(pods.name)
+    paths, plan = cluster_paths(streaming.name), load_plan(streaming.name)
     query = "command=sh&command=-c&command=echo+hi%3B+exit+7&stdout=1&stderr=1"
     said = {}
     socket = websocket.create_connection(
@@ -378,7 +272,7 @@ def test_legacy_websockets(pods, protocol, coded):
         assert b"7" in said[3]
 
 
-def test_what_the_apiserver_passes_on_to_the_node(pods, plain):
+def test_what_the_apiserver_passes_on_to_the_node(streaming, plain):
     def raw(path):
         return plain.said("get", "--raw", f"/api/v1/nodes/{NODE}/proxy/{path}")
 
@@ -391,7 +285,7 @@ def test_what_the_apiserver_passes_on_to_the_node(pods, plain):
     told = {each["metadata"]["name"]: each for each in json.loads(raw("pods"))["items"]}
     known = {
         each["metadata"]["name"]: each
-        for each in pods.get("pods", "-A", f"--field-selector=spec.nodeName={NODE}")
+        for each in streaming.get("pods", "-A", f"--field-selector=spec.nodeName={NODE}")
     }
     assert told.keys() == known.keys()
     assert told["web"]["spec"] == known["web"]["spec"]
@@ -400,178 +294,14 @@ def test_what_the_apiserver_passes_on_to_the_node(pods, plain):
     assert "MethodNotAllowed" in done.stderr.decode()
 
 
-# --- the port itself ---
-
-
-def port_of(cluster, name=NODE):
-    status = cluster.get("node", name)["status"]
-    address = next(each["address"] for each in status["addresses"] if each["type"] == "InternalIP")
-    return f"https://{address}:{status['daemonEndpoints']['kubeletEndpoint']['Port']}"
-
-
-def asked(url, *, ca, token="", client=None):
-    """(status, text) of a GET."""
-    tls = ssl.create_default_context(cafile=ca)
-    if client is not None:
-        load_pair(tls, client.certificate, client.key)
-    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})
-    opener = urllib.request.build_opener(
-        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=tls)
-    )
-    try:
-        with opener.open(request, timeout=20) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
-
-
-def expired_token(paths):
-    """A token as the cluster signs them, of yesterday."""
-
-    def part(content):
-        return base64.urlsafe_b64encode(json.dumps(content).encode()).rstrip(b"=")
-
-    key = serialization.load_pem_private_key((paths.pki / "service-account.key").read_bytes(), password=None)
-    now = int(time.time())
-    claims = {
-        "iss": "https://kubernetes.default.svc.cluster.local",
-        "aud": ["https://kubernetes.default.svc.cluster.local"],
-        "sub": "system:serviceaccount:kube-system:virtual-node-eci",
-        "iat": now - 90000,
-        "nbf": now - 90000,
-        "exp": now - 86400,
-    }
-    signed = part({"alg": "ES256", "typ": "JWT"}) + b"." + part(claims)
-    r, s = utils.decode_dss_signature(key.sign(signed, ec.ECDSA(hashes.SHA256())))
-    signature = base64.urlsafe_b64encode(r.to_bytes(32, "big") + s.to_bytes(32, "big")).rstrip(b"=")
-    return (signed + b"." + signature).decode()
-
-
-def pair_of(paths, name):
-    return KeyPair((paths.pki / f"{name}.crt").read_bytes(), (paths.pki / f"{name}.key").read_bytes())
-
-
-@pytest.fixture(scope="module")
-def port(pods):
-    """Asks the node's port; its certificate is verified each time."""
-    paths = cluster_paths(pods.name)
-    url = port_of(pods)
-
-    def ask(path, **credentials):
-        return asked(url + path, ca=paths.pki / "ca.crt", **credentials)
-
-    return ask
-
-
-def test_nobody_is_anonymous(port):
-    for path in ("/healthz", "/metrics", "/pods", "/exec/streams/speaker/c?command=id&output=1"):
-        assert port(path) == (401, "Unauthorized")
-
-
-def test_tokens_that_are_none(pods, port):
-    for token in ("bogus", "a.b.c", expired_token(cluster_paths(pods.name))):
-        assert port("/metrics", token=token) == (401, "Unauthorized")
-
-
-def test_a_token_gets_what_its_owner_may(pods, port):
-    account = {
-        "apiVersion": "v1",
-        "kind": "ServiceAccount",
-        "metadata": {"name": "scraper", "namespace": SPACE},
-    }
-    rule = {"apiGroups": [""], "resources": ["nodes/metrics"], "verbs": ["get"]}
-    meta = {"name": "streams-scraper"}
-    group = "rbac.authorization.k8s.io"
-    pods.apply(
-        account,
-        {"apiVersion": f"{group}/v1", "kind": "ClusterRole", "metadata": meta, "rules": [rule]},
-        {
-            "apiVersion": f"{group}/v1",
-            "kind": "ClusterRoleBinding",
-            "metadata": meta,
-            "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "streams-scraper"},
-            "subjects": [{"kind": "ServiceAccount", "name": "scraper", "namespace": SPACE}],
-        },
-    )
-    token = pods.kubectl("-n", SPACE, "create", "token", "scraper").strip()
-    assert port("/metrics/resource", token=token)[0] == 200
-    status, text = port("/pods", token=token)
-    assert (status, text) == (
-        403,
-        f"Forbidden (user=system:serviceaccount:{SPACE}:scraper, verb=get, resource=nodes, subresource(s)=[pods proxy])\n",
-    )
-    log = pods.kubectl("-n", "kube-system", "logs", NODE)
-    assert "kubelet API request refused" in log
-    assert token not in log
-
-
-def test_certificates(pods, port):
-    paths = cluster_paths(pods.name)
-    authority = pair_of(paths, "ca")
-    assert port("/healthz", client=pair_of(paths, "apiserver-kubelet-client")) == (200, "ok")
-    assert port("/healthz", client=pair_of(paths, "admin")) == (200, "ok")
-    # A real node's kubelet is somebody, who may do nothing here.
-    assert port("/pods", client=pair_of(paths, "kubelet"))[0] == 403
-    strangers = pki.issue(pki.new_authority("another"), common_name="kubernetes-admin", client=True)
-    serving = pki.issue(
-        authority, common_name="system:node:other", organizations=["system:nodes"], server=True
-    )
-    for client in (strangers, serving):
-        with pytest.raises((urllib.error.URLError, ConnectionError, ssl.SSLError)):
-            port("/healthz", client=client)
-
-
-def test_a_node_shows_a_certificate_that_the_cluster_signed(pods):
-    requests = [each for each in pods.get("csr") if each["metadata"]["name"].startswith(f"{NODE}-")]
-    assert requests
-    for each in requests:
-        assert each["spec"]["signerName"] == "kubernetes.io/kubelet-serving"
-        assert [condition["reason"] for condition in each["status"]["conditions"]] == ["VirtualNode"]
-
-
-def test_nobody_approves_what_is_not_an_agents(pods):
-    made = pki.new_request(common_name=f"system:node:{NODE}", organizations=["system:nodes"], hosts=[NODE])
-    request = {
-        "apiVersion": "certificates.k8s.io/v1",
-        "kind": "CertificateSigningRequest",
-        "metadata": {"name": "by-somebody"},
-        "spec": {
-            "signerName": "kubernetes.io/kubelet-serving",
-            "usages": ["digital signature", "server auth"],
-            "request": base64.b64encode(made.request).decode(),
-        },
-    }
-    pods.apply(request)
-    # The approver has seen it once it has decided on one that came later.
-    pods.kubectl("-n", "kube-system", "delete", "pod", NODE, "--timeout=60s")
-    before = {each["metadata"]["name"] for each in pods.get("csr")}
-    _until(
-        lambda: [
-            each for each in pods.get("csr") if each["metadata"]["name"] not in before and each.get("status")
-        ]
-    )
-    assert not pods.get("csr", "by-somebody").get("status")
-    _until(
-        lambda: pods.kubectl("-n", SPACE, "exec", "speaker", "--", "echo", "again", check=False) == "again\n"
-    )
-
-
-def _until(check, *, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not (found := check()):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    return found
-
-
 # --- the simulated backend ---
 
 
 @pytest.fixture(scope="module")
-def simulated(pods, until):
+def simulated(streaming, until):
     """A second virtual node, whose pods are only played, and which takes WebSockets as clients send them."""
     name = "simulated-0"
-    paths, plan = cluster_paths(pods.name), load_plan(pods.name)
+    paths, plan = cluster_paths(streaming.name), load_plan(streaming.name)
     flags = {
         "node-name": name,
         "node-ip": plan.host_address,
@@ -590,20 +320,23 @@ def simulated(pods, until):
     ]
     agent = subprocess.Popen(argv, stderr=subprocess.DEVNULL)
     try:
-        pods.apply(pod("played", "sh", "-c", "sleep 1000", node=name, ports=[{"containerPort": 80}]))
-        pods.kubectl("-n", SPACE, "wait", "--for=condition=Ready", "pod/played", "--timeout=60s")
-        until(lambda: pods.kubectl("-n", SPACE, "exec", "played", "--", "echo", "hi") == "hi\n", what="exec")
+        streaming.apply(pod("played", "sh", "-c", "sleep 1000", node=name, ports=[{"containerPort": 80}]))
+        streaming.kubectl("-n", SPACE, "wait", "--for=condition=Ready", "pod/played", "--timeout=60s")
+        until(
+            lambda: streaming.kubectl("-n", SPACE, "exec", "played", "--", "echo", "hi") == "hi\n",
+            what="exec",
+        )
         yield name
     finally:
-        pods.kubectl("-n", SPACE, "delete", "pod", "played", "--force", "--grace-period=0", check=False)
+        streaming.kubectl("-n", SPACE, "delete", "pod", "played", "--force", "--grace-period=0", check=False)
         agent.terminate()
         agent.wait(30)
-        pods.kubectl("delete", "node", name, check=False)
+        streaming.kubectl("delete", "node", name, check=False)
 
 
-def test_websockets_are_declared_only_where_they_are_switched_on(simulated, pods):
-    assert pods.get("node", simulated)["status"]["declaredFeatures"] == ["ExtendWebSocketsToKubelet"]
-    assert "declaredFeatures" not in pods.get("node", NODE)["status"]
+def test_websockets_are_declared_only_where_they_are_switched_on(simulated, streaming):
+    assert streaming.get("node", simulated)["status"]["declaredFeatures"] == ["ExtendWebSocketsToKubelet"]
+    assert "declaredFeatures" not in streaming.get("node", NODE)["status"]
 
 
 def test_a_simulated_pod_does_what_makes_sense(simulated, kubectl):

@@ -175,3 +175,29 @@ def test_a_resize_that_others_leave_no_room_for_waits_for_them(pods, until):
     until(lambda: status(pods)["containerStatuses"][0]["resources"] == large, seconds=60, what="the resize")
     until(lambda: "PodResizePending" not in conditions(pods), seconds=30, what="no condition")
     assert status(pods)["containerStatuses"][0]["containerID"] == before["containerID"]
+
+
+def test_a_deadline_that_is_set_while_the_pod_runs_ends_it(pods, until):
+    deadline = {"spec": {"activeDeadlineSeconds": 1}}
+    pods.kubectl("patch", "pod", "whole", "-n", NAMESPACE, "-p", json.dumps(deadline))
+    until(lambda: status(pods)["phase"] == "Failed", seconds=60, what="its end")
+    found = status(pods)
+    assert (found["reason"], found["message"]) == (
+        "DeadlineExceeded",
+        "Pod was active on the node longer than the specified deadline",
+    )
+    assert "terminated" in found["containerStatuses"][0]["state"]
+    assert found["observedGeneration"] == pods.get("pod", "whole", "-n", NAMESPACE)["metadata"]["generation"]
+
+
+def test_a_deadline_also_ends_the_wait_for_what_is_missing(pods, until):
+    container = {"name": "main", "image": BUSYBOX, "securityContext": SECURITY}
+    container["envFrom"] = [{"configMapRef": {"name": "never-there"}}]
+    spec = POD["spec"] | {"activeDeadlineSeconds": 2, "containers": [container], "volumes": []}
+    pods.apply(POD | {"metadata": {"name": "waits", "namespace": NAMESPACE}, "spec": spec})
+
+    def told():
+        return pods.get("pod", "waits", "-n", NAMESPACE)["status"]
+
+    until(lambda: told()["phase"] == "Failed", seconds=60, what="its end")
+    assert told()["reason"] == "DeadlineExceeded"

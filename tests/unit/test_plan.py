@@ -3,6 +3,7 @@
 import msgspec
 import pytest
 
+from overspill.agent.deadline import EXCEEDED, seconds_left
 from overspill.agent.plan import Create, Delete, Fail, Finalize, Forget, Memory, Nothing, plan
 from overspill.model.observation import ContainerObservation, Observation, Running, Terminated, Waiting
 from overspill.model.pods import Pod
@@ -85,3 +86,35 @@ CASES = {
 @pytest.mark.parametrize(("desired", "observed", "memory", "action"), CASES.values(), ids=CASES.keys())
 def test_plan(desired, observed, memory, action):
     assert plan(desired, observed, memory) == action
+
+
+EXPIRED = {
+    "runs": (pod(phase="Running"), seen(), Memory(attempt=0), Delete(30)),
+    "its end is under way": (pod(phase="Running"), seen(deleting=True), Memory(asked_grace=30), Nothing()),
+    "is gone": (pod(phase="Running"), None, Memory(attempt=0), EXCEEDED),
+    "is gone, and the agent is a new one": (pod(phase="Running"), None, Memory(), EXCEEDED),
+    "was never taken on": (pod(), None, Memory(), EXCEEDED),
+    "was refused": (pod(), None, Memory(held=1), EXCEEDED),
+    "ended in time": (pod(phase="Running"), seen(ENDED), Memory(attempt=0), Nothing()),
+    "is told to have ended": (pod(phase="Failed"), seen(ENDED), Memory(attempt=0), Nothing()),
+    "is deleted": (pod(deleting=10), seen(), Memory(), Delete(10)),
+}
+
+
+@pytest.mark.parametrize(("desired", "observed", "memory", "action"), EXPIRED.values(), ids=EXPIRED.keys())
+def test_plan_after_the_deadline(desired, observed, memory, action):
+    assert plan(desired, observed, memory, exceeded=EXCEEDED) == action
+
+
+@pytest.mark.parametrize(
+    ("spec", "phase", "left"),
+    [
+        ({"activeDeadlineSeconds": 60}, "Running", 25.0),
+        ({"activeDeadlineSeconds": 60}, "Failed", None),
+        ({}, "Running", None),
+    ],
+)
+def test_a_backend_gets_some_seconds_to_see_to_a_deadline_itself(spec, phase, left):
+    raw = msgspec.Raw(msgspec.json.encode({"containers": [{"name": "c", "image": "i"}]} | spec))
+    desired = msgspec.convert({"metadata": {"name": "web"}, "spec": raw, "status": {"phase": phase}}, Pod)
+    assert seconds_left(desired, since=100.0, now=140.0) == left

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from overspill.model.observation import Observation, Running
 from overspill.model.pods import Pod
+from overspill.model.podstatus import phase_of
 
 __all__ = ["Action", "Create", "Delete", "Fail", "Finalize", "Forget", "Memory", "Nothing", "Resize", "plan"]
 
@@ -82,7 +83,7 @@ class Finalize(Struct, frozen=True):
 
 
 class Fail(Struct, frozen=True):
-    """It ran, is gone, and must not run again: say so."""
+    """It is not at the backend, and must not run (again): say so."""
 
     reason: str
     message: str
@@ -95,8 +96,10 @@ class Forget(Struct, frozen=True):
 Action = Nothing | Create | Delete | Finalize | Fail | Forget
 
 
-def plan(pod: Pod | None, seen: Observation | None, memory: Memory) -> Action:
-    """The next step for one pod."""
+def plan(
+    pod: Pod | None, seen: Observation | None, memory: Memory, *, exceeded: Fail | None = None
+) -> Action:
+    """The next step for one pod; `exceeded` is how it fails because its deadline has passed."""
     if pod is None:
         return _delete(seen, FORCED_GRACE, memory) if seen else Forget()
     if pod.metadata.deletion_timestamp is not None:
@@ -104,6 +107,9 @@ def plan(pod: Pod | None, seen: Observation | None, memory: Memory) -> Action:
     if pod.ended:
         # Somebody declared it ended (eviction, a lost node): what still runs must stop.
         return _delete(seen, FORCED_GRACE, memory) if seen and _runs(seen) else Nothing()
+    if exceeded is not None and (seen is None or phase_of(seen) not in {"Succeeded", "Failed"}):
+        grace = pod.decoded_spec().termination_grace_period_seconds
+        return _delete(seen, grace, memory) if seen else exceeded
     if seen is not None or memory.held == pod.metadata.generation:
         return Nothing()
     return _start(pod, memory)

@@ -11,8 +11,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 import structlog
+from msgspec import structs
 
 from overspill.agent.admission import UNSUPPORTED, Admission, Refusal
+from overspill.agent.deadline import EXCEEDED, seconds_left
 from overspill.agent.ephemeral import EphemeralContainers
 from overspill.agent.freshness import Freshness
 from overspill.agent.plan import Create, Delete, Fail, Finalize, Forget, Memory, Nothing, plan
@@ -32,7 +34,7 @@ from overspill.kube.watch import Batch
 from overspill.kube.write import StatusWriter
 from overspill.metrics import POD_START_SECONDS, BackendCall
 from overspill.model.gates import readiness_gates
-from overspill.model.observation import Gone, Happened, Observation, Sighting
+from overspill.model.observation import Gone, Happened, Observation, Running, Sighting
 from overspill.model.pods import Pod
 from overspill.model.podstatus import (
     PodStatus,
@@ -174,20 +176,24 @@ class Pods:
 
     async def reconcile(self, key: Key) -> float | None:
         """Take one step for one pod; returns the seconds until it is to be looked at again, if ever."""
-        pod = self.cache.get(key)
-        seen = self._seen.get(key.uid)
-        memory = self._remember(key)
-        match plan(pod, seen, memory):
+        pod, seen, memory = self.cache.get(key), self._seen.get(key.uid), self._remember(key)
+        left = self._seconds_left(pod, seen, memory)
+        exceeded = EXCEEDED if left is not None and left <= 0 else None
+        again = await self._step(key, pod, seen, memory, exceeded)
+        return again if left is None or left <= 0 else min(left, again or left)
+
+    async def _step(
+        self, key: Key, pod: Pod | None, seen: Observation | None, memory: Memory, exceeded: Fail | None
+    ) -> float | None:
+        match plan(pod, seen, memory, exceeded=exceeded):
             case Create(attempt) if pod is not None:
                 return await self._create(key, pod, memory, attempt)
             case Delete(grace):
                 await self._delete(key, memory, grace)
             case Finalize() if pod is not None:
                 await self._finalize(key, pod, memory)
-            case Fail(reason, message):
-                self._writer.put(
-                    key, encode(refused_status(since=memory.first_seen, reason=reason, message=message))
-                )
+            case Fail() as why if pod is not None:
+                self._fail(key, pod, memory, why)
             case Forget():
                 self._forget(key)
             case Nothing() if pod is not None and seen is not None and not pod.ended:
@@ -198,6 +204,12 @@ class Pods:
                 due = await self._upkeep.tend(key, pod, seen.identity)
                 return min((after for after in (again, debug, due) if after is not None), default=None)
         return None
+
+    def _seconds_left(self, pod: Pod | None, seen: Observation | None, memory: Memory) -> float | None:
+        if pod is None:
+            return None
+        since = seen.started_at if seen else self._since(pod, memory)
+        return seconds_left(pod, since=since, now=self._clock())
 
     async def _create(self, key: Key, pod: Pod, memory: Memory, attempt: int) -> float | None:
         refusal = self._admission.admit(pod)
@@ -261,6 +273,17 @@ class Pods:
         memory.removed = True
 
     # --- what is told ---
+
+    def _fail(self, key: Key, pod: Pod, memory: Memory, why: Fail) -> None:
+        """The pod ended without its backend saying how; what was last seen of its containers stays."""
+        self._events.warning(_reference(key), why.reason, why.message)
+        last = memory.last
+        if last is None or any(isinstance(each.state, Running) for each in last.containers):
+            status = refused_status(since=self._since(pod, memory), reason=why.reason, message=why.message)
+        else:
+            last = structs.replace(last, failed=True, reason=why.reason, message=why.message)
+            status = to_pod_status(last, host_ip=self._node.ip)
+        self._writer.put(key, encode(with_generation(status, pod.metadata.generation)))
 
     def _refuse(self, key: Key, pod: Pod, memory: Memory, refusal: Refusal) -> None:
         memory.held = pod.metadata.generation

@@ -1,0 +1,109 @@
+"""Pods that kubectl works on, and kubectl in either of its two modes of streaming."""
+
+import contextlib
+import os
+import re
+import subprocess
+
+import pytest
+
+from overspill.local.images import BUSYBOX, WEB
+from overspill.local.kubectl import kubectl_path
+
+NODE = "virtual-node-eci-0"
+SPACE = "streams"
+MIB = 1 << 20
+SPEAKER = "for i in 1 2 3; do echo line $i; done; echo problem >&2; exec sleep 100000"
+
+
+def pod(name, *command, node=NODE, image=BUSYBOX, restart="Always", **container):
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": SPACE},
+        "spec": {
+            "nodeName": node,
+            "restartPolicy": restart,
+            "terminationGracePeriodSeconds": 1,
+            "containers": [
+                {"name": "c", "image": image, **({"command": list(command)} if command else {}), **container}
+            ],
+        },
+    }
+
+
+class Kubectl:
+    """kubectl in one of its two modes."""
+
+    def __init__(self, cluster, *, websockets):
+        self.program, environment = kubectl_path(cluster.name)
+        mode = str(websockets).lower()
+        self.environment = {
+            **os.environ,
+            **environment,
+            "KUBECTL_REMOTE_COMMAND_WEBSOCKETS": mode,
+            "KUBECTL_PORT_FORWARD_WEBSOCKETS": mode,
+        }
+
+    def argv(self, *args):
+        return [self.program, "-n", SPACE, *args]
+
+    def run(self, *args, stdin=b"", timeout=120):
+        """The finished process; its output is bytes."""
+        return subprocess.run(
+            self.argv(*args),
+            input=stdin,
+            capture_output=True,
+            check=False,
+            timeout=timeout,
+            env=self.environment,
+        )
+
+    def said(self, *args, **options):
+        """What it prints, when it succeeds."""
+        done = self.run(*args, **options)
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout.decode()
+
+    @contextlib.contextmanager
+    def started(self, *args, **options):
+        """It running; killed afterwards."""
+        with subprocess.Popen(self.argv(*args), env=self.environment, **options) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+
+@pytest.fixture(scope="session")
+def streaming(cluster, until):
+    """The pods that most tests look at, and kubectl works on them."""
+    cluster.kubectl("create", "namespace", SPACE)
+    cluster.apply(
+        pod("speaker", "sh", "-c", SPEAKER),
+        pod("ticker", "sh", "-c", "while sleep 0.2; do echo tick; done"),
+        pod("web", image=WEB[0]),
+        pod("restarted", "sh", "-c", "echo one of several runs; sleep 1; exit 3"),
+        pod("short", "sh", "-c", "echo begin; sleep 3; echo end", restart="Never"),
+    )
+    cluster.kubectl(
+        "-n", SPACE, "wait", "--for=condition=Ready", "pod/speaker", "pod/ticker", "pod/web", "--timeout=90s"
+    )
+    until(lambda: cluster.kubectl("-n", SPACE, "logs", "speaker"), what="logs")
+    return cluster
+
+
+@pytest.fixture(params=[True, False], ids=["websockets", "spdy"])
+def kubectl(streaming, request):
+    return Kubectl(streaming, websockets=request.param)
+
+
+@pytest.fixture(scope="session")
+def plain(streaming):
+    return Kubectl(streaming, websockets=True)
+
+
+def gauge(kubectl, name):
+    """A series of the agent's own, through the apiserver."""
+    text = kubectl.said("get", "--raw", f"/api/v1/nodes/{NODE}/proxy/metrics")
+    return float(re.search(rf"^{name} (\S+)$", text, re.MULTILINE)[1])
