@@ -46,8 +46,9 @@ test-e2e: $(bin)/overspill ## Test on real clusters (a worker needs root and Pod
 test-placement: $(bin)/overspill ## Test all scenarios of placement on a real control plane
 	$(bin)/pytest -q tests/unit tests/e2e -k placement
 
-bench: setup ## Measure the agent on a tuned control plane
+bench: setup ## Measure the agent on a tuned control plane, and its streams
 	@$(bin)/python benchmarks/pods.py
+	@$(bin)/python benchmarks/streams.py
 
 bench-eci: setup ## Measure 3,000 container groups on the ECI path, with the default quota and without
 	@$(bin)/python benchmarks/eci.py

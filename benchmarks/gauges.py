@@ -38,8 +38,22 @@ def cpu_seconds(pid: int) -> float:
 
 def peak_memory(pid: int) -> float:
     """The largest resident size so far, in MB."""
-    line = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return _megabytes(pid, "VmHWM")
+
+
+def memory(pid: int) -> float:
+    """The resident size, in MB."""
+    return _megabytes(pid, "VmRSS")
+
+
+def _megabytes(pid: int, field: str) -> float:
+    line = re.search(rf"{field}:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     return int(line[1]) * 1024 / 1e6 if line else 0.0
+
+
+def descriptors(pid: int) -> int:
+    """How many files, sockets among them, a process has open."""
+    return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
 
 
 def requests_of(metrics: str) -> Counter[str]:

@@ -291,11 +291,12 @@ def lease(holder: str) -> dict:
 
 
 @contextlib.asynccontextmanager
-async def control_plane(name: str) -> AsyncIterator[dict]:
-    """A fresh control plane, tuned for scale; nothing of it is left afterwards."""
+async def control_plane(name: str, *flags: str) -> AsyncIterator[dict]:
+    """A fresh control plane, by default without nodes and tuned for scale; nothing of it is left afterwards."""
     say(name, "up")
+    flags = flags or ("--tuned", "--workers", "0", "--virtual-nodes", "0")
     try:
-        await run(overspill(), "up", "--name", name, "--tuned", "--workers", "0", "--virtual-nodes", "0")
+        await run(overspill(), "up", "--name", name, *flags)
         yield json.loads(await run(overspill(), "status", "--name", name, "-o", "json"))
     finally:
         await run(overspill(), "down", "--name", name)

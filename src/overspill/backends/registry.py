@@ -8,7 +8,7 @@ import pkgutil
 from collections.abc import Mapping
 from typing import Any, Protocol, cast
 
-from overspill.backends.base import Backend
+from overspill.backends.base import Backend, Capabilities
 from overspill.errors import Misconfigured
 
 __all__ = ["BackendFactory", "backend_factory", "backend_names", "backend_target", "load_factory"]
@@ -20,7 +20,10 @@ class BackendFactory(Protocol):
     """What an entry point names, usually the backend's class.
 
     `options` are the settings below `backend.<name>` of the agent; an unknown one raises `Misconfigured`.
+    `capabilities` is what every backend that it makes can do.
     """
+
+    capabilities: Capabilities
 
     def __call__(self, *, cluster: str, node: str, options: Mapping[str, Any]) -> Backend:
         """Make the backend of one virtual node."""

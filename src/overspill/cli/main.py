@@ -29,6 +29,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Copy an image from your Podman into a local cluster.",
     ),
     "settings": ("overspill.cli.settings:settings", "Print the agent's settings as Markdown."),
+    "capabilities": (
+        "overspill.cli.capabilities:capabilities",
+        "Print what kubectl can do on which backend.",
+    ),
     "agent": ("overspill.cli.agent:agent", "Be one virtual node."),
     "controller": ("overspill.cli.controller:controller", "Place pods by PlacementPolicies."),
     "placement": ("overspill.cli.placement:app", "Look at placement; let go of pods that wait for it."),
