@@ -25,6 +25,7 @@ SHORTEST_PAUSE = 2.0
 # What followers may take of the budget; the rest is for those who read once.
 FOLLOWERS_PART = 0.8
 MISSING = b"[ECI gives 2000 lines at a time; lines are missing here]\n"
+OLDER = b"[ECI gives the last 2000 lines, or 1 MiB; older ones may be missing]\n"
 
 
 # What kubectl shows for these reasons, in the kubelet's words.
@@ -64,7 +65,7 @@ class Logs:
             return
         if not options.follow:
             content = await self._ask(group_id, container, _parameters(options))
-            yield _cut(content, options.limit_bytes)
+            yield _cut(OLDER + content if _is_cut(content, options) else content, options.limit_bytes)
             return
         self._followers += 1
         try:
@@ -139,6 +140,13 @@ def _parameters(options: LogOptions) -> dict[str, Any]:
         "LimitBytes": min(options.limit_bytes or MOST_BYTES, MOST_BYTES),
         "Timestamps": options.timestamps or None,
     }
+
+
+def _is_cut(content: bytes, options: LogOptions) -> bool:
+    """Whether ECI has given as much as it can, of a reader who wanted more."""
+    if options.tail_lines is not None and options.tail_lines <= MOST_LINES:
+        return False
+    return content.count(b"\n") >= MOST_LINES or len(content) >= MOST_BYTES
 
 
 def _moment(seconds: float) -> str:
