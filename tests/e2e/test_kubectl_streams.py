@@ -320,7 +320,8 @@ def simulated(streaming, until):
     ]
     agent = subprocess.Popen(argv, stderr=subprocess.DEVNULL)
     try:
-        streaming.apply(pod("played", "sh", "-c", "sleep 1000", node=name, ports=[{"containerPort": 80}]))
+        has = {"ports": [{"containerPort": 80}], "resources": {"requests": {"cpu": "50m"}}}
+        streaming.apply(pod("played", "sh", "-c", "sleep 1000", node=name, **has))
         streaming.kubectl("-n", SPACE, "wait", "--for=condition=Ready", "pod/played", "--timeout=60s")
         until(
             lambda: streaming.kubectl("-n", SPACE, "exec", "played", "--", "echo", "hi") == "hi\n",
