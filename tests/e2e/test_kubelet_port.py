@@ -145,6 +145,8 @@ def test_certificates(streaming, port):
     for client in (strangers, serving):
         with pytest.raises((urllib.error.URLError, ConnectionError, ssl.SSLError)):
             port("/healthz", client=client)
+    log = streaming.kubectl("-n", "kube-system", "logs", NODE)
+    assert "kubelet API client certificate refused" in log
 
 
 def test_a_node_shows_a_certificate_that_the_cluster_signed(streaming):

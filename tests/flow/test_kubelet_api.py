@@ -71,10 +71,16 @@ async def test_a_client_certificate_of_the_cluster_is_enough(stage):
 async def test_certificates_that_are_not_of_the_clients_authority_end_the_handshake(stage):
     other = pki.new_authority("another CA")
     serving = pki.issue(stage.authority, common_name="system:node:other", hosts=["127.0.0.1"], server=True)
-    for shown in (stage.client_certificate("apiserver", other), serving):
-        with pytest.raises((ssl.SSLError, aiohttp.ClientError, ConnectionError)):
-            await stage.get("/pods", client=shown, token=ADMIN)
+    with structlog.testing.capture_logs() as logged:
+        for shown in (stage.client_certificate("apiserver", other), serving):
+            with pytest.raises((ssl.SSLError, aiohttp.ClientError, ConnectionError)):
+                await stage.get("/pods", client=shown, token=ADMIN)
     assert stage.apiserver.asked == []
+    # More than once each: the client tries again.
+    assert {(line["event"], line["error"]) for line in logged} == {
+        ("kubelet API client certificate refused", "unable to get local issuer certificate"),
+        ("kubelet API client certificate refused", "unsuitable certificate purpose"),
+    }
 
 
 async def test_without_the_apiserver_only_what_is_remembered_counts(stage):

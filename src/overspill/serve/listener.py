@@ -104,6 +104,17 @@ class Listener:
         )
 
 
+class _Handshake(ssl.SSLObject):
+    """Tells of clients whose certificate is not taken: their handshake fails before anybody could answer."""
+
+    def do_handshake(self) -> None:
+        try:
+            super().do_handshake()
+        except ssl.SSLCertVerificationError as error:
+            log.warning("kubelet API client certificate refused", error=error.verify_message)
+            raise
+
+
 def server_tls(certificate: bytes, key: bytes, client_ca: str) -> ssl.SSLContext:
     """TLS that asks for a client certificate but does not insist; one of another authority ends the handshake.
 
@@ -111,6 +122,7 @@ def server_tls(certificate: bytes, key: bytes, client_ca: str) -> ssl.SSLContext
         Misconfigured: certificate, key or CA cannot be used.
     """
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.sslobject_class = _Handshake
     tls.minimum_version = ssl.TLSVersion.TLSv1_2
     tls.set_alpn_protocols(["http/1.1"])  # upgrades are of HTTP/1.1
     # Every connection shows its certificate anew, so that none outlives a change of the CA.
