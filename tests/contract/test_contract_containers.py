@@ -130,7 +130,7 @@ async def test_an_absent_image_that_must_not_be_pulled(stage: Stage):
 
 
 async def test_the_deadline_fails_a_pod(stage: Stage):
-    work = stage.pod(active_deadline_seconds=2)
+    work = stage.pod(active_deadline_seconds=5)
     await stage.backend.create(work)
     await stage.running(work)
     seen = await stage.until(work, lambda seen: seen.failed and ended(seen.containers[0]))
@@ -140,7 +140,7 @@ async def test_the_deadline_fails_a_pod(stage: Stage):
 
 
 async def test_the_deadline_is_for_init_containers_too(stage: Stage):
-    work = stage.pod(init=[Play(name="init")], active_deadline_seconds=2)
+    work = stage.pod(init=[Play(name="init")], active_deadline_seconds=5)
     await stage.backend.create(work)
     await stage.until(work, lambda seen: runs(seen.init_containers[0]))
     seen = await stage.until(work, lambda seen: seen.failed and ended(seen.init_containers[0]))
@@ -149,10 +149,10 @@ async def test_the_deadline_is_for_init_containers_too(stage: Stage):
 
 
 async def test_a_finished_pod_has_no_deadline(stage: Stage):
-    work = stage.pod(Play(seconds=0), active_deadline_seconds=3, restart_policy="Never")
+    work = stage.pod(Play(seconds=0), active_deadline_seconds=5, restart_policy="Never")
     await stage.backend.create(work)
     await stage.until(work, lambda seen: ended(seen.containers[0]))
-    other = stage.pod(active_deadline_seconds=3)  # its deadline comes later
+    other = stage.pod(active_deadline_seconds=5)  # its deadline comes later
     await stage.backend.create(other)
     await stage.until(other, lambda seen: seen.failed)
     seen = await stage.listed(work)

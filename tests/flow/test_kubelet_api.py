@@ -276,7 +276,10 @@ async def test_a_new_certificate_is_for_new_connections(stage):
     _, other = await stage.connect(client=shown)
     assert other.get_extra_info("ssl_object").getpeercert()["serialNumber"] != before
     await eventually(lambda: len(connections()) == 2)  # the stream goes on
-    assert not reader.at_eof()
+    ping = bytes.fromhex("800300060000000400000001")
+    writer.write(ping)
+    async with asyncio.timeout(20):
+        assert await reader.readexactly(len(ping)) == ping
     for each in (writer, other):
         each.close()
 
