@@ -94,6 +94,26 @@ def test_what_the_cloud_refuses_is_seen_at_the_pod(emulated, until):
     emulated.kubectl("delete", "pod", "unlucky", "--grace-period=1", "--timeout=60s")
 
 
+def test_a_lowered_deadline_ends_the_group_and_what_it_costs(emulated, until):
+    """ECI has no call to change a group's deadline."""
+    spec = {"nodeName": "virtual-node-eci-0", "terminationGracePeriodSeconds": 1, "restartPolicy": "Never"}
+    spec["containers"] = [{"name": "web", "image": WEB[0]}]
+    meta = {"name": "long", "namespace": "default"}
+    emulated.apply({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})
+    emulated.kubectl("wait", "--for=condition=Ready", "pod/long", "--timeout=60s")
+    emulated.kubectl("patch", "pod", "long", "-p", '{"spec": {"activeDeadlineSeconds": 1}}')
+
+    def told():
+        return emulated.get("pod", "long")["status"]
+
+    until(lambda: told()["phase"] == "Failed", what="its end")
+    assert told()["reason"] == "DeadlineExceeded"
+    (container,) = told()["containerStatuses"]
+    assert container["state"]["terminated"]["reason"] == "ContainerStatusUnknown"
+    until(lambda: not billed(emulated), what="nothing costs money any more")
+    emulated.kubectl("delete", "pod", "long", "--timeout=60s")
+
+
 def test_another_clusters_emulator_is_not_asked(emulated, control_plane):
     refused = control_plane.overspill("emulator bill", check=False)
     assert refused.returncode == 3

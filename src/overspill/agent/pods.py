@@ -34,7 +34,15 @@ from overspill.kube.watch import Batch
 from overspill.kube.write import StatusWriter
 from overspill.metrics import POD_START_SECONDS, BackendCall
 from overspill.model.gates import readiness_gates
-from overspill.model.observation import Gone, Happened, Observation, Running, Sighting
+from overspill.model.observation import (
+    ContainerObservation,
+    Gone,
+    Happened,
+    Observation,
+    Running,
+    Sighting,
+    Terminated,
+)
 from overspill.model.pods import Pod
 from overspill.model.podstatus import (
     PodStatus,
@@ -278,10 +286,13 @@ class Pods:
         """The pod ended without its backend saying how; what was last seen of its containers stays."""
         self._events.warning(_reference(key), why.reason, why.message)
         last = memory.last
-        if last is None or any(isinstance(each.state, Running) for each in last.containers):
+        if last is None:
             status = refused_status(since=self._since(pod, memory), reason=why.reason, message=why.message)
         else:
-            last = structs.replace(last, failed=True, reason=why.reason, message=why.message)
+            ended = tuple(_unaccounted(each, self._clock()) for each in last.containers)
+            last = structs.replace(
+                last, containers=ended, failed=True, reason=why.reason, message=why.message
+            )
             status = to_pod_status(last, host_ip=self._node.ip)
         self._writer.put(key, encode(with_generation(status, pod.metadata.generation)))
 
@@ -363,6 +374,15 @@ def _key(identity: Identity) -> Key:
 def _end_is_read(pod: Pod) -> bool:
     """Whether somebody reads the final status of a deleted pod: a Job counts it, a finalizer's owner may."""
     return bool(pod.metadata.finalizers) or any(owner.kind == "Job" for owner in pod.metadata.owners())
+
+
+def _unaccounted(container: ContainerObservation, now: float) -> ContainerObservation:
+    """A container of which nobody has told how it ended, in the kubelet's words."""
+    if not isinstance(container.state, Running):
+        return container
+    message = "The container could not be located when the pod was terminated"
+    state = Terminated(137, "ContainerStatusUnknown", container.state.started_at, now, message)
+    return structs.replace(container, state=state, ready=False, started=False)
 
 
 def _reference(key: Key, field_path: str = "") -> ObjectRef:
