@@ -103,6 +103,13 @@ def plain(streaming):
     return Kubectl(streaming, websockets=True)
 
 
+@contextlib.contextmanager
+def forwarded(kubectl, name, port):
+    """A port of this machine that leads to one of a pod."""
+    with kubectl.started("port-forward", f"pod/{name}", f":{port}", stdout=subprocess.PIPE) as process:
+        yield int(re.search(rb":(\d+) ->", process.stdout.readline())[1])
+
+
 def gauge(kubectl, name):
     """A series of the agent's own, through the apiserver."""
     text = kubectl.said("get", "--raw", f"/api/v1/nodes/{NODE}/proxy/metrics")

@@ -2,9 +2,11 @@
 
 import json
 import secrets
+import urllib.request
 
 import pytest
 from cluster_secrets import leaked
+from kubectl_world import SPACE, Kubectl, forwarded, pod
 
 from overspill.local.images import WEB
 from overspill.local.paths import cluster_paths
@@ -59,6 +61,37 @@ def test_a_pod_is_a_container_group_that_is_billed_while_it_is_there(emulated, u
     assert json.loads(emulated.overspill("emulator status").stdout)["groups"] == {"Running": 1}
     emulated.kubectl("delete", "pod", "web", "--timeout=60s")
     until(lambda: not billed(emulated), what="nothing costs money any more")
+
+
+@pytest.fixture(scope="module")
+def group(emulated, until):
+    """A container group that serves a file of its own."""
+    emulated.kubectl("create", "namespace", SPACE)
+    until(lambda: emulated.kubectl("-n", SPACE, "get", "serviceaccount", "default"), what="account")
+    script = "echo begun; mkdir /tmp/www; echo served > /tmp/www/index.html; exec httpd -f -p 80 -h /tmp/www"
+    emulated.apply(pod("group", "sh", "-c", script))
+    emulated.kubectl("-n", SPACE, "wait", "--for=condition=Ready", "pod/group", "--timeout=60s")
+    yield "group"
+    emulated.kubectl("-n", SPACE, "delete", "pod", "group", "--timeout=60s")
+
+
+@pytest.mark.parametrize("websockets", [True, False], ids=["websockets", "spdy"])
+def test_what_kubectl_does_with_a_container_group(emulated, group, websockets, tmp_path):
+    kubectl = Kubectl(emulated, websockets=websockets)
+    assert kubectl.said("logs", group, "--tail=1") == "begun\n"
+    done = kubectl.run("exec", "-i", group, "--", "sh", "-c", "cat; echo err >&2; exit 7", stdin=b"in")
+    assert (done.returncode, done.stdout) == (7, b"in")
+    assert done.stderr.startswith(b"err\n")
+    sent, back = tmp_path / "sent", tmp_path / "back"
+    sent.write_bytes(secrets.token_bytes(1 << 20))
+    kubectl.said("cp", str(sent), f"{group}:/tmp/copied")
+    kubectl.said("cp", f"{group}:/tmp/copied", str(back))
+    assert back.read_bytes() == sent.read_bytes()
+    with forwarded(kubectl, group, 80) as port, urllib.request.urlopen(f"http://127.0.0.1:{port}") as answer:
+        assert answer.read() == b"served\n"
+    done = kubectl.run("attach", group)
+    assert done.returncode == 1
+    assert b"pods on this node run at eci, which has no attach" in done.stderr
 
 
 def test_the_scan_of_a_clusters_logs_finds_what_is_planted(emulated):

@@ -16,7 +16,7 @@ import urllib.request
 
 import pytest
 import websocket
-from kubectl_world import MIB, NODE, SPACE, gauge, pod
+from kubectl_world import MIB, NODE, SPACE, forwarded, gauge, pod
 
 from overspill.local.images import BUSYBOX
 from overspill.local.paths import cluster_paths
@@ -211,8 +211,7 @@ def test_a_killed_client_leaves_nothing(kubectl, until):
 
 
 def test_port_forward(kubectl):
-    with kubectl.started("port-forward", "pod/web", ":80", stdout=subprocess.PIPE) as process:
-        port = re.search(rb":(\d+) ->", process.stdout.readline())[1].decode()
+    with forwarded(kubectl, "web", 80) as port:
         for _ in range(20):
             with urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=10) as answer:
                 assert answer.read() == b"hello from web, version 1\n"
@@ -344,8 +343,7 @@ def test_a_simulated_pod_does_what_makes_sense(simulated, kubectl):
     assert kubectl.run("logs", "played").returncode == 0
     assert kubectl.said("exec", "-i", "played", "--", "cat", stdin=b"echoed") == "echoed"
     assert kubectl.run("exec", "played", "--", "sh", "-c", "exit 137").returncode == 137
-    with kubectl.started("port-forward", "pod/played", ":80", stdout=subprocess.PIPE) as process:
-        port = int(re.search(rb":(\d+) ->", process.stdout.readline())[1])
+    with forwarded(kubectl, "played", 80) as port:
         assert asyncio.run(_echoed(port, b"to and fro")) == b"to and fro"
 
 

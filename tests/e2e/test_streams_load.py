@@ -1,14 +1,12 @@
 """Streams that are many, long or slow, through a real apiserver, and what they leave in the agent."""
 
 import asyncio
-import contextlib
 import hashlib
-import re
 import subprocess
 import time
 
 import pytest
-from kubectl_world import MIB, SPACE, gauge, pod
+from kubectl_world import MIB, SPACE, forwarded, gauge, pod
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -24,13 +22,6 @@ def ready(streaming, *pods):
 
 
 # --- port-forward ---
-
-
-@contextlib.contextmanager
-def forwarded(kubectl, name, port):
-    """A port of this machine that leads to one of a pod."""
-    with kubectl.started("port-forward", f"pod/{name}", f":{port}", stdout=subprocess.PIPE) as process:
-        yield int(re.search(rb":(\d+) ->", process.stdout.readline())[1])
 
 
 async def echoed(port, number, data):
