@@ -1,9 +1,9 @@
 """Creates or deletes the benchmark's pods, as fast as the apiserver takes them or at a pace.
 
-    loader.py create|delete KUBECONFIG --pods N --nodes a,b --namespaces c,d [--rate R]
+    loader.py create|delete KUBECONFIG --pods N --namespaces c,d [--nodes a,b] [--gate NAME] [--rate R]
 
-Pods are bound in advance, so that neither scheduler nor ReplicaSets stand in the way. Prints one JSON
-object: when each pod was created (monotonic seconds, as all processes of a machine share them).
+With `--nodes`, pods are bound in advance, so that neither scheduler nor ReplicaSets stand in the way. Prints one
+JSON object: when each pod was created (monotonic seconds, as all processes of a machine share them).
 """
 
 import argparse
@@ -18,15 +18,17 @@ from lean import Connection, Server
 IN_FLIGHT = 24
 
 
-def pod(name: str, node: str) -> bytes:
-    """A small, ordinary pod."""
+def pod(name: str, node: str, gate: str) -> bytes:
+    """A small, ordinary pod; one that is not bound goes at once when it is deleted, for there is no kubelet."""
+    place = {"nodeName": node} if node else {"terminationGracePeriodSeconds": 0}
     return json.dumps(
         {
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {"name": name, "labels": {"app": "bench", "pod-template-hash": "6f9c7d5b8"}},
             "spec": {
-                "nodeName": node,
+                **place,
+                **({"schedulingGates": [{"name": gate}]} if gate else {}),
                 "automountServiceAccountToken": False,
                 "containers": [
                     {
@@ -62,7 +64,7 @@ async def main() -> None:
                     f"/api/v1/namespaces/{namespaces[number % len(namespaces)]}/pods",
                 )
                 if arguments.verb == "create":
-                    body = pod(name, nodes[number // len(namespaces) % len(nodes)])
+                    body = pod(name, nodes[number // len(namespaces) % len(nodes)], arguments.gate)
                     status, reply = await connection.request("POST", path, body, agent="bench-loader")
                 else:
                     status, reply = await connection.request("DELETE", f"{path}/{name}", agent="bench-loader")
@@ -82,8 +84,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("verb", choices=["create", "delete"])
     parser.add_argument("kubeconfig")
     parser.add_argument("--pods", type=int, required=True)
-    parser.add_argument("--nodes", required=True)
     parser.add_argument("--namespaces", required=True)
+    parser.add_argument("--nodes", default="")
+    parser.add_argument("--gate", default="")
     parser.add_argument("--rate", type=float, default=0.0)
     return parser.parse_args()
 

@@ -104,7 +104,11 @@ class Run:
         await self.prepare()
         with tempfile.TemporaryDirectory() as folder:
             seen = Path(folder) / "seen.json"
-            async with self.agents(Path(folder)) as agents, self.witness(seen) as witness, self.heartbeats():
+            async with (
+                self.agents(Path(folder)) as agents,
+                self.witness(seen, self.arguments.pods) as witness,
+                self.heartbeats(),
+            ):
                 await asyncio.sleep(SETTLE)
                 before = await self.reading(agents)
                 await asyncio.sleep(SETTLE)
@@ -246,17 +250,10 @@ class Run:
         return sum(scraped(address, "overspill_watch_relists_total") for address in self.health)
 
     @contextlib.asynccontextmanager
-    async def witness(self, out: Path) -> AsyncIterator[Process]:
+    async def witness(self, out: Path, pods: int) -> AsyncIterator[Process]:
         """The independent watch."""
         process = await start(
-            *(
-                str(HERE / "watcher.py"),
-                self.kubeconfig,
-                "--pods",
-                str(self.arguments.pods),
-                "--out",
-                str(out),
-            )
+            str(HERE / "watcher.py"), self.kubeconfig, "--pods", str(pods), "--out", str(out)
         )
         try:
             await until(process, "ready")
@@ -334,8 +331,7 @@ async def until(witness: Process, word: str) -> None:
             if line == word:
                 return
             if sys.stderr.isatty():
-                running, _, gone = line.partition(" ")
-                print(f"\r  {running} running, {gone or 0} gone ", end="", file=sys.stderr, flush=True)
+                print(f"\r  {line:60}", end="", file=sys.stderr, flush=True)
     raise SystemExit("the witness ended early")
 
 

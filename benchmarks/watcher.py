@@ -1,10 +1,10 @@
-"""Sees pods become Running and vanish, independently of whoever makes that happen.
+"""Sees pods pass their stages, independently of whoever makes that happen.
 
     watcher.py KUBECONFIG --pods N --out FILE
 
-Prints `ready`, `running`, `gone` as it comes to that, a count once a second, and writes to FILE when
-each pod was first seen Running and gone (monotonic seconds). Goes on from the last resourceVersion
-when the apiserver ends the watch, which under load it does.
+The stages: `free` of scheduling gates, `bound`, `running`, `gone`. Prints `ready`, then each stage when all pods have
+come to it, counts once a second, and writes to FILE when each pod was first seen at each stage (monotonic seconds).
+Goes on from the last resourceVersion when the apiserver ends the watch, which under load it does.
 """
 
 import argparse
@@ -26,12 +26,18 @@ class Meta(Struct, frozen=True, rename="camel"):
     resource_version: str = ""
 
 
+class Spec(Struct, frozen=True, rename="camel"):
+    node_name: str = ""
+    scheduling_gates: list[Meta] = []
+
+
 class Status(Struct, frozen=True):
     phase: str = ""
 
 
 class Pod(Struct, frozen=True):
     metadata: Meta = Meta()
+    spec: Spec = Spec()
     status: Status = Status()
 
 
@@ -48,8 +54,7 @@ class Witness:
 
     def __init__(self, pods: int) -> None:
         self.pods = pods
-        self.running: dict[str, float] = {}
-        self.gone: dict[str, float] = {}
+        self.seen: dict[str, dict[str, float]] = {"free": {}, "bound": {}, "running": {}, "gone": {}}
         self.version = "0"
         self.watches = 0
 
@@ -76,14 +81,25 @@ class Witness:
         self.version = pod.metadata.resource_version or self.version
         if event.type == "ERROR":
             raise SystemExit("watch: the resourceVersion is too old")
+        if event.type == "BOOKMARK":
+            return
         if event.type == "DELETED":
-            self.gone.setdefault(pod.metadata.name, now)
-            if len(self.gone) == self.pods:
-                say("gone")
-        elif pod.status.phase == "Running" and pod.metadata.name not in self.running:
-            self.running[pod.metadata.name] = now
-            if len(self.running) == self.pods:
-                say("running")
+            self.reached("gone", pod, now)
+            return
+        if not pod.spec.scheduling_gates:
+            self.reached("free", pod, now)
+        if pod.spec.node_name:
+            self.reached("bound", pod, now)
+        if pod.status.phase == "Running":
+            self.reached("running", pod, now)
+
+    def reached(self, stage: str, pod: Pod, now: float) -> None:
+        """Remember the first time."""
+        times = self.seen[stage]
+        if pod.metadata.name not in times:
+            times[pod.metadata.name] = now
+            if len(times) == self.pods:
+                say(stage)
 
 
 def say(word: str) -> None:
@@ -101,12 +117,11 @@ async def main() -> None:
     witness = Witness(arguments.pods)
     async with asyncio.TaskGroup() as tasks:
         watching = tasks.create_task(witness.watch(Server(arguments.kubeconfig)))
-        while len(witness.gone) < arguments.pods:
+        while len(witness.seen["gone"]) < arguments.pods:
             await asyncio.sleep(1)
-            say(f"{len(witness.running)} {len(witness.gone)}")
+            say(", ".join(f"{len(times)} {stage}" for stage, times in witness.seen.items()))
         watching.cancel()
-    seen = {"running": witness.running, "gone": witness.gone, "watches": witness.watches}
-    arguments.out.write_text(json.dumps(seen))
+    arguments.out.write_text(json.dumps(witness.seen | {"watches": witness.watches}))
     say("written")
 
 

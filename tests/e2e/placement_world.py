@@ -439,7 +439,7 @@ class Space:
         """Run `overspill placement`; what it prints."""
         done = subprocess.run(
             [OVERSPILL, "placement", *args, "-n", self.name],
-            env={**self.world.environment, "COLUMNS": "200"},
+            env=self.world.environment,
             capture_output=True,
             text=True,
             timeout=30,

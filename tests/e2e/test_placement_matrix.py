@@ -510,8 +510,12 @@ def test_explain_and_release(space):
     assert "pool elastic has as many pods as it takes" in said
     placed = next(each["metadata"]["name"] for each in space.pods() if pool_of(each) == "elastic")
     assert "keep rank 3" in space.placement("explain", placed)
-    assert "elastic" in space.placement("status")
-    assert space.placement("release", waiting) == f"pod {space.name}/{waiting} released\n"
+    told = space.placement("status")
+    assert "elastic" in told
+    assert "works; it renewed Lease kube-system/overspill-controller" in told
+    assert space.placement("release", f"pod/{waiting}") == f"pod {space.name}/{waiting} released\n"
+    assert space.placement("release", placed) == f"pod {space.name}/{placed} does not wait\n"
+    assert space.placement("release") == f"No pod waits in namespace {space.name}.\n"
     space.world.until(lambda: not any(map(gated, space.pods())), what="no gate left")
 
 

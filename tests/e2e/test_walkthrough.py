@@ -20,7 +20,7 @@ STEPS = [
     "3. Ten pods of a labelled namespace run on virtual nodes",
     "4. Update, roll back, delete: as on any node",
     "5. Drain the virtual nodes and remove them",
-    "6. Real load: an autoscaler takes a service beyond its node, and back",
+    "6. Base and overflow: under load from 3 pods to 12, a rollout, and back to 3",
     "7. A taste of scale: 1,000 pods on simulated nodes",
 ]
 

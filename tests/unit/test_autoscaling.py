@@ -1,19 +1,24 @@
-"""What the walkthrough reads of an autoscaler, its pods and its worker."""
+"""What the walkthrough reads of an autoscaler and its pods."""
 
 import pytest
 
-from overspill.local.autoscaling import Moment, moment, room_beside
+from overspill.local.autoscaling import Moment, Pool, moment
 
 
-def pod(node="worker-0", cpu="50m", phase="Running", *, ready=True):
+def pod(pool="base", node="worker-0", revision="new", *, ready=True):
+    labels = {"pod-template-hash": revision} | ({"placement.overspill.dev/pool": pool} if pool else {})
     return {
-        "metadata": {"name": "burn"},
-        "spec": {"nodeName": node, "containers": [{"resources": {"requests": {"cpu": cpu}} if cpu else {}}]},
-        "status": {"phase": phase, "containerStatuses": [{"ready": ready}]},
+        "metadata": {"name": f"web-{pool}", "labels": labels},
+        "spec": {"nodeName": node},
+        "status": {"phase": "Running", "containerStatuses": [{"ready": ready}]},
     }
 
 
-def hpa(usage=None, wanted=1):
+def elastic(**what):
+    return pod("elastic", "virtual-node-eci-0", **what)
+
+
+def hpa(usage=None, wanted=3):
     current = {} if usage is None else {"averageUtilization": usage}
     return {
         "spec": {"metrics": [{"resource": {"name": "cpu", "target": {"averageUtilization": 50}}}]},
@@ -21,33 +26,40 @@ def hpa(usage=None, wanted=1):
     }
 
 
-def test_pods_are_counted_where_they_run():
+def test_pods_are_counted_by_pool_and_revision():
     pods = [
         pod(),
-        pod("virtual-node-eci-0"),
-        pod("virtual-node-eci-1"),
-        pod("virtual-node-eci-1", ready=False),
+        pod(revision="old"),
+        pod(revision="old"),
+        elastic(),
+        elastic(ready=False),
+        pod(None),  # not placed yet
     ]
-    assert moment(hpa(120, 4), pods, worker="worker-0") == Moment("120/50 %", 4, 4, 1, 2)
+    now = moment(hpa(120, 6), pods, worker="worker-0", old="old")
+    assert now == Moment("120/50 %", 6, 6, Pool(1, 2), Pool(1))
+    assert now.cells() == ("120/50 %", "6", "2 old, 1 new", "1")
 
 
 def test_an_autoscaler_that_knows_nothing_yet():
-    assert moment({"spec": hpa()["spec"]}, [], worker="worker-0") == Moment("-/50 %", 0, 0, 0, 0)
+    assert moment({"spec": hpa()["spec"]}, [], worker="worker-0").cells() == ("-/50 %", "0", "0", "0")
+
+
+@pytest.mark.parametrize("wrong", [pod(node="virtual-node-eci-0"), pod("elastic")])
+def test_a_pod_on_nodes_of_another_pool_is_told(wrong):
+    found = moment(hpa(), [pod(), elastic(), wrong], worker="worker-0")
+    assert found.misplaced == (wrong["metadata"]["name"],)
 
 
 @pytest.mark.parametrize(
     ("now", "settled"),
     [
-        (Moment("", 3, 3, 1, 2), True),
-        (Moment("", 4, 3, 1, 2), False),  # one is to come
-        (Moment("", 3, 4, 1, 2), False),  # one is on its way out
-        (Moment("", 3, 3, 1, 1), False),  # one does not run yet
+        (Moment("", 12, 12, Pool(3), Pool(9)), True),
+        (Moment("", 11, 12, Pool(3), Pool(9)), False),  # one is to go
+        (Moment("", 12, 13, Pool(3), Pool(9)), False),  # one is on its way out
+        (Moment("", 12, 12, Pool(3), Pool(8)), False),  # one does not run yet
+        (Moment("", 12, 12, Pool(2), Pool(10)), False),  # one is missing from the base
+        (Moment("", 12, 12, Pool(2, 1), Pool(9)), False),  # one is of the old revision
     ],
 )
-def test_settled_is_what_is_wanted(now, settled):
-    assert now.settled is settled
-
-
-def test_room_is_what_nobody_has_requested():
-    node = {"status": {"allocatable": {"cpu": "2"}}}
-    assert room_beside(node, [pod(), pod(cpu="0.25"), pod(cpu=""), pod(phase="Succeeded")]) == 1700
+def test_settled_is_what_is_wanted_where_it_is_wanted(now, settled):
+    assert now.settled(12) is settled

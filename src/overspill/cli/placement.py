@@ -14,8 +14,9 @@ from rich.table import Table
 from overspill.kube.client import Client
 from overspill.kube.config import Config, load_config
 from overspill.placement.managed import Managed
+from overspill.placement.run import ControllerSettings
 from overspill.placement.status import count_pools
-from overspill.placement.survey import explain_pod, release_pods, survey
+from overspill.placement.survey import explain_pod, leading, release_pods, survey
 
 __all__ = ["app"]
 
@@ -24,7 +25,11 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=N
 Kubeconfig = Annotated[str, typer.Option(help="Path of a kubeconfig; else $KUBECONFIG, ~/.kube/config.")]
 Context = Annotated[str, typer.Option(help="Context of the kubeconfig.")]
 Namespace = Annotated[str, typer.Option("--namespace", "-n", help="Namespace; else the context's.")]
+AllNamespaces = Annotated[bool, typer.Option("--all-namespaces", "-A", help="Of all namespaces.")]
 T = TypeVar("T")
+defaults = ControllerSettings()
+# A table is as wide as it must be, as kubectl's; a terminal wraps it.
+WIDE = 1000
 
 
 @app.command()
@@ -32,30 +37,34 @@ def status(
     kubeconfig: Kubeconfig = "",
     context: Context = "",
     namespace: Namespace = "",
-    all_namespaces: Annotated[
-        bool, typer.Option("--all-namespaces", "-A", help="Of all namespaces.")
-    ] = False,
+    all_namespaces: AllNamespaces = False,
 ) -> None:
-    """Show how the pods of each policy are spread over its pools."""
+    """Show how the pods of each policy are spread over its pools, and whether a controller works."""
     config = load_config(kubeconfig or None, context or None)
     where = "" if all_namespaces else namespace or config.namespace
-    found = _run(config, lambda client: survey(client, where))
-    if not found:
-        print(f"No PlacementPolicies in {f'namespace {where}' if where else 'any namespace'}.")
-        return
-    Console().print(_table(found))
+
+    async def look(client: Client) -> tuple[list[Managed], str]:
+        return await survey(client, where), await leading(client, defaults.namespace, defaults.lease)
+
+    found, controller = _run(config, look)
+    if found:
+        Console(width=WIDE).print(_table(found))
+    else:
+        print(f"No PlacementPolicies in {_named(where)}.")
+    print(controller)
 
 
 @app.command()
 def explain(
-    pod: Annotated[str, typer.Argument(help="Name of a pod.")],
+    pod: Annotated[str, typer.Argument(help="Name of a pod, as NAME or pod/NAME.")],
     kubeconfig: Kubeconfig = "",
     context: Context = "",
     namespace: Namespace = "",
 ) -> None:
     """Tell why a pod is where it is, or why it waits."""
     config = load_config(kubeconfig or None, context or None)
-    for sentence in _run(config, lambda client: explain_pod(client, namespace or config.namespace, pod)):
+    name = _name(pod)
+    for sentence in _run(config, lambda client: explain_pod(client, namespace or config.namespace, name)):
         print(sentence)
 
 
@@ -67,14 +76,32 @@ def release(
     kubeconfig: Kubeconfig = "",
     context: Context = "",
     namespace: Namespace = "",
+    all_namespaces: AllNamespaces = False,
 ) -> None:
     """Let pods go that wait for their pool, wherever the scheduler puts them.
 
     For when there is no controller any more. One that works counts them where they come to run.
     """
+    if pods and all_namespaces:
+        raise typer.BadParameter("a pod's name goes with one namespace, not with --all-namespaces")
     config = load_config(kubeconfig or None, context or None)
-    for name in _run(config, lambda client: release_pods(client, namespace or config.namespace, pods or [])):
-        print(f"pod {name} released")
+    where = "" if all_namespaces else namespace or config.namespace
+    chosen = [_name(pod) for pod in pods or []]
+    found = _run(config, lambda client: release_pods(client, where, chosen))
+    for name, waited in found.items():
+        print(f"pod {name} released" if waited else f"pod {name} does not wait")
+    if not found:
+        print(f"No pod waits in {_named(where)}.")
+
+
+def _name(pod: str) -> str:
+    """NAME of pod/NAME, as kubectl prints and takes it."""
+    kind, slash, name = pod.partition("/")
+    return name if slash and kind in {"pod", "pods", "po"} else pod
+
+
+def _named(namespace: str) -> str:
+    return f"namespace {namespace}" if namespace else "any namespace"
 
 
 def _run(config: Config, work: Callable[[Client], Awaitable[T]]) -> T:

@@ -1,78 +1,100 @@
-"""The heart of the walkthrough: a service under load outgrows its node, and shrinks again.
+"""The heart of the walkthrough: a service outgrows its base under load, is rolled out, and shrinks to its base.
 
-In: a `Walk` over a cluster with one worker, virtual nodes and metrics-server. Out: an HPA that goes up and
-down on the CPU that pods really burn, told as a table that grows by a row with every change. Invariant: the
-worker is full, whatever its size, so that every pod beyond the first has to go to a virtual node.
+In: a `Walk` over a cluster with one worker, virtual nodes, metrics-server and the controller. Out: an HPA that goes
+up and down on the CPU that pods really burn, told as a table by pool that grows by a row with every change.
+Invariants, held at every look: base pods run on the worker and all others on virtual nodes; no revision has more
+base pods than the policy says. Scaling, out or in, does not touch the base; only a rollout replaces it.
 """
 
 import asyncio
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from msgspec import Struct
 
+from overspill import names
 from overspill.local import expect
-from overspill.local.images import BUSYBOX, PAUSE
+from overspill.local.images import BUSYBOX
 from overspill.local.paths import repository
 from overspill.local.walk import Unmet, Walk
-from overspill.model.quantity import milli
 
-__all__ = ["Moment", "grow_and_shrink", "moment", "room_beside"]
+__all__ = ["Moment", "Pool", "grow_and_shrink", "moment"]
 
 NAMESPACE = ("-n", "load")
 EXAMPLE = "examples/autoscaled.yaml"
-MOST, ENOUGH = 6, 4
-CLIENTS = 2
-# Out and back take some 40 s each on an idle machine.
-WITHIN = 180.0
+BASE, MOST = 3, 12
+# Each way takes some 30 s on an idle machine.
+WITHIN = 300.0
 LOOK_EVERY = 0.5
-# Of 300 s, for which an autoscaler otherwise waits to see whether load comes back.
-BEHAVIOR = '{"spec": {"behavior": {"scaleDown": {"stabilizationWindowSeconds": 5}}}}'
-# Many that pause long: about as many requests per second on a busy machine as on an idle one.
-LOOP = "while :; do wget -qO- http://burn/cgi-bin/burn; sleep 1; done"
-CLIENT = f"for each in 1 2 3 4 5; do ({LOOP}) & done; trap exit TERM; wait"
-HEADINGS = ("SECONDS", "CPU/TARGET", "WANTED", "RUNNING", "ON WORKER", "ON VIRTUAL NODES")
+# Many that pause long: about as many requests a second on a busy machine as on an idle one. None waits for ever,
+# such as for a pod that a rollout took away.
+LOOP = "while :; do timeout 5 wget -qO- http://web/cgi-bin/burn; sleep 2; done"
+CLIENT = f"for each in $(seq 20); do ({LOOP}) & done; trap exit TERM; wait"
+HEADINGS = ("SECONDS", "CPU/TARGET", "WANTED", "BASE: WORKER", "ELASTIC: VIRTUAL NODES")
+
+
+class Pool(Struct, frozen=True):
+    """Pods of one pool that run and are ready, by revision."""
+
+    new: int = 0
+    old: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.old} old, {self.new} new" if self.old else str(self.new)
 
 
 class Moment(Struct, frozen=True):
-    """How things stand: what the autoscaler sees and wants, and where pods run."""
+    """How things stand: what the autoscaler sees and wants, and which pods there are.
+
+    Attributes:
+        usage: CPU by target, in percent of what pods request.
+        wanted: pods that the autoscaler wants.
+        present: pods that there are, whatever their state.
+        misplaced: names of pods that run where their pool is not.
+    """
 
     usage: str
     wanted: int
     present: int
-    worker: int
-    virtual: int
+    base: Pool
+    elastic: Pool
+    misplaced: tuple[str, ...] = ()
 
-    @property
-    def settled(self) -> bool:
-        """Whether what is wanted is what runs, and nothing else is left."""
-        return self.wanted == self.present == self.worker + self.virtual
+    def settled(self, count: int) -> bool:
+        """Whether so many are wanted and run, the base is full with new ones, and nothing else is left."""
+        full = self.base == Pool(BASE) and self.elastic == Pool(count - BASE)
+        return self.wanted == self.present == count and full
 
     def cells(self) -> tuple[str, ...]:
         """As a row of the table, without the time."""
-        running = self.worker + self.virtual
-        return (self.usage, str(self.wanted), str(running), str(self.worker), str(self.virtual))
+        return (self.usage, str(self.wanted), str(self.base), str(self.elastic))
 
 
 async def grow_and_shrink(walk: Walk, *, worker: str) -> None:
-    """Out under load, back without it."""
+    """Out under load, a rollout, back without load."""
     await walk.show("create", "namespace", NAMESPACE[1])
     await walk.show(*NAMESPACE, "apply", "-f", _example())
-    await walk.show(*NAMESPACE, "rollout", "status", "deployment/burn")
-    await _fill(walk, worker)
-    await walk.show(*NAMESPACE, "autoscale", "deployment", "burn", "--cpu=50%", "--min=1", f"--max={MOST}")
-    await walk.show(*NAMESPACE, "patch", "hpa", "burn", "-p", BEHAVIOR)
-    await _load(walk, CLIENTS)
-    await _follow(walk, worker, "out", lambda now: now.settled and now.present >= ENOUGH)
+    await walk.until(f"{BASE} pods run on {worker}", lambda: _base_runs(walk, worker))
+    first = await _on(walk, worker)
+    await walk.show(
+        *(*NAMESPACE, "create", "deployment", "clients", f"--image={BUSYBOX}"), *("--", "sh", "-c", CLIENT)
+    )
+    await _follow(walk, worker, f"out to {MOST} pods", lambda now: now.settled(MOST))
+    _same(walk, first, await _on(walk, worker), f"the {BASE} pods on {worker} are those of the beginning")
+    await walk.show(*NAMESPACE, "rollout", "restart", "deployment/web")
+    (old,) = {_label(pod, names.TEMPLATE_HASH) for pod in first.values()}
+    await _follow(walk, worker, "rolled out", lambda now: now.settled(MOST), old=old)
+    second = await _on(walk, worker)
     await walk.until("every pod has its figures", lambda: _figures(walk))
-    await walk.show(*NAMESPACE, "top", "pod", "-l", "app=burn")
     await walk.show("top", "node")
+    await walk.show(*NAMESPACE, "get", "pp,hpa")
+    await walk.show(*NAMESPACE, "get", "pod", "-l", "app=web", "-o", "wide")
     await walk.show(*NAMESPACE, "scale", "deployment", "clients", "--replicas=0")
-    await _follow(walk, worker, "back", lambda now: now.settled and now.present == 1)
-    await walk.show(*NAMESPACE, "get", "hpa")
+    await _follow(walk, worker, f"back to {BASE} pods", lambda now: now.settled(BASE))
+    _same(walk, second, await _on(walk, worker), f"they are the {BASE} that the rollout left on {worker}")
+    await walk.show(*NAMESPACE, "get", "pod", "-l", "app=web", "-o", "wide")
     await walk.show("delete", "namespace", NAMESPACE[1])
 
 
@@ -81,84 +103,100 @@ def _example() -> str:
     return os.path.relpath(repository() / EXAMPLE)
 
 
-async def _fill(walk: Walk, worker: str) -> None:
-    """Give the worker other work, until there is no room for a second pod."""
-    await walk.show(*NAMESPACE, "create", "deployment", "other-work", f"--image={PAUSE}")
-    node = json.loads(await walk.kubectl("get", "node", worker, "-o", "json"))
-    pods = await walk.objects("pods", "-A", "--field-selector", f"spec.nodeName={worker}")
-    (burn,) = await walk.objects("pods", *NAMESPACE, "-l", "app=burn")
-    if burn["spec"].get("nodeName") != worker:
-        raise Unmet(f"the first pod is on {burn['spec'].get('nodeName')} instead of {worker}")
-    free = room_beside(node, pods)
-    walk.say(f"Other work takes the rest of {worker}: {free} millicores.")
-    await walk.show(*NAMESPACE, "set", "resources", "deployment/other-work", f"--requests=cpu={free}m")
-    await walk.show(*NAMESPACE, "rollout", "status", "deployment/other-work")
+async def _pods(walk: Walk) -> list[expect.Object]:
+    return await walk.objects("pods", *NAMESPACE, "-l", "app=web")
 
 
-async def _load(walk: Walk, clients: int) -> None:
-    await walk.show(
-        *(*NAMESPACE, "create", "deployment", "clients", f"--image={BUSYBOX}", f"--replicas={clients}"),
-        *("--", "sh", "-c", CLIENT),
-    )
+async def _base_runs(walk: Walk, worker: str) -> str:
+    pods = await _pods(walk)
+    return expect.pods_run(pods, BASE) or expect.pods_on(pods, worker)
 
 
-async def _follow(walk: Walk, worker: str, way: str, done: Callable[[Moment], bool]) -> None:
+async def _on(walk: Walk, worker: str) -> dict[str, expect.Object]:
+    """The pods on the worker, by uid."""
+    pods = await _pods(walk)
+    return {pod["metadata"]["uid"]: pod for pod in pods if pod["spec"].get("nodeName") == worker}
+
+
+def _same(walk: Walk, before: dict[str, expect.Object], after: dict[str, expect.Object], what: str) -> None:
+    if before.keys() != after.keys():
+        raise Unmet(f"{what}: uids were {', '.join(sorted(before))} and are {', '.join(sorted(after))}")
+    walk.tick(f"{what}, by uid")
+
+
+async def _follow(
+    walk: Walk, worker: str, what: str, done: Callable[[Moment], bool], *, old: str = ""
+) -> None:
     """Tell every change until it is done.
 
+    Args:
+        walk: the terminal.
+        worker: name of the worker.
+        what: told when it is done.
+        done: whether it is.
+        old: the revision that is to go.
+
     Raises:
-        Unmet: it was not in time.
+        Unmet: it was not in time, or a pod was where it must not be.
     """
     began = time.monotonic()
     walk.row(HEADINGS, HEADINGS)
     told: tuple[str, ...] = ()
     while True:
         (hpa,) = await walk.objects("hpa", *NAMESPACE)
-        now = moment(hpa, await walk.objects("pods", *NAMESPACE, "-l", "app=burn"), worker=worker)
+        now = moment(hpa, await _pods(walk), worker=worker, old=old)
         seconds = time.monotonic() - began
         if now.cells() != told:
             told = now.cells()
             walk.row((f"{seconds:.0f}", *told), HEADINGS)
+        if now.misplaced:
+            raise Unmet(f"not on the nodes of their pool: {', '.join(now.misplaced)}")
+        if max(now.base.new, now.base.old) > BASE:
+            raise Unmet(f"{now.base} pods in the base, which has room for {BASE} of each revision")
         if done(now):
-            walk.tick(f"{way} to {now.present} {'pod' if now.present == 1 else 'pods'} in {seconds:.0f} s")
+            walk.tick(f"{what} in {seconds:.0f} s")
             return
         if seconds > WITHIN:
             raise Unmet(
-                f"not {way} after {WITHIN:.0f} s: {' '.join(now.cells())}; see `kubectl describe hpa`"
+                f"not {what} after {WITHIN:.0f} s: {' '.join(now.cells())}; see `kubectl describe hpa,pp`"
             )
         await asyncio.sleep(LOOK_EVERY)
 
 
 async def _figures(walk: Walk) -> str:
-    pods = await walk.objects("pods", *NAMESPACE, "-l", "app=burn")
-    path = f"/apis/metrics.k8s.io/v1beta1/namespaces/{NAMESPACE[1]}/pods?labelSelector=app%3Dburn"
+    path = f"/apis/metrics.k8s.io/v1beta1/namespaces/{NAMESPACE[1]}/pods?labelSelector=app%3Dweb"
     known = {
         each["metadata"]["name"] for each in json.loads(await walk.kubectl("get", "--raw", path))["items"]
     }
-    missing = sorted({pod["metadata"]["name"] for pod in pods} - known)
+    missing = sorted({pod["metadata"]["name"] for pod in await _pods(walk)} - known)
     return f"none of {', '.join(missing)}" if missing else ""
 
 
-def moment(hpa: expect.Object, pods: expect.Listing, *, worker: str) -> Moment:
-    """How things stand, from what the apiserver has."""
-    running = [pod["spec"]["nodeName"] for pod in pods if not expect.unready_reason(pod)]
+def moment(hpa: expect.Object, pods: expect.Listing, *, worker: str, old: str = "") -> Moment:
+    """How things stand, from what the apiserver has; `old` is the revision that is to go."""
     status, target = hpa.get("status", {}), hpa["spec"]["metrics"][0]["resource"]["target"]
     current = (status.get("currentMetrics") or [{}])[0].get("resource", {}).get("current", {})
     usage = current.get("averageUtilization")
+    running = [pod for pod in pods if not expect.unready_reason(pod)]
+    base = [pod for pod in running if _label(pod, names.POOL_LABEL) == "base"]
+    elastic = [pod for pod in running if _label(pod, names.POOL_LABEL) == "elastic"]
+    misplaced = [pod for pod in base if pod["spec"]["nodeName"] != worker]
+    misplaced += [pod for pod in elastic if pod["spec"]["nodeName"] == worker]
     return Moment(
         usage=f"{'-' if usage is None else usage}/{target['averageUtilization']} %",
         wanted=status.get("desiredReplicas", 0),
         present=len(pods),
-        worker=running.count(worker),
-        virtual=len(running) - running.count(worker),
+        base=_by_revision(base, old),
+        elastic=_by_revision(elastic, old),
+        misplaced=tuple(sorted(pod["metadata"]["name"] for pod in misplaced)),
     )
 
 
-def room_beside(node: expect.Object, pods: expect.Listing) -> int:
-    """Millicores of a node that nobody has requested."""
-    living = [pod for pod in pods if pod.get("status", {}).get("phase") not in {"Succeeded", "Failed"}]
-    return milli(node["status"]["allocatable"]["cpu"]) - sum(_requests(pod) for pod in living)
+def _by_revision(pods: expect.Listing, old: str) -> Pool:
+    count = sum(_label(pod, names.TEMPLATE_HASH) == old for pod in pods)
+    return Pool(new=len(pods) - count, old=count)
 
 
-def _requests(pod: Mapping[str, Any]) -> int:
-    containers = pod["spec"]["containers"]
-    return sum(milli(each.get("resources", {}).get("requests", {}).get("cpu", "0")) for each in containers)
+def _label(pod: expect.Object, key: str) -> str:
+    value: str = pod["metadata"].get("labels", {}).get(key, "")
+    return value

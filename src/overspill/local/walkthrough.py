@@ -114,7 +114,7 @@ async def drain(walk: Walk) -> None:
 
 
 async def autoscale(walk: Walk) -> None:
-    """A service under load outgrows its node, and shrinks again."""
+    """Three pods stay on the node; what an autoscaler adds under load is on virtual nodes, and goes first."""
     await grow_and_shrink(walk, worker=WORKER)
     await walk.until("nothing is left in the cloud", lambda: _cloud_empty(walk))
 
@@ -125,7 +125,7 @@ STEPS: Sequence[tuple[str, Callable[[Walk], Awaitable[None]]]] = (
     ("Ten pods of a labelled namespace run on virtual nodes", deploy),
     ("Update, roll back, delete: as on any node", update),
     ("Drain the virtual nodes and remove them", drain),
-    ("Real load: an autoscaler takes a service beyond its node, and back", autoscale),
+    ("Base and overflow: under load from 3 pods to 12, a rollout, and back to 3", autoscale),
     ("A taste of scale: 1,000 pods on simulated nodes", thousand_simulated),
 )
 

@@ -41,15 +41,28 @@ def explain(state: PolicyState, pod: Pod, assignment: Assignment | None) -> Iter
     pool, revision = state.pool_name(seat.pool), seat.revision or "its workload"
     counts = state.group(seat.group).counts
     if seat.rank > SURPLUS:
-        yield f"It is in pool {pool}, beyond the pool's limit: {counts[seat.pool]} pods of {revision} are there."
+        yield f"It is in pool {pool}, beyond the pool's limit: it holds {_pods(counts[seat.pool])} of {revision}."
         yield f"At scale-in of {revision} it is among the first to go."
         return
-    yield f"It is in pool {pool}, with {counts[seat.pool]} pods of {revision}, and has keep rank {seat.rank}:"
-    yield f"{revision} keeps it as long as it has {seat.rank} pods or more, if all are ready alike."
-    if pod.stranded():
-        condition = pod.stranded()
-        assert condition is not None
+    where = f", on node {pod.spec.node_name}" if pod.bound else ""
+    count = _pods(counts[seat.pool])
+    yield f"It is in pool {pool} ({count} of {revision}){where}, with keep rank {seat.rank}:"
+    yield f"{revision} keeps it as long as it has {_pods(seat.rank)} or more, if all are ready alike."
+    yield from _held_up(pod)
+
+
+def _held_up(pod: Pod) -> Iterator[str]:
+    """Why a pod that has its pool does not run."""
+    others = ", ".join(gate.name for gate in pod.spec.scheduling_gates)
+    if others:
+        yield f"It is still held by other scheduling gates: {others}; ask whoever put them there."
+    condition = pod.stranded()
+    if condition is not None:
         yield f"Its pool cannot run it for now: {condition.message or condition.reason}."
+
+
+def _pods(count: int) -> str:
+    return "1 pod" if count == 1 else f"{count} pods"
 
 
 def _unseated(policy: Policy, pod: Pod, assignment: Assignment | None) -> Iterator[str]:

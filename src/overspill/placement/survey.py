@@ -1,16 +1,19 @@
 """Placement as anybody can see it, without the controller.
 
-In: a cluster, read once. Out: each policy with its pods; a pod explained; gated pods let go. Invariant: the state
-is built by the same code as the controller's, from the same objects.
+In: a cluster, read once. Out: each policy with its pods; whether a controller works; a pod explained; gated pods let
+go. Invariant: the state is built by the same code as the controller's, from the same objects.
 """
 
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from functools import partial
 
-from overspill.errors import Conflict, NotFound
+from msgspec import Struct
+
+from overspill.errors import Conflict, Misconfigured, NotFound
 from overspill.kube.client import JSON_PATCH, Client
-from overspill.kube.resources import NODES, PLACEMENT_POLICIES, PODS, REPLICASETS, STATEFULSETS
+from overspill.kube.resources import LEASES, NODES, PLACEMENT_POLICIES, PODS, REPLICASETS, STATEFULSETS
 from overspill.placement import patch
 from overspill.placement.decide import Surroundings, assignment_for
 from overspill.placement.explain import explain
@@ -21,12 +24,24 @@ from overspill.placement.pods import Pod
 from overspill.placement.policy import Policy
 from overspill.placement.workloads import ReplicaSet, Revisions, Workload
 
-__all__ = ["explain_pod", "release_pods", "survey"]
+__all__ = ["explain_pod", "leading", "release_pods", "survey"]
+
+# Much longer than the time between two renewals, since the clocks of two machines are compared.
+SILENT = 60.0
 
 
 async def survey(client: Client, namespace: str) -> list[Managed]:
-    """The policies of a namespace ("" for all) with their pods."""
-    policies = await client.list(PLACEMENT_POLICIES, namespace=namespace, kind=Policy)
+    """The policies of a namespace ("" for all) with their pods.
+
+    Raises:
+        Misconfigured: the cluster does not know PlacementPolicies.
+    """
+    try:
+        policies = await client.list(PLACEMENT_POLICIES, namespace=namespace, kind=Policy)
+    except NotFound as error:
+        raise Misconfigured(
+            "this cluster knows no PlacementPolicies: `kubectl apply -k deploy/placement` brings them"
+        ) from error
     pods = await client.list(PODS, namespace=namespace, kind=Pod)
     directory, managed = Directory(), {}
     for policy in policies:
@@ -90,21 +105,59 @@ async def _surroundings(client: Client, managed: Managed) -> Surroundings:
     )
 
 
-async def release_pods(client: Client, namespace: str, names: list[str]) -> list[str]:
-    """Take our gate off pods, all of the namespace without names; the names of those that were let go."""
-    released = []
-    for pod in await client.list(PODS, namespace=namespace, kind=Pod):
-        if pod.gate is None or (names and pod.metadata.name not in names):
-            continue
-        try:
-            await client.patch(
-                PODS,
-                pod.metadata.name,
-                patch.release(pod),
-                namespace=pod.metadata.namespace,
-                content_type=JSON_PATCH,
-            )
-        except (Conflict, NotFound):  # somebody else was first
-            continue
-        released.append(f"{pod.metadata.namespace}/{pod.metadata.name}")
-    return released
+async def release_pods(client: Client, namespace: str, names: list[str]) -> dict[str, bool]:
+    """Take our gate off pods, all of a namespace ("" for any) without names.
+
+    Returns:
+        By namespace/name whether the pod waited until now; one that does not is told only if it was asked for.
+
+    Raises:
+        NotFound: there is no pod of one of the names; then none was let go.
+    """
+    if names:
+        pods = [await client.get(PODS, name, namespace=namespace, kind=Pod) for name in names]
+    else:
+        found = await client.list(PODS, namespace=namespace, kind=Pod)
+        pods = [pod for pod in found if pod.gate is not None]
+    return {f"{pod.metadata.namespace}/{pod.metadata.name}": await _release(client, pod) for pod in pods}
+
+
+async def _release(client: Client, pod: Pod) -> bool:
+    if pod.gate is None:
+        return False
+    meta = pod.metadata
+    try:
+        await client.patch(
+            PODS, meta.name, patch.release(pod), namespace=meta.namespace, content_type=JSON_PATCH
+        )
+    except (Conflict, NotFound):  # somebody else was first
+        return False
+    return True
+
+
+class _LeaseSpec(Struct, frozen=True, rename="camel"):
+    holder_identity: str = ""
+    renew_time: str = ""
+
+
+class _Lease(Struct, frozen=True):
+    spec: _LeaseSpec = _LeaseSpec()
+
+
+async def leading(client: Client, namespace: str, name: str) -> str:
+    """A sentence: whether a controller works, by the Lease that the one that works renews every 2 s."""
+    where = f"Lease {namespace}/{name}"
+    try:
+        spec = (await client.get(LEASES, name, namespace=namespace, kind=_Lease)).spec
+    except NotFound:
+        return f"No controller works: there is no {where}."
+    except Misconfigured as error:
+        return f"Whether a controller works cannot be told: {error}"
+    if not spec.holder_identity or not spec.renew_time:
+        return f"No controller works: nobody holds {where}."
+    age = time.time() - datetime.fromisoformat(spec.renew_time).timestamp()
+    if age > SILENT:
+        return (
+            f"No controller works: {spec.holder_identity} renewed {where} {age:.0f} s ago, and nobody since."
+        )
+    return f"Controller {spec.holder_identity} works; it renewed {where} {max(age, 0.0):.0f} s ago."
