@@ -48,6 +48,22 @@ def test_an_autoscaler_that_knows_nothing_yet():
 def test_a_pod_on_nodes_of_another_pool_is_told(wrong):
     found = moment(hpa(), [pod(), elastic(), wrong], worker="worker-0")
     assert found.misplaced == (wrong["metadata"]["name"],)
+    assert "not on the nodes of their pool" in found.wrong
+
+
+@pytest.mark.parametrize(
+    ("base", "wrong"),
+    [
+        (Pool(3), ""),
+        (Pool(3, 3), ""),
+        (Pool(2, 1), ""),
+        (Pool(2), "only 2 pods run in the base, which is to have 3"),
+        (Pool(4), "4 pods run in the base, which has room for 3 of each revision"),
+        (Pool(1, 4), "4 old, 1 new pods run in the base, which has room for 3 of each revision"),
+    ],
+)
+def test_the_base_is_never_short_and_never_over(base, wrong):
+    assert Moment("", 12, 12, base, Pool(9)).wrong == wrong
 
 
 @pytest.mark.parametrize(

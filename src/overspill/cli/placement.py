@@ -14,9 +14,9 @@ from rich.table import Table
 from overspill.kube.client import Client
 from overspill.kube.config import Config, load_config
 from overspill.placement.managed import Managed
-from overspill.placement.run import ControllerSettings
 from overspill.placement.status import count_pools
 from overspill.placement.survey import explain_pod, leading, release_pods, survey
+from overspill.settings import ControllerSettings
 
 __all__ = ["app"]
 
@@ -44,7 +44,9 @@ def status(
     where = "" if all_namespaces else namespace or config.namespace
 
     async def look(client: Client) -> tuple[list[Managed], str]:
-        return await survey(client, where), await leading(client, defaults.namespace, defaults.lease)
+        return await survey(client, where), await leading(
+            client, defaults.lease_namespace, defaults.lease_name
+        )
 
     found, controller = _run(config, look)
     if found:

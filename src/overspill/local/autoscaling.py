@@ -2,8 +2,8 @@
 
 In: a `Walk` over a cluster with one worker, virtual nodes, metrics-server and the controller. Out: an HPA that goes
 up and down on the CPU that pods really burn, told as a table by pool that grows by a row with every change.
-Invariants, held at every look: base pods run on the worker and all others on virtual nodes; no revision has more
-base pods than the policy says. Scaling, out or in, does not touch the base; only a rollout replaces it.
+Invariants, held at every look: base pods run on the worker and all others on virtual nodes; at least as many base pods
+run as the policy says, and no revision has more. Scaling, out or in, does not touch them; only a rollout replaces them.
 """
 
 import asyncio
@@ -66,6 +66,17 @@ class Moment(Struct, frozen=True):
         """Whether so many are wanted and run, the base is full with new ones, and nothing else is left."""
         full = self.base == Pool(BASE) and self.elastic == Pool(count - BASE)
         return self.wanted == self.present == count and full
+
+    @property
+    def wrong(self) -> str:
+        """What must never be, in words; "" when all is well."""
+        if self.misplaced:
+            return f"not on the nodes of their pool: {', '.join(self.misplaced)}"
+        if self.base.new + self.base.old < BASE:
+            return f"only {self.base} pods run in the base, which is to have {BASE}"
+        if max(self.base.new, self.base.old) > BASE:
+            return f"{self.base} pods run in the base, which has room for {BASE} of each revision"
+        return ""
 
     def cells(self) -> tuple[str, ...]:
         """As a row of the table, without the time."""
@@ -149,10 +160,8 @@ async def _follow(
         if now.cells() != told:
             told = now.cells()
             walk.row((f"{seconds:.0f}", *told), HEADINGS)
-        if now.misplaced:
-            raise Unmet(f"not on the nodes of their pool: {', '.join(now.misplaced)}")
-        if max(now.base.new, now.base.old) > BASE:
-            raise Unmet(f"{now.base} pods in the base, which has room for {BASE} of each revision")
+        if now.wrong:
+            raise Unmet(now.wrong)
         if done(now):
             walk.tick(f"{what} in {seconds:.0f} s")
             return
