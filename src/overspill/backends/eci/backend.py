@@ -58,7 +58,7 @@ log = structlog.get_logger(__name__)
 # Told as waiting only if it takes longer than a pod usually does.
 LONG_WAIT = 2.0
 # A group that could not be scheduled is removed and asked for anew after this, longer each time; seconds.
-RETRY_FIRST, RETRY_CAP = 30.0, 300.0
+RETRY_FIRST, RETRY_CAP = 10.0, 300.0
 TIDY_EVERY = 1.0
 # Reason of InstanceProvisioned=False while ECI does not make a group as it is, or as the account is.
 REFUSED = "Refused"

@@ -10,6 +10,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
+from itertools import islice
 from typing import Protocol
 
 import structlog
@@ -32,12 +33,16 @@ log = structlog.get_logger(__name__)
 WORKERS = 32
 # While there is no room, and while a person has to act; seconds.
 NO_ROOM_FIRST, NO_ROOM_CAP = 15.0, 300.0
+A_PERSON_PAUSE = 30.0
+# All that wait ask about so often a second together: a few soon, many more seldom, the rest of the quota is for others.
+ASKED_AGAIN_PER_SECOND = 2.0
+# How many that wait ask at once when one finds room, so that all are served soon after many had to wait.
+WOKEN = 2
 ALL_FULL = (
     "all vSwitches or security groups of this node were full for other pods; "
     "add one to the setting vSwitchIds or securityGroupIds"
 )
 LOST_PAUSE = 2.0
-A_PERSON_PAUSE = 60.0
 
 
 class Order(Struct, eq=False):
@@ -88,6 +93,7 @@ class Creations:
         self._owner = owner
         self._clock = clock
         self._queue: asyncio.Queue[Order] = asyncio.Queue()
+        self._resting: dict[Order, asyncio.TimerHandle] = {}  # the longest first
         self.orders: dict[str, Order] = {}
 
     @property
@@ -118,14 +124,20 @@ class Creations:
                 tasks.create_task(self._work(), name=f"create {number}")
 
     async def _work(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             order = await self._queue.get()
             if order.cancelled and order.sent is None:
                 continue
             pause = await self._make(order)
             if pause is not None:
-                loop.call_later(pause * random.uniform(0.8, 1.2), self._queue.put_nowait, order)  # noqa: S311 - spreads load
+                self._rest(order, pause * random.uniform(0.8, 1.2))  # noqa: S311 - spreads load
+
+    def _rest(self, order: Order, pause: float) -> None:
+        self._resting[order] = asyncio.get_running_loop().call_later(pause, self._wake, order)
+
+    def _wake(self, order: Order) -> None:
+        self._resting.pop(order).cancel()
+        self._queue.put_nowait(order)
 
     async def _make(self, order: Order) -> float | None:
         """Try once; returns the seconds until the next try, None when there will be none."""
@@ -138,7 +150,7 @@ class Creations:
         except NoRoom as error:
             return self._no_room(order, placement, error)
         except Misconfigured as error:
-            return self._refused(order, error, again=A_PERSON_PAUSE)
+            return self._refused(order, error, again=self._seldom(A_PERSON_PAUSE))
         except Retry as error:
             log.warning("group is asked for again", pod=_name(order), error=str(error))
             return LOST_PAUSE
@@ -146,6 +158,8 @@ class Creations:
             return self._refused(order, error, again=None)
         self.orders.pop(order.work.identity.uid, None)
         self._owner.created(order, group_id)
+        for each in [*islice(self._resting, WOKEN)]:
+            self._wake(each)
         return None
 
     async def _send(self, order: Order, placement: Placement) -> str:
@@ -199,7 +213,11 @@ class Creations:
 
     def _later(self, order: Order) -> float:
         order.refusals += 1
-        return min(NO_ROOM_FIRST * 2.0 ** (order.refusals - 1), NO_ROOM_CAP)
+        return min(NO_ROOM_FIRST * 2.0 ** (order.refusals - 1), self._seldom(2 * NO_ROOM_FIRST))
+
+    def _seldom(self, least: float) -> float:
+        """The pause by which all orders together ask as often as they may."""
+        return min(max(least, len(self.orders) / ASKED_AGAIN_PER_SECOND), NO_ROOM_CAP)
 
 
 def _name(order: Order) -> str:

@@ -1,7 +1,7 @@
 """Where a container group is asked for, and where next when there is no room.
 
 In: settings, a pod, ECI's refusals. Out: a `Placement`. Invariant: a vSwitch or security group that
-was full is left out for some minutes, then tried again, for addresses come back.
+was full is left out for a while, then tried again, for addresses come back.
 """
 
 import hashlib
@@ -17,7 +17,8 @@ from overspill.model.work import WorkSpec
 
 __all__ = ["Placements"]
 
-FULL_SECONDS = 180.0
+# Then one pod finds out whether it still is; the others wait for that.
+FULL_SECONDS = 20.0
 MOST_VSWITCHES = 10
 SECURITY_GROUP_FULL = "SecurityGroupInstanceLimitExceed"
 

@@ -1,0 +1,102 @@
+"""When container groups that found no room are asked for again: soon, but not by all at once."""
+
+import asyncio
+
+import pytest
+
+from overspill.backends.eci.answers import Created
+from overspill.backends.eci.creations import NO_ROOM_CAP, Creations
+from overspill.backends.eci.faults import ApiMisconfigured, NoRoom
+from overspill.backends.eci.options import read_options
+from overspill.backends.eci.placements import Placements
+from overspill.model.work import Container, Identity, WorkSpec
+
+pytestmark = pytest.mark.looptime
+
+OPTIONS = read_options({"region": "cn-hangzhou", "vSwitchIds": "vsw-a,vsw-b"})
+
+
+def work(number):
+    identity = Identity("cluster", "vn-0", "shop", f"web-{number}", f"uid-{number}")
+    return WorkSpec(identity=identity, hostname=f"web-{number}", containers=(Container("web", "nginx:1"),))
+
+
+def no_room(reason, code):
+    error = NoRoom(f"({code})")
+    error.reason = reason
+    return error
+
+
+class Region:
+    """Stands for ECI: answers creates, as long as nothing is wrong."""
+
+    def __init__(self):
+        self.trouble = None
+        self.asked = []
+        self.created = {}
+
+    async def call(self, action, parameters, answer):
+        self.asked.append(asyncio.get_running_loop().time())
+        if self.trouble is not None:
+            raise self.trouble
+        return Created(container_group_id=parameters["ContainerGroupName"])
+
+
+class Owner:
+    """Who is told."""
+
+    def __init__(self):
+        self.created_at = []
+
+    def created(self, order, group_id):
+        self.created_at.append(asyncio.get_running_loop().time())
+
+    def no_room(self, order, reason, message): ...
+
+    def refused(self, order, message): ...
+
+    def dropped(self, order): ...
+
+
+async def after_trouble(trouble, *, orders, seconds):
+    """How long after the end of so many seconds of trouble the groups were made, and how often ECI was asked meanwhile."""
+    clock = asyncio.get_running_loop().time
+    region, owner = Region(), Owner()
+    creations = Creations(region, Placements(OPTIONS, clock=clock), owner, clock=clock)
+    running = asyncio.ensure_future(creations.run())
+    region.trouble = trouble
+    for number in range(orders):
+        creations.put(work(number))
+    await asyncio.sleep(seconds)
+    asked, region.trouble, over = len(region.asked), None, clock()
+    async with asyncio.timeout(2 * NO_ROOM_CAP):
+        while len(owner.created_at) < orders:
+            await asyncio.sleep(0.1)
+    running.cancel()
+    return max(owner.created_at) - over, asked
+
+
+TROUBLES = {
+    "no stock": no_room("NoStock", "OperationDenied.NoStock"),
+    "no address": no_room("NoAddress", "InvalidVSwitchId.IpNotEnough"),
+    "a clock that is off": ApiMisconfigured("(InvalidTimeStamp.Expired)"),
+}
+
+
+@pytest.mark.parametrize("trouble", TROUBLES.values(), ids=TROUBLES)
+@pytest.mark.parametrize("orders", [1, 5, 100])
+@pytest.mark.parametrize("seconds", [20, 600])
+async def test_groups_are_made_within_a_minute_once_there_is_room(trouble, orders, seconds):
+    late, _ = await after_trouble(trouble, orders=orders, seconds=seconds)
+    assert late <= 60
+
+
+async def test_the_first_that_finds_room_wakes_the_many_that_wait():
+    """Each of 900 would ask every five minutes."""
+    late, _ = await after_trouble(TROUBLES["no stock"], orders=900, seconds=1200)
+    assert late <= 30
+
+
+async def test_many_that_wait_leave_the_quota_to_others():
+    _, asked = await after_trouble(TROUBLES["no stock"], orders=900, seconds=3600)
+    assert asked / 3600 < 4  # of 20 a second
