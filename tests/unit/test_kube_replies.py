@@ -67,6 +67,20 @@ def test_a_timeout_with_a_wait_may_have_had_its_effect():
     assert type(error(504, retry_after="1")) is Retry
 
 
+@pytest.mark.parametrize(
+    "unread",
+    [
+        'RBAC: clusterrole.rbac.authorization.k8s.io "virtual-node-eci" not found',
+        'RBAC: [clusterrole.rbac.authorization.k8s.io "a" not found, role.rbac.authorization.k8s.io "b" not found]',
+    ],
+)
+def test_an_apiserver_that_has_not_read_its_roles_is_asked_again(unread):
+    """An agent that started at that moment ended, and its kubelet waited ever longer with the next one (chaos, seed 1)."""
+    found = error(403, f"{RBAC}: {unread}")
+    assert type(found) is Retry
+    assert 'grant verb "patch"' in str(found)
+
+
 def test_a_missing_right_is_named():
     found = error(403, RBAC)
     assert isinstance(found, Misconfigured)

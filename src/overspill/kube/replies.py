@@ -29,6 +29,8 @@ UNAUTHORIZED = re.compile(
     r'cannot (?P<verb>\S+) (?:resource|path) "(?P<resource>[^"]+)"(?: in API group "(?P<group>[^"]*)")?'
     r'(?:.* in the namespace "(?P<namespace>[^"]+)")?'
 )
+# An apiserver that has just started knows bindings before the roles that they name.
+UNREAD_ROLES = re.compile(r"RBAC: .*role\S* \"[^\"]+\" not found")
 
 
 class _Cause(Struct):
@@ -94,9 +96,8 @@ def _forbidden(message: str, text: str) -> OverspillError:
         return Rejected(text)
     group = f' of API group "{found["group"]}"' if found["group"] else ""
     scope = f' in namespace "{found["namespace"]}"' if found["namespace"] else ""
-    return Misconfigured(
-        f'{text}; grant verb "{found["verb"]}" on "{found["resource"]}"{group}{scope} by RBAC'
-    )
+    told = f'{text}; grant verb "{found["verb"]}" on "{found["resource"]}"{group}{scope} by RBAC'
+    return Retry(told) if UNREAD_ROLES.search(message) else Misconfigured(told)
 
 
 def _seconds(text: str) -> float | None:
