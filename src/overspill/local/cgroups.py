@@ -5,6 +5,7 @@ shared `kubepods` with another would take the other's pods for leftovers and kil
 """
 
 import contextlib
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -46,11 +47,9 @@ def _hand_down(hierarchy: Path, folder: Path) -> None:
 def _tree(name: str) -> Iterator[Path]:
     """The cgroup and everything below it, deepest first."""
     for hierarchy in _hierarchies():
-        top = hierarchy / name
-        if top.is_dir():
-            folders = [path for path in top.rglob("*") if path.is_dir()]
-            yield from sorted(folders, key=lambda path: len(path.parts), reverse=True)
-            yield top
+        # Containers end while we look; os.walk passes over what is gone.
+        for folder, _, _ in os.walk(hierarchy / name, topdown=False):
+            yield Path(folder)
 
 
 def pids_in_cgroup(name: str) -> set[int]:
