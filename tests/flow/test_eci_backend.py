@@ -11,7 +11,7 @@ from emulators import KEY, Rig, emulator, until
 from overspill.backends.base import LogOptions
 from overspill.backends.eci.backend import EciBackend
 from overspill.emulator.network import SecurityGroup, VSwitch
-from overspill.errors import Misconfigured
+from overspill.errors import Misconfigured, Retry
 from overspill.model.observation import Gone, Happened, Observation, Running, Sighting
 from overspill.model.work import Container, File, Files, Identity, Mount, SecurityContext, WorkSpec
 
@@ -98,6 +98,24 @@ async def test_a_lost_reply_makes_no_second_group(tmp_path):
         for work in works:
             await watched.running(work)
         assert sum((await groups(rig)).values()) == 3
+
+
+async def test_a_start_while_eci_is_away_is_made_up_for(tmp_path):
+    """An agent that ended because of that was started ever more seldom, and did not delete meanwhile (chaos, seed 1)."""
+    async with emulator(tmp_path) as rig, connected(rig) as watched:
+        await watched.backend.create(pod())
+        await watched.running(pod())
+    async with connected(rig) as watched:
+        with pytest.raises(Retry):
+            await watched.backend.health()
+        with pytest.raises(Retry):
+            await watched.backend.list()
+        async with emulator(tmp_path):
+            (found,) = await watched.backend.list()
+            assert found.identity == pod().identity
+            await watched.backend.health()
+            await watched.backend.delete(pod().identity, grace_seconds=0)
+            await watched.until(pod(), lambda seen: isinstance(seen, Gone))
 
 
 async def test_a_restarted_agent_finds_the_group_of_a_lost_reply(tmp_path):

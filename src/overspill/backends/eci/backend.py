@@ -38,7 +38,7 @@ from overspill.backends.eci.translate import check
 from overspill.backends.eci.usage import Usage
 from overspill.backends.eci.volumes import volume
 from overspill.backends.feed import Feed
-from overspill.errors import NotFound, Rejected, Throttled, Unsupported
+from overspill.errors import NotFound, Rejected, Retry, Throttled, Unsupported
 from overspill.model.observation import (
     ContainerObservation,
     Gone,
@@ -65,6 +65,8 @@ REFUSED = "Refused"
 # Reason of the Event about what ECI's API cannot enforce.
 NOT_HONOURED = "NotHonoured"
 SILENCE = 60.0
+# How long a start waits for ECI; the agent's health is served afterwards.
+PATIENCE = 15.0
 
 
 class _Nothing(Struct):
@@ -121,15 +123,17 @@ class EciBackend:
         self._running: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
-        """Connect, find this node's groups, and begin to look after them."""
+        """Connect, find this node's groups, and begin to look after them.
+
+        Raises:
+            Misconfigured: ECI does not let us.
+        """
         await self._client.__aenter__()
         try:
-            await self._poller.sweep()
-            await self._quotes.catch_up(tell=self._groups.quoted)
+            await self._find_groups()
         except BaseException:
             await self._client.__aexit__(None, None, None)
             raise
-        log.info("container groups found", node=self._node, groups=len(self._groups))
         self._spending.__enter__()
         self._tasks = await asyncio.TaskGroup().__aenter__()
         for name, work in (
@@ -143,6 +147,17 @@ class EciBackend:
         ):
             self._running.append(self._tasks.create_task(work, name=f"eci {name}"))
         return self
+
+    async def _find_groups(self) -> None:
+        """Where ECI does not answer, `list` finds them later: an agent that ended would be started ever more seldom."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self._poller.sweep()
+                await self._quotes.catch_up(tell=self._groups.quoted)
+        except (Retry, TimeoutError) as error:
+            log.warning("ECI does not answer yet", node=self._node, error=str(error) or "no answer in time")
+        else:
+            log.info("container groups found", node=self._node, groups=len(self._groups))
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
