@@ -1,6 +1,6 @@
 # `make` alone lists what there is. Everything here may be repeated; what is done is not done again.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types imports test-unit test-flow test-contract test-e2e test-placement bench bench-eci bench-placement clean
+.PHONY: help setup demo test lint types imports test-unit test-flow test-contract test-e2e test-placement chaos bench bench-eci bench-placement clean
 .NOTPARALLEL:
 
 bin := .venv/bin
@@ -45,6 +45,13 @@ test-e2e: $(bin)/overspill ## Test on real clusters (a worker needs root and Pod
 
 test-placement: $(bin)/overspill ## Test all scenarios of placement on a real control plane
 	$(bin)/pytest -q tests/unit tests/e2e -k placement
+
+# Seeds to run, and minutes for each.
+CHAOS_SEEDS ?= 1 2 3
+CHAOS_MINUTES ?= 5
+
+chaos: setup ## Let things go wrong for a while, and see what holds (docs/chaos.md)
+	@PYTHONPATH=tests $(bin)/python -m chaos --seed $(CHAOS_SEEDS) --minutes $(CHAOS_MINUTES)
 
 bench: setup ## Measure the agent on a tuned control plane, and its streams
 	@$(bin)/python benchmarks/pods.py

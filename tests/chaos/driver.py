@@ -1,0 +1,174 @@
+"""One run: a workload, a schedule of faults, and what is watched meanwhile.
+
+In: a cluster that is up, a seed, a length. Out: a `Report`. Invariant: the cluster is left healed and empty, so that
+the next run can begin on it.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from msgspec import Struct, field
+
+from chaos import invariants
+from chaos.api import Api
+from chaos.history import History, Memory, count_base, take
+from chaos.injection import Injector
+from chaos.proxy import Proxy
+from chaos.schedule import Fault, schedule
+from chaos.workload import BASE, NAMESPACES, Workload, ticks
+from chaos.world import World
+from overspill.local.virtualnodes import AGENT_NAME
+
+SAMPLE_SECONDS = 2.0
+# How long no fault and no change comes before the end is judged.
+QUIET_SECONDS = 15.0
+# The invariant is a minute; on a busy machine the run waits longer to tell late from never.
+CONVERGENCE, PATIENCE = 60.0, 300.0
+
+
+class Report(Struct):
+    """What became of a run."""
+
+    seed: int
+    seconds: float
+    faults: Counter[str] = field(default_factory=Counter)
+    skipped: list[str] = field(default_factory=list)
+    violations: dict[str, list[str]] = field(default_factory=dict)
+    pods: int = 0
+    converged: float | None = None
+
+    def ok(self) -> bool:
+        """Whether every invariant held."""
+        return not any(self.violations.values())
+
+
+class Run:
+    """One run on one cluster."""
+
+    def __init__(self, world: World, proxy: Proxy, api: Api, *, seed: int, pods: int) -> None:
+        self._world, self._api = world, api
+        self._injector = Injector(world, proxy, api)
+        self._workload = Workload(api, pods=pods, seed=seed)
+        self._history = History()
+        self._seed = seed
+
+    async def run(self, *, seconds: float, every: float, say: Callable[[str], None]) -> Report:
+        """Do it."""
+        report = Report(self._seed, seconds)
+        faults = schedule(self._seed, seconds, every=every, nodes=self._world.nodes)
+        await self._workload.begin()
+        async with asyncio.TaskGroup() as tasks:
+            watching = [tasks.create_task(self._watch()), tasks.create_task(self._sample())]
+            await self._wait_until_converged(PATIENCE, say)
+            churning = tasks.create_task(self._workload.churn(every=every / 2))
+            await self._inject(faults, report, say)
+            churning.cancel()
+            await self._injector.heal()
+            await self._workload.settle()
+            report.converged = await self._wait_until_converged(PATIENCE, say)
+            unfinished = await self._wait_for_jobs()
+            await asyncio.sleep(QUIET_SECONDS)
+            self._judge(report, unfinished + await self._missing(), quiet=True)
+            await self._workload.end()
+            await self._wait_until_empty(report)
+            for task in watching:
+                task.cancel()
+        report.pods = len(self._history.pods)
+        return report
+
+    async def _inject(self, faults: list[Fault], report: Report, say: Callable[[str], None]) -> None:
+        began = time.monotonic()
+        async with asyncio.TaskGroup() as tasks:
+            for fault in faults:
+                await asyncio.sleep(max(0.0, began + fault.at - time.monotonic()))
+                say(f"{time.monotonic() - began:6.1f} s  {fault}")
+                tasks.create_task(self._do(fault, report, say))
+
+    async def _do(self, fault: Fault, report: Report, say: Callable[[str], None]) -> None:
+        try:
+            await self._injector.do(fault)
+        except Exception as error:  # noqa: BLE001 - one fault in the way of another
+            report.skipped.append(f"{fault}: {error!r}")
+            say(f"            not done: {fault.kind}: {error!r}"[:200])
+        else:
+            report.faults[fault.kind] += 1
+
+    async def _watch(self) -> None:
+        async for kind, found in self._api.watch("/api/v1/pods"):
+            now = time.time()
+            if kind == "LISTED":
+                for pod in self._history.pods.values():
+                    if pod.gone is None and pod.uid not in found["uids"]:
+                        pod.gone = now
+            elif found["metadata"]["namespace"] in NAMESPACES:
+                take(self._history, kind, found, at=now)
+                count_base(self._history, most=BASE, at=now)
+
+    async def _sample(self) -> None:
+        async for _ in ticks(SAMPLE_SECONDS):
+            self._history.bill = await asyncio.to_thread(self._world.bill)
+            now = time.time()
+            for name, pid, megabytes in await asyncio.to_thread(self._world.megabytes):
+                self._history.memory.append(Memory(now, pid, name, megabytes))
+
+    async def _missing(self) -> list[str]:
+        desired = await self._workload.desired()
+        self._history.bill = await asyncio.to_thread(self._world.bill)
+        return [*invariants.not_running_once(self._history, desired, AGENT_NAME)]
+
+    async def _wait_until_converged(self, patience: float, say: Callable[[str], None]) -> float | None:
+        """Seconds until everything was as desired; None if it never was."""
+        began = time.monotonic()
+        told: list[str] = []
+        while time.monotonic() - began < patience:
+            missing = await self._missing()
+            if not missing:
+                return time.monotonic() - began
+            if missing != told and time.monotonic() - began > CONVERGENCE / 2:
+                say("            " + "; ".join(missing[:4]))
+                told = missing
+            await asyncio.sleep(1)
+        return None
+
+    async def _wait_for_jobs(self) -> list[str]:
+        """Jobs that never end; how long they take is their own affair."""
+        names: list[str] = []
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                async for _ in ticks(1):
+                    names = await self._workload.unfinished()
+                    if not names:
+                        break
+        return [f"job {name} is not done" for name in names]
+
+    def _judge(self, report: Report, missing: list[str], *, quiet: bool) -> None:
+        now, history = time.time(), self._history
+        late = report.converged is None or report.converged > CONVERGENCE
+        took = "never" if report.converged is None else f"after {report.converged:.0f} s"
+        report.violations = {
+            "every desired pod runs once": missing,
+            "converged within 60 s": [f"converged {took}"] if late else [],
+            "no duplicate group": invariants.duplicates(history, now),
+            "no leaked group": invariants.leaks(history, now, quiet=quiet),
+            "no pod failed": invariants.failures(history),
+            "base is bound": invariants.base_bound(history),
+            "no pod stuck Terminating": invariants.terminating(history, now, quiet=quiet),
+            "agents' memory is flat": invariants.memory(history),
+        }
+
+    async def _wait_until_empty(self, report: Report) -> None:
+        """Nothing costs money once everything was deleted."""
+        deadline = time.monotonic() + PATIENCE
+        with contextlib.suppress(TimeoutError):
+            while time.monotonic() < deadline:
+                left = [line for line in await asyncio.to_thread(self._world.bill) if line.ended is None]
+                pods = [pod for pod in self._history.pods.values() if pod.gone is None]
+                if not left and not pods:
+                    return
+                await asyncio.sleep(1)
+        report.violations["nothing left"] = [f"{line.group} of pod {line.pod}" for line in left] + [
+            f"pod {pod}" for pod in pods
+        ]

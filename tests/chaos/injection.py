@@ -1,0 +1,204 @@
+"""How each kind of fault is done, and how it is undone.
+
+In: a `Fault` of the schedule. Out: signals, orders of the proxy, commands of the emulator's admin port, and the
+apiserver's own API. Thin on purpose: what happens when is decided in `schedule`.
+"""
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable
+from typing import ClassVar
+
+from chaos.api import Api, Refused
+from chaos.proxy import Proxy
+from chaos.schedule import Fault
+from chaos.workload import NAMESPACE
+from chaos.world import EMULATOR, World
+from overspill.local.commands import run
+from overspill.local.machine import enter
+from overspill.local.virtualnodes import AGENT_NAME
+
+# Faults of the emulator: the words of `overspill emulator faults add`.
+ORDERS = {
+    "eci-5xx": ("error", "--probability=0.4"),
+    "eci-throttle": ("throttle", "--probability=0.4", "--seconds=1"),
+    "eci-lost-reply": ("lost-reply", "--probability=0.4"),
+    "eci-duplicate": ("duplicate", "--probability=0.4"),
+    "eci-latency": ("latency", "--probability=0.5", "--seconds=3"),
+    "no-stock": ("no-stock",),
+    "no-addresses": ("no-addresses",),
+    "schedule-failure": ("schedule-failure", "--probability=0.5"),
+    # Beyond the quarter of an hour that a signature may be off.
+    "clock-jump": ("clock-skew", "--seconds=1200"),
+}
+
+
+class Injector:
+    """Does what a schedule says to one world."""
+
+    def __init__(self, world: World, proxy: Proxy, api: Api) -> None:
+        self._world, self._proxy, self._api = world, proxy, api
+        self._full: set[int] = set()
+
+    async def do(self, fault: Fault) -> None:
+        """Do it, wait for as long as it lasts, undo it."""
+        if fault.kind in ORDERS:
+            await self._order(fault)
+        elif fault.kind in {"api-5xx", "api-429", "api-lost-reply", "expired"}:
+            self._proxy.order(fault.kind, fault.seconds)
+            await asyncio.sleep(fault.seconds)
+        else:
+            await self._own[fault.kind](self, fault)
+
+    async def heal(self) -> None:
+        """Whatever was done: undo it."""
+        self._proxy.calm()
+        for name in (
+            "etcd",
+            "kube-apiserver",
+            "kube-controller-manager",
+            "kube-scheduler",
+            "kubelet",
+            EMULATOR,
+        ):
+            self._world.start(name)
+        for pids in self._world.pods().values():
+            self._world.signal(pids, signal.SIGCONT)
+        self._world.signal({self._world.process(EMULATOR).pid}, signal.SIGCONT)
+        await self._world.emulator_answers()
+        await self._world.emulator("faults", "clear")
+        for node in [*self._full]:
+            await self._empty(node)
+
+    async def _order(self, fault: Fault) -> None:
+        number = (await self._world.emulator("faults", "add", *ORDERS[fault.kind])).strip()
+        await asyncio.sleep(fault.seconds)
+        await self._world.emulator("faults", "clear", number)
+
+    async def _kill_agent(self, fault: Fault) -> None:
+        self._world.signal(self._world.agent(fault.node), signal.SIGKILL)
+
+    async def _kill_agents(self, _: Fault) -> None:
+        for node in range(self._world.nodes):
+            self._world.signal(self._world.agent(node), signal.SIGKILL)
+
+    async def _stop_agent(self, fault: Fault) -> None:
+        await self._stopped(self._world.agent(fault.node), fault.seconds)
+
+    async def _kill_controllers(self, _: Fault) -> None:
+        self._world.signal(self._world.controllers(), signal.SIGKILL)
+
+    async def _stop_controllers(self, fault: Fault) -> None:
+        await self._stopped(self._world.controllers(), fault.seconds)
+
+    async def _stopped(self, pids: set[int], seconds: float) -> None:
+        self._world.signal(pids, signal.SIGSTOP)
+        await asyncio.sleep(seconds)
+        self._world.signal(pids, signal.SIGCONT)
+
+    async def _kill_emulator(self, fault: Fault) -> None:
+        await self._down(EMULATOR, fault.seconds)
+
+    async def _stop_emulator(self, fault: Fault) -> None:
+        await self._stopped({self._world.process(EMULATOR).pid}, fault.seconds)
+
+    async def _kill_apiserver(self, fault: Fault) -> None:
+        await self._down("kube-apiserver", fault.seconds)
+
+    async def _kill_etcd(self, fault: Fault) -> None:
+        await self._down("etcd", fault.seconds)
+
+    async def _down(self, name: str, seconds: float) -> None:
+        self._world.kill(name)
+        await asyncio.sleep(seconds)
+        self._world.start(name)
+
+    async def _cut(self, _: Fault) -> None:
+        self._proxy.cut()
+
+    async def _half_open(self, _: Fault) -> None:
+        self._proxy.half_open()
+
+    async def _interrupt(self, _: Fault) -> None:
+        pods = await self._api.items(f"/api/v1/namespaces/{NAMESPACE}/pods?labelSelector=app%3Dspot")
+        uids = {each["metadata"]["uid"] for each in pods if each["status"].get("phase") == "Running"}
+        groups = [line.group for line in self._world.bill() if line.ended is None and line.uid in uids]
+        for group in groups[:2]:
+            await self._world.emulator("interrupt", group)
+
+    async def _delete_node(self, fault: Fault) -> None:
+        await self._api.ask("DELETE", f"/api/v1/nodes/{AGENT_NAME}-{fault.node}")
+
+    async def _twin(self, fault: Fault) -> None:
+        """The agent stands still, for long enough or not for another one to take its node; then there are two."""
+        frozen = self._world.agent(fault.node)
+        self._world.signal(frozen, signal.SIGSTOP)
+        twin = await self._world.twin(fault.node)
+        try:
+            await asyncio.sleep(fault.seconds)
+            self._world.signal(frozen, signal.SIGCONT)
+            await asyncio.sleep(10)
+        finally:
+            self._world.signal(frozen, signal.SIGCONT)
+            if twin.returncode is None:
+                twin.kill()
+            await twin.wait()
+
+    async def _recreate(self, fault: Fault) -> None:
+        """A pod of the StatefulSet is deleted by force while its agent cannot see that."""
+        agent = self._world.agent(fault.node)
+        self._world.signal(agent, signal.SIGSTOP)
+        try:
+            pods = await self._api.items(f"/api/v1/namespaces/{NAMESPACE}/pods?labelSelector=app%3Ddb")
+            here = [each for each in pods if each["spec"].get("nodeName") == f"{AGENT_NAME}-{fault.node}"]
+            for each in here[:2]:
+                await self._forced(each["metadata"]["name"])
+            await asyncio.sleep(fault.seconds)
+        finally:
+            self._world.signal(agent, signal.SIGCONT)
+
+    async def _forced(self, name: str) -> None:
+        try:
+            await self._api.ask(
+                "DELETE", f"/api/v1/namespaces/{NAMESPACE}/pods/{name}", {"gracePeriodSeconds": 0}
+            )
+        except Refused as refused:
+            if refused.status != 404:
+                raise
+
+    async def _fill(self, fault: Fault) -> None:
+        """The agent's next container finds its log on a disk of 4 KiB that is full."""
+        pod = await self._api.ask("GET", f"/api/v1/namespaces/kube-system/pods/{AGENT_NAME}-{fault.node}")
+        meta = pod["metadata"]
+        folder = f"/var/log/pods/kube-system_{meta['name']}_{meta['uid']}/agent"
+        self._full.add(fault.node)
+        fill = f"mount -t tmpfs -o size=4k chaos {folder} && head -c 4096 /dev/zero > {folder}/full"
+        await run(enter(self._world.paths, ("sh", "-euc", fill)))
+        self._world.signal(self._world.agent(fault.node), signal.SIGKILL)
+        await asyncio.sleep(fault.seconds)
+        await self._empty(fault.node)
+
+    async def _empty(self, node: int) -> None:
+        folders = f"/var/log/pods/kube-system_{AGENT_NAME}-{node}_*/agent"
+        script = f"for each in {folders}; do umount -l $each 2>/dev/null || true; done"
+        await run(enter(self._world.paths, ("sh", "-uc", script)))
+        self._full.discard(node)
+
+    _own: ClassVar[dict[str, Callable[["Injector", Fault], Awaitable[None]]]] = {
+        "agent-kill": _kill_agent,
+        "agents-kill-all": _kill_agents,
+        "agent-stop": _stop_agent,
+        "controller-kill": _kill_controllers,
+        "controller-stop": _stop_controllers,
+        "emulator-kill": _kill_emulator,
+        "emulator-stop": _stop_emulator,
+        "apiserver-kill": _kill_apiserver,
+        "etcd-kill": _kill_etcd,
+        "watch-cut": _cut,
+        "half-open": _half_open,
+        "spot-interruption": _interrupt,
+        "node-delete": _delete_node,
+        "twin-agent": _twin,
+        "pod-recreated": _recreate,
+        "log-disk-full": _fill,
+    }

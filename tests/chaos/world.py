@@ -1,0 +1,188 @@
+"""The cluster that faults act on: a local one whose ECI emulator simulates its container groups.
+
+In: the name of a cluster that is up. Out: ways to its processes, its bill and its agents. Agents and controllers
+are pods of the real kubelet, and reach the apiserver by way of the proxy.
+"""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import yaml
+
+from chaos.history import Billed
+from overspill.backends.eci.tags import identity_of
+from overspill.emulator.run import DATABASE
+from overspill.emulator.store import read_bill
+from overspill.local.cgroups import pids_in_cgroup
+from overspill.local.commands import run, until
+from overspill.local.emulator import emulator_facts
+from overspill.local.kubectl import kubectl
+from overspill.local.nodes import wait_for_nodes
+from overspill.local.paths import cluster_paths
+from overspill.local.plan import load_plan
+from overspill.local.processes import Process, Processes, Program, end
+from overspill.local.virtualnodes import AGENT_NAME, agent_argv, node_names
+
+OVERSPILL = str(Path(sys.executable).parent / "overspill")
+EMULATOR = "eci-emulator"
+CONTROLLER = "overspill-controller"
+SIMULATED = (
+    "--engine=simulated",
+    "--networks=none",
+    "--spot-notice-seconds=8",
+    "--engine-option=start_seconds=uniform(0.2, 2)",
+    "--engine-option=stop_seconds=0.5",
+    "--engine-option=log_seconds=0",
+)
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class World:
+    """One cluster."""
+
+    def __init__(self, name: str, *, nodes: int) -> None:
+        self.name, self.nodes = name, nodes
+        self.paths, self.plan = cluster_paths(name), load_plan(name)
+        self.processes = Processes(self.paths)
+
+    async def prepare(self, proxy_port: int) -> None:
+        """Simulate container groups, restart killed agents soon, and put the proxy between."""
+        self._simulate()
+        self._restart_soon()
+        through = (
+            f"KUBERNETES_SERVICE_HOST={self.plan.host_address}",
+            f"KUBERNETES_SERVICE_PORT={proxy_port}",
+        )
+        for target in (f"statefulset/{AGENT_NAME}", f"deployment/{CONTROLLER}"):
+            await kubectl(self.paths, "-n", "kube-system", "set", "env", target, *through)
+            await kubectl(self.paths, "-n", "kube-system", "rollout", "status", target, "--timeout=180s")
+        await self.scale(self.nodes)
+        await wait_for_nodes(self.paths, self.plan, set(node_names(self.nodes)))
+
+    async def scale(self, agents: int) -> None:
+        """`kubectl scale` of the virtual nodes."""
+        replicas = f"--replicas={agents}"
+        await kubectl(self.paths, "-n", "kube-system", "scale", f"statefulset/{AGENT_NAME}", replicas)
+
+    def _simulate(self) -> None:
+        known = self.process(EMULATOR)
+        argv = [word for word in known.argv if not word.startswith(("--engine", "--networks"))]
+        self.processes.ensure(Program(name=EMULATOR, argv=(*argv, *SIMULATED), env=known.env))
+
+    def _restart_soon(self) -> None:
+        """Else the kubelet would wait for up to five minutes with an agent that is killed again and again."""
+        file = self.paths.config / "kubelet.yaml"
+        config = yaml.safe_load(file.read_text())
+        config["crashLoopBackOff"] = {"maxContainerRestartPeriod": "5s"}
+        file.write_text(yaml.safe_dump(config))
+        self.kill("kubelet")
+        self.start("kubelet")
+
+    # --- processes of the host ---
+
+    def process(self, name: str) -> Process:
+        """A process of the local cluster, as it was started."""
+        found = self.processes.find(name)
+        assert found is not None, name
+        return found
+
+    def kill(self, name: str) -> None:
+        """`kill -9`."""
+        end([self.process(name).pid])
+
+    def start(self, name: str) -> None:
+        """Start it as before, unless it runs."""
+        known = self.process(name)
+        self.processes.ensure(Program(name=name, argv=known.argv, env=known.env))
+
+    def signal(self, pids: set[int], number: int) -> None:
+        """Send a signal to those that still live."""
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    # --- processes in pods ---
+
+    def pods(self) -> dict[str, set[int]]:
+        """Processes of the worker's pods, by the name of the pod."""
+        found: dict[str, set[int]] = {}
+        for pid in pids_in_cgroup(self.plan.cgroup):
+            with contextlib.suppress(OSError):
+                for word in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                    if word.startswith(b"HOSTNAME="):
+                        found.setdefault(word[9:].decode(), set()).add(pid)
+        return found
+
+    def agent(self, node: int) -> set[int]:
+        """Processes of one agent."""
+        return self.pods().get(f"{AGENT_NAME}-{node}", set())
+
+    def controllers(self) -> set[int]:
+        """Processes of all controllers."""
+        return {pid for name, pids in self.pods().items() if name.startswith(CONTROLLER) for pid in pids}
+
+    def megabytes(self) -> list[tuple[str, int, float]]:
+        """Name, pid and resident memory of each agent."""
+        found = []
+        for name, pids in self.pods().items():
+            for pid in pids if name.startswith(AGENT_NAME) else ():
+                with contextlib.suppress(OSError):
+                    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+                    found.append((name, pid, pages * PAGE / 1e6))
+        return found
+
+    def keep_logs(self) -> Path:
+        """Copy the logs of agents, controllers and the cluster's processes; returns where to."""
+        folder = Path(tempfile.mkdtemp(prefix=f"{self.name}-"))
+        for each in (self.paths.logs, self.paths.machine / "log" / "pods"):
+            shutil.copytree(each, folder / each.name, symlinks=True)
+        return folder
+
+    # --- the cloud ---
+
+    def bill(self) -> list[Billed]:
+        """Every container group that ever cost money, also while the emulator is down."""
+        found = []
+        for line in read_bill(self.paths.emulator / DATABASE):
+            whose = identity_of(line.tags)
+            uid, pod = (whose.uid, f"{whose.namespace}/{whose.name}") if whose else ("", line.name)
+            found.append(Billed(line.group, uid, pod, line.began, line.ended))
+        return found
+
+    async def emulator(self, *words: str) -> str:
+        """`overspill emulator …` on this cluster."""
+        return (await run([OVERSPILL, "emulator", *words, "--name", self.name], timeout=60)).decode()
+
+    async def emulator_answers(self) -> None:
+        """Wait until it does."""
+
+        async def answers() -> bool:
+            self.start(EMULATOR)
+            with contextlib.suppress(Exception):
+                return bool(await self.emulator("status"))
+            return False
+
+        await until(answers, what="the emulator to answer", timeout=90)
+
+    async def twin(self, node: int) -> asyncio.subprocess.Process:
+        """Another agent for a node, outside the cluster; its log goes to a disk that is always full."""
+        facts = emulator_facts(self.paths, self.plan)
+        assert facts is not None
+        key = {
+            "ALIBABA_CLOUD_ACCESS_KEY_ID": facts.access_key_id,
+            "ALIBABA_CLOUD_ACCESS_KEY_SECRET": facts.access_key_secret,
+            "SSL_CERT_FILE": facts.certificate_authority,
+        }
+        argv = agent_argv(self.paths, self.plan, f"{AGENT_NAME}-{node}")
+        full = os.open("/dev/full", os.O_WRONLY)
+        try:
+            return await asyncio.create_subprocess_exec(
+                *argv, stdout=full, stderr=full, env={**os.environ, **key}
+            )
+        finally:
+            os.close(full)

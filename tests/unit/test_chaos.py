@@ -1,0 +1,198 @@
+"""The pure half of the chaos runs: schedules, and checkers over what was seen."""
+
+import pytest
+
+from chaos import invariants
+from chaos.history import Billed, History, Memory, Pod, count_base, take
+from chaos.schedule import KINDS, last_end, schedule
+
+NOW = 1000.0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_seed_is_a_schedule(seed):
+    assert schedule(seed, 300) == schedule(seed, 300)
+    assert schedule(seed, 300) != schedule(seed + 1, 300)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_fault_outlasts_the_schedule(seed):
+    faults = schedule(seed, 300, nodes=4)
+    assert last_end(faults) <= 300
+    assert [fault.at for fault in faults] == sorted(fault.at for fault in faults)
+    assert {fault.node for fault in faults} <= set(range(4))
+
+
+def test_every_kind_comes_before_any_comes_twice():
+    faults = schedule(3, 3600)
+    first = [fault.kind for fault in faults[: len(KINDS)]]
+    assert sorted(first) == sorted(KINDS)
+
+
+def test_kinds_can_be_left_out():
+    assert {fault.kind for fault in schedule(1, 300, kinds={"agent-kill": (0, 0)})} == {"agent-kill"}
+
+
+def pod(uid="a", **fields):
+    return Pod(uid=uid, namespace="chaos", name=f"web-{uid}", **{"app": "web", **fields})
+
+
+def history(*pods, bill=(), memory=()):
+    return History(pods={each.uid: each for each in pods}, bill=list(bill), memory=list(memory))
+
+
+def billed(group, uid="a", began=0.0, ended=None):
+    return Billed(group, uid, f"chaos/web-{uid}", began, ended)
+
+
+@pytest.mark.parametrize(
+    ("bill", "found"),
+    [
+        ([billed("g1")], 0),
+        ([billed("g1", ended=50), billed("g2", began=50)], 0),
+        ([billed("g1", ended=50), billed("g2", began=45)], 0),  # within one reconcile
+        ([billed("g1", ended=50), billed("g2", began=30)], 1),
+        ([billed("g2", began=900), billed("g1")], 1),
+        ([billed("g1"), billed("g2", uid="b")], 0),
+    ],
+)
+def test_duplicates(bill, found):
+    assert len(invariants.duplicates(history(pod(), bill=bill), NOW)) == found
+
+
+@pytest.mark.parametrize(
+    ("gone", "line", "quiet", "found"),
+    [
+        (None, billed("g"), True, 0),
+        (900.0, billed("g", ended=890.0), True, 0),
+        (990.0, billed("g"), False, 0),
+        (990.0, billed("g"), True, 1),
+        (700.0, billed("g", ended=900.0), False, 1),
+        (990.0, billed("g", uid="unknown", began=995.0), False, 0),
+        (990.0, billed("g", uid="unknown", began=995.0), True, 1),
+        (990.0, billed("g", uid="unknown", began=500.0, ended=700.0), False, 1),
+    ],
+)
+def test_leaks(gone, line, quiet, found):
+    assert len(invariants.leaks(history(pod(gone=gone), bill=[line]), NOW, quiet=quiet)) == found
+
+
+@pytest.mark.parametrize(
+    ("fields", "found"),
+    [
+        ({"phase": "Running"}, 0),
+        ({"phase": "Failed", "failed": 900.0, "reason": "ContainersLost"}, 1),
+        ({"phase": "Failed", "failed": 900.0, "reason": "ContainersLost", "gone": 950.0}, 1),
+        ({"phase": "Failed", "failed": 900.0, "disruption": "DeletionByPodGC"}, 0),
+        ({"phase": "Failed", "failed": 900.0, "reason": "BidFailed", "app": "spot"}, 0),
+        ({"phase": "Failed", "failed": 900.0, "reason": "BidFailed"}, 1),
+        ({"phase": "Running", "disruption": "DeletionByTaintManager"}, 1),
+    ],
+)
+def test_failures(fields, found):
+    assert len(invariants.failures(history(pod(**fields)))) == found
+
+
+@pytest.mark.parametrize(
+    ("deadline", "gone", "quiet", "found"),
+    [
+        (None, None, True, 0),
+        (990.0, None, False, 0),
+        (990.0, None, True, 1),
+        (800.0, None, False, 1),
+        (700.0, 710.0, True, 0),
+        (700.0, 900.0, True, 1),
+    ],
+)
+def test_terminating(deadline, gone, quiet, found):
+    assert len(invariants.terminating(history(pod(deadline=deadline, gone=gone)), NOW, quiet=quiet)) == found
+
+
+def test_the_base_is_counted_by_revision():
+    pods = [pod(str(number), pool="base", revision="r1") for number in range(3)]
+    seen = history(
+        *pods, pod("other", pool="base", revision="r2"), pod("elastic", pool="elastic", revision="r1")
+    )
+    count_base(seen, most=3, at=NOW)
+    assert invariants.base_bound(seen) == []
+    seen.pods["3"] = pod("3", pool="base", revision="r1")
+    count_base(seen, most=3, at=NOW)
+    seen.pods["3"].deadline = NOW
+    count_base(seen, most=3, at=NOW)
+    assert invariants.base_bound(seen) == ["revision r1 had 4 pods on the base"]
+
+
+def samples(*megabytes):
+    return [Memory(10.0 * number, 7, "agent-0", each) for number, each in enumerate(megabytes)]
+
+
+@pytest.mark.parametrize(
+    ("memory", "found"),
+    [
+        (samples(*[50] * 40), 0),
+        (samples(*[30] * 5, *[60] * 40), 0),  # while it gets warm
+        (samples(*[60, 80] * 20), 0),
+        (samples(*range(30, 110, 2)), 1),
+        (samples(50, 50, 300), 1),
+        (samples(50, 80), 0),  # too short a life to tell
+    ],
+)
+def test_memory(memory, found):
+    assert len(invariants.memory(history(memory=memory))) == found
+
+
+DESIRED = {("chaos", "web"): 1}
+
+
+@pytest.mark.parametrize(
+    ("pods", "bill", "found"),
+    [
+        ([pod(ready=True, node="virtual-node-eci-0")], [billed("g")], 0),
+        ([pod(ready=True, node="worker-0")], [], 0),
+        ([pod(ready=True, node="virtual-node-eci-0")], [], 1),
+        ([pod(ready=True, node="virtual-node-eci-0")], [billed("g"), billed("h")], 1),
+        ([pod(ready=True, node="virtual-node-eci-0")], [billed("g"), billed("h", uid="b")], 1),
+        ([pod(ready=False, node="worker-0")], [], 1),
+        (
+            [pod(ready=True, node="worker-0"), pod("b", owner="Job", app="job", node="virtual-node-eci-0")],
+            [],
+            0,
+        ),
+        ([pod(ready=True), pod("b", ready=True)], [], 1),
+        ([pod(ready=True, gone=5.0)], [], 1),
+        ([pod(ready=True, node="worker-0"), pod("b", phase="Succeeded")], [billed("g", "b", ended=5.0)], 0),
+    ],
+)
+def test_what_is_missing(pods, bill, found):
+    assert len([*invariants.not_running_once(history(*pods, bill=bill), DESIRED, "virtual")]) == found
+
+
+def test_a_pod_is_read_from_the_watch():
+    seen = History()
+    found = {
+        "metadata": {
+            "uid": "u",
+            "namespace": "chaos",
+            "name": "web-1",
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+            "labels": {"app": "web", "pod-template-hash": "h", "placement.overspill.dev/pool": "base"},
+            "ownerReferences": [{"kind": "ReplicaSet", "controller": True}],
+        },
+        "spec": {"nodeName": "n"},
+        "status": {
+            "phase": "Failed",
+            "reason": "Evicted",
+            "conditions": [{"type": "Ready", "status": "False"}],
+        },
+    }
+    take(seen, "ADDED", found, at=NOW)
+    take(seen, "DELETED", found, at=NOW + 1)
+    (one,) = seen.pods.values()
+    assert (one.owner, one.app, one.revision, one.pool, one.node) == ("ReplicaSet", "web", "h", "base", "n")
+    assert (one.phase, one.reason, one.ready, one.failed, one.gone) == (
+        "Failed",
+        "Evicted",
+        False,
+        NOW,
+        NOW + 1,
+    )
