@@ -6,7 +6,6 @@ name that speaks of a secret is never written, and a line below the level costs 
 """
 
 import logging
-import logging.config
 from typing import Literal, TextIO
 
 import structlog

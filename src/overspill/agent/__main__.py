@@ -9,16 +9,18 @@ reads flags and prints help weighs as much as 2,000 pods, and an agent runs for 
 import os
 import sys
 
-# structlog imports rich wherever it finds it: 3 MB for tracebacks in colours that nobody reads in a log.
-sys.modules["rich"] = None  # type: ignore[assignment]  # how Python spells "not to be imported"
+from overspill.agent.imports import left_out
 
-import msgspec  # noqa: E402 - after the line above
+with left_out():  # 6 MB that nobody in here uses
+    import msgspec
+    import prometheus_client  # noqa: F401 - so that all of it comes in here
+    import structlog  # noqa: F401 - as above
 
-from overspill.agent.run import run_agent  # noqa: E402
-from overspill.backends.registry import load_factory  # noqa: E402
-from overspill.logs import configure  # noqa: E402
-from overspill.process import ending_well, run_until_signalled  # noqa: E402
-from overspill.settings import AgentSettings  # noqa: E402
+from overspill.agent.run import run_agent
+from overspill.backends.registry import load_factory
+from overspill.logs import configure
+from overspill.process import ending_well, run_until_signalled
+from overspill.settings import AgentSettings
 
 
 def main() -> None:

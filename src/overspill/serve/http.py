@@ -7,9 +7,9 @@ Sources: RFC 9112; the limits are those of the kubelet (pkg/kubelet/server/serve
 """
 
 import re
+import time
 from asyncio import IncompleteReadError, LimitOverrunError, StreamReader
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from email.utils import formatdate
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -44,6 +44,7 @@ HEAD_LIMIT = 1 << 20
 # A body that no route has a use for is read past, if it is small, so that the connection can be used again.
 BODY_LIMIT = 1 << 16
 LAST_CHUNK = b"0\r\n\r\n"
+DATE = "%a, %d %b %Y %H:%M:%S GMT"  # names of days are English, for nobody here sets a locale
 
 REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([\x21-\x7e]+) HTTP/1\.([01])")
 HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t\x20-\x7e\x80-\xff]*)")
@@ -211,7 +212,7 @@ def chunk(piece: bytes) -> bytes:
 def _head(status: int, content_type: str, headers: Mapping[str, str], *, keep_alive: bool) -> bytes:
     lines = {
         "Content-Type": content_type,
-        "Date": formatdate(usegmt=True),
+        "Date": time.strftime(DATE, time.gmtime()),
         "X-Content-Type-Options": "nosniff",
         **headers,
         **({} if keep_alive else {"Connection": "close"}),
