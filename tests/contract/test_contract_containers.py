@@ -194,3 +194,29 @@ async def test_ephemeral_containers_are_had_or_refused(stage: Stage):
 def observations(stage: Stage, work: WorkSpec) -> list[Observation]:
     """Everything that was seen of a pod."""
     return [s for s in stage.history if isinstance(s, Observation) and s.identity == work.identity]
+
+
+SIDECAR = Play(name="beside", fields={"restart_policy": "Always"})
+
+
+async def test_a_sidecar_runs_beside_the_others_and_ends_after_them(stage: Stage):
+    stage.honours("initContainers[].restartPolicy")
+    work = stage.pod(Play(seconds=1), init=(Play(name="before", seconds=0), SIDECAR), restart_policy="Never")
+    await stage.backend.create(work)
+    seen = await stage.until(work, lambda seen: runs(seen.containers[0]))
+    before, beside = seen.init_containers
+    assert (before.name, before.sidecar, beside.name, beside.sidecar) == ("before", False, "beside", True)
+    assert ended(before)
+    assert runs(beside)
+    assert phase_of(seen) == "Running"
+    seen = await stage.until(work, lambda seen: phase_of(seen) == "Succeeded")
+    assert all(map(ended, seen.init_containers)), "it is not over before its sidecars are"
+
+
+async def test_a_pod_with_a_sidecar_goes_when_it_is_deleted(stage: Stage):
+    stage.honours("initContainers[].restartPolicy")
+    work = stage.pod(Play(), init=(SIDECAR,))
+    await stage.backend.create(work)
+    await stage.until(work, lambda seen: all(map(runs, (*seen.containers, *seen.init_containers))))
+    await stage.backend.delete(work.identity, grace_seconds=5)
+    await stage.gone(work)

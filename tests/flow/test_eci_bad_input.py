@@ -173,9 +173,9 @@ BAD_FIELDS = {
         pod(containers=[{"name": "main", "image": "x", "startupProbe": {"tcpSocket": {"port": 80}}}]),
         "spec.containers[0].startupProbe",
     ),
-    "a sidecar": (
-        pod(initContainers=[{"name": "proxy", "image": "x", "restartPolicy": "Always"}]),
-        "spec.initContainers[0].restartPolicy",
+    "a container's own restart policy": (
+        pod(containers=[{"name": "main", "image": "x", "restartPolicy": "Never"}]),
+        "spec.containers[0].restartPolicy",
     ),
 }
 
@@ -196,6 +196,19 @@ BAD_VALUES = {
         pod(containers=[{"name": f"c{number}", "image": "x"} for number in range(21)]),
         Found(),
         "spec.containers: ECI runs at most 20 containers in a pod, not 21",
+    ),
+    "an init container after a sidecar": (
+        pod(
+            initContainers=[
+                {"name": "proxy", "image": "x", "restartPolicy": "Always"},
+                {"name": "setup", "image": "x"},
+            ]
+        ),
+        Found(),
+        (
+            "spec.initContainers[0].restartPolicy: on ECI init containers run before sidecars, setup too: "
+            "put sidecars after all of them"
+        ),
     ),
     "a large ConfigMap": (
         CONFIGURED,

@@ -6,9 +6,17 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from overspill import names
-from overspill.backends.eci.tags import client_token, group_name, identity_of, node_tags, tags
+from overspill.backends.eci.tags import (
+    client_token,
+    group_name,
+    identity_of,
+    node_tags,
+    sidecars_of,
+    tags,
+)
 from overspill.backends.eci.translate import Placement, parameters
 from overspill.backends.eci.wire import flatten
 from overspill.model.work import (
@@ -396,3 +404,65 @@ def test_nothing_is_lost_on_the_way(spec):
 def test_flex_options_are_json():
     spec = work(volumes={"d": FlexVolume("alicloud/disk", options={"volumeSize": "20", "encrypted": "true"})})
     assert json.loads(sent(spec)["Volume.1.FlexVolume.Options"]) == {"volumeSize": "20", "encrypted": "true"}
+
+
+# --- sidecars ---
+
+
+def sidecar(name: str, **more) -> Container:
+    return Container(name, "proxy:1", restart_policy="Always", **more)
+
+
+def test_sidecars_are_containers_with_switches():
+    init = (Container("init", "setup:1"), sidecar("proxy"), sidecar("logs", env=(EnvVar("A", "b"),)))
+    asked = sent(work(init_containers=init))
+    assert [asked[f"Container.{n}.Name"] for n in (1, 2, 3)] == ["web", "proxy", "logs"]
+    assert (asked["InitContainer.1.Name"], "InitContainer.2.Name" in asked) == ("init", False)
+    assert variables(asked, "Container.2.") == {
+        "ECI_CONTAINER_TYPE": "sidecar",
+        "ECI_CONTAINER_IGNORE_EXIT_CODE": "true",
+        "ECI_CONTAINER_LAUNCH_PRIORITY": "1000",
+        "ECI_CONTAINER_EXIT_PRIORITY": "-2",
+    }
+    later = variables(asked, "Container.3.")
+    assert (later["A"], later["ECI_CONTAINER_LAUNCH_PRIORITY"], later["ECI_CONTAINER_EXIT_PRIORITY"]) == (
+        "b",
+        "999",
+        "-1",
+    )
+    tagged = {asked[f"Tag.{n}.Key"]: asked[f"Tag.{n}.Value"] for n in range(1, 21) if f"Tag.{n}.Key" in asked}
+    assert sidecars_of(tagged) == ["proxy", "logs"]
+
+
+def test_a_users_own_switch_stays():
+    mine = sidecar("proxy", env=(EnvVar("ECI_CONTAINER_EXIT_PRIORITY", "-7"),))
+    asked = sent(work(init_containers=(mine,)))
+    assert variables(asked, "Container.2.")["ECI_CONTAINER_EXIT_PRIORITY"] == "-7"
+
+
+def test_sidecars_have_what_init_containers_have_not():
+    probe = Probe(TcpSocketAction(80))
+    asked = sent(work(init_containers=(sidecar("proxy", readiness=probe, pre_stop=ExecAction(("true",))),)))
+    assert asked["Container.2.ReadinessProbe.TcpSocket.Port"] == "80"
+    assert asked["Container.2.LifecyclePreStopHandlerExec.1"] == "true"
+
+
+def test_sidecars_count_for_the_size_beside_the_others_and_init_containers_alone():
+    cpu = {"web": 1.0, "proxy": 1.0, "init": 3.0}
+    containers = {n: Container(n, "i", resources=Resources(cpu_limit=c)) for n, c in cpu.items()}
+    beside = structs.replace(containers["proxy"], restart_policy="Always")
+    assert sent(work(containers["web"], init_containers=(beside,)))["Cpu"] == "2"
+    assert sent(work(containers["web"], init_containers=(containers["init"], beside)))["Cpu"] == "4"
+
+
+def test_a_container_that_says_so_does_not_count_for_the_size():
+    small = Resources(cpu_limit=1.0, memory_limit=2 * GIB)
+    ignored = Container("logs", "i", resources=small, env=(EnvVar("__ECI_RESOURCE_IGNORE__", "TRUE"),))
+    asked = sent(work(web(resources=small), ignored))
+    assert (asked["Cpu"], asked["Memory"]) == ("1", "2")
+
+
+def variables(asked: dict[str, str], container: str) -> dict[str, str]:
+    at = f"{container}EnvironmentVar."
+    count = sum(key.startswith(at) and key.endswith(".Key") for key in asked)
+    return {asked[f"{at}{n}.Key"]: asked[f"{at}{n}.Value"] for n in range(1, count + 1)}

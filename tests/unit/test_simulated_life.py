@@ -38,7 +38,9 @@ def born(*names, init=(), annotations=None, options=None, **fields):
     work = WorkSpec(
         identity=Identity("c", "n", "ns", "web", "uid"),
         containers=tuple(Container(name, f"image-{name}") for name in names or ("web",)),
-        init_containers=tuple(Container(name, f"image-{name}") for name in init),
+        init_containers=tuple(
+            Container(each, f"image-{each}") if isinstance(each, str) else each for each in init
+        ),
         hostname="web",
         annotations={PREFIX + key: value for key, value in (annotations or {}).items()},
         **fields,
@@ -205,3 +207,60 @@ def test_how_often_one_looks_changes_nothing(annotations, policy, deadline, look
     once.advance(START + 2000, Room())
     assert often.observation() == once.observation()
     assert often.due == once.due > START + 2000
+
+
+# --- sidecars ---
+
+
+def with_sidecars(*names, annotations=None, **fields):
+    init = (
+        *(Container(name, "image", restart_policy="Always") for name in names),
+        Container("init", "image"),
+    )
+    return born(init=init, annotations=annotations, **fields)
+
+
+def states(pod):
+    seen = pod.observation()
+    return {each.name: type(each.state) for each in (*seen.init_containers, *seen.containers)}
+
+
+def test_sidecars_run_beside_init_containers_and_apps():
+    pod = with_sidecars("one", "two", annotations={"run-seconds.init": "5"})
+    pod.advance(START, Room())
+    assert states(pod) == {"one": Running, "two": Running, "init": Running, "web": Waiting}
+    assert phase_of(pod.observation()) == "Pending"
+    pod.advance(START + 5, Room())
+    assert states(pod) == {"one": Running, "two": Running, "init": Terminated, "web": Running}
+    assert phase_of(pod.observation()) == "Running"
+    assert [each.sidecar for each in pod.observation().init_containers] == [True, True, False]
+
+
+def test_a_sidecar_keeps_no_job_from_completing_and_ends_after_it_in_reverse_order():
+    annotations = {"run-seconds.web": "3", "stop-seconds": "1"}
+    pod = with_sidecars("one", "two", annotations=annotations, restart_policy="Never")
+    ends = {}
+    while pod.due < math.inf:
+        at = pod.due
+        pod.advance(at, Room())
+        ends |= {
+            name: at - START for name, kind in states(pod).items() if kind is Terminated and name not in ends
+        }
+        ended = phase_of(pod.observation()) == "Succeeded"
+        assert ended == (len(ends) == 4)
+    assert ends == {"init": 0, "web": 3, "two": 4, "one": 5}
+
+
+def test_a_sidecar_that_ends_is_started_again_whatever_the_pods_policy():
+    pod = with_sidecars("one", annotations={"run-seconds.one": "2"}, restart_policy="Never")
+    pod.advance(START + 2, Room())
+    (one, _), (web,) = pod.observation().init_containers, pod.observation().containers
+    assert (one.restarts, web.restarts, phase_of(pod.observation())) == (1, 0, "Running")
+
+
+def test_a_sidecar_whose_image_comes_late_holds_up_what_follows():
+    pod = with_sidecars("one", annotations={"pull-failures.one": "1"})
+    pod.advance(START, Room())
+    assert states(pod) == {"one": Waiting, "init": Waiting, "web": Waiting}
+    pod.advance(START + 60, Room())
+    assert states(pod) == {"one": Running, "init": Terminated, "web": Running}

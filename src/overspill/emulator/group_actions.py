@@ -16,6 +16,7 @@ from overspill.emulator.paging import Page, page, wanted_ids
 from overspill.emulator.refusals import Refused
 from overspill.emulator.requests import CreateContainerGroup, Pair, UpdateContainerGroup, as_in_create
 from overspill.emulator.service import Answer, Handler, Service
+from overspill.emulator.sidecars import disordered
 from overspill.emulator.translate import unhonoured, volumes, work_spec
 from overspill.emulator.validate import check, parse_create, refuse_not_emulated
 from overspill.emulator.wire import Tree, read, strings
@@ -62,7 +63,7 @@ def _check_engine(service: Service, request: CreateContainerGroup) -> None:
         work = work_spec("", _PROBE, request, engine=service.engine.backend.name)
     except Rejected as error:
         raise Refused("InvalidParameter", f"The request cannot be run: {error}.") from error
-    if missing := unhonoured(work, service.engine.backend.capabilities):
+    if missing := unhonoured(work, service.engine.backend.capabilities) + disordered(request.container):
         name = service.engine.backend.name
         raise Refused("NotEmulated", f"The emulator's engine {name} cannot do {', '.join(missing)}.")
 

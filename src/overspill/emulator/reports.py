@@ -13,6 +13,7 @@ from overspill.emulator import groups as life
 from overspill.emulator.books import Books, Entry
 from overspill.emulator.groups import Step, next_step
 from overspill.emulator.happenings import Event
+from overspill.emulator.sidecars import as_containers
 from overspill.model.observation import Gone, Happened, Observation, Sighting
 
 __all__ = ["Reports"]
@@ -55,11 +56,15 @@ class Reports:
         if entry is None:
             return
         if isinstance(sighting, Observation):
-            self._books.change(entry, life.seen(entry.group, sighting, at=self._books.clock()))
+            self._seen(entry, sighting)
         elif isinstance(sighting, Happened):
             self._books.change(entry, life.with_events(entry.group, [self._event(sighting)]))
         elif sighting.identity.attempt == entry.group.submitted:
             self._gone(entry, sighting)
+
+    def _seen(self, entry: Entry, observation: Observation) -> None:
+        told = as_containers(observation, entry.request.container)
+        self._books.change(entry, life.seen(entry.group, told, at=self._books.clock()))
 
     def _event(self, told: Happened) -> Event:
         kind = "Warning" if told.warning else "Normal"
@@ -67,7 +72,7 @@ class Reports:
 
     def _gone(self, entry: Entry, gone: Gone) -> None:
         if gone.last:
-            self._books.change(entry, life.seen(entry.group, gone.last, at=self._books.clock()))
+            self._seen(entry, gone.last)
         self._books.change(entry, life.lost(entry.group, at=self._books.clock()))
         self._books.drop_if_done(entry)
 

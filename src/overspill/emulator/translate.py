@@ -9,10 +9,13 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
+from msgspec import structs
+
 from overspill.backends.base import Capabilities
 from overspill.emulator import requests as eci
 from overspill.emulator.groups import Group
 from overspill.emulator.requests import CreateContainerGroup, Hook
+from overspill.emulator.sidecars import apps, sidecars
 from overspill.errors import Rejected
 from overspill.model.quantity import parse_quantity
 from overspill.model.work import (
@@ -46,6 +49,8 @@ __all__ = ["identity", "unhonoured", "volumes", "work_spec"]
 # Also what DescribeContainerGroupStatus says of every group.
 NAMESPACE = "default"
 GIB = 1 << 30
+# Failures of a probe that nobody is ended for.
+PATIENT = 1_000_000
 
 
 def identity(emulator: str, group: Group, *, attempt: int) -> Identity:
@@ -71,8 +76,11 @@ def work_spec(
         annotations[f"{prefix}network"] = network
     return WorkSpec(
         identity=identity(emulator, group, attempt=group.attempt),
-        containers=tuple(_container(c, group) for c in request.container),
-        init_containers=tuple(_container(c, group) for c in request.init_container),
+        containers=tuple(_container(c, group) for c in apps(request.container)),
+        init_containers=(
+            *(_container(c, group) for c in request.init_container),
+            *(_sidecar(_container(c, group)) for c in sidecars(request.container)),
+        ),
         volumes=volumes(request.volume),
         restart_policy=request.restart_policy,
         termination_grace_period_seconds=request.termination_grace_period_seconds,
@@ -122,6 +130,13 @@ def _container(container: eci.Container, group: Group) -> Container:
         termination_message_path=container.termination_message_path or "/dev/termination-log",
         termination_message_policy=_message_policy(container.termination_message_policy),
     )
+
+
+def _sidecar(container: Container) -> Container:
+    """As engines know it; the others wait until it is ready, where it has a probe of that."""
+    ready = container.readiness
+    wait = structs.replace(ready, failure_threshold=PATIENT, success_threshold=1) if ready else None
+    return structs.replace(container, restart_policy="Always", startup=wait)
 
 
 def _resources(container: eci.Container, group: Group) -> Resources:
@@ -278,6 +293,7 @@ def _asked(container: Container) -> Mapping[str, object]:
     security = container.security
     return {
         "livenessProbe": container.liveness,
+        "restartPolicy": container.restart_policy,
         "readinessProbe": container.readiness,
         "lifecycle.postStart": container.post_start,
         "lifecycle.preStop": container.pre_stop,

@@ -270,7 +270,8 @@ class EciBackend:
                 started_at=order.asked_at,
                 containers=tuple(ContainerObservation(c.name, waiting, c.image) for c in work.containers),
                 init_containers=tuple(
-                    ContainerObservation(c.name, before, c.image) for c in work.init_containers
+                    ContainerObservation(c.name, before, c.image, sidecar=c.restart_policy == "Always")
+                    for c in work.init_containers
                 ),
                 deleting=order.cancelled,
                 **more,

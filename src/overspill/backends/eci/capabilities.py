@@ -30,7 +30,12 @@ HOOK = (
     "tcpSocket.host",
     "tcpSocket.port",
 )
-ANY_CONTAINER = (
+# The same for init containers: `refusals` looks what an ordinary one, which ECI has fewer parameters of, may have.
+CONTAINER = (
+    *(f"lifecycle.postStart.{field}" for field in HOOK),
+    *(f"lifecycle.preStop.{field}" for field in HOOK),
+    *(f"livenessProbe.{field}" for field in PROBE),
+    *(f"readinessProbe.{field}" for field in PROBE),
     "resources.limits.cpu",
     "resources.limits.memory",
     "resources.limits[nvidia.com/gpu]",
@@ -38,26 +43,18 @@ ANY_CONTAINER = (
     "securityContext.capabilities.add",
     "securityContext.capabilities.drop",
     "securityContext.readOnlyRootFilesystem",
+    "securityContext.runAsGroup",
     "securityContext.runAsNonRoot",
     "securityContext.runAsUser",
     "securityContext.seccompProfile.type",
+    "stdin",
+    "stdinOnce",
     "terminationMessagePath",
     "terminationMessagePolicy",
+    "tty",
     "volumeMounts[].mountPropagation",
     "volumeMounts[].subPath",
     "volumeMounts[].subPathExpr",
-)
-# ECI's parameters of init containers are fewer.
-CONTAINER = (
-    *ANY_CONTAINER,
-    *(f"lifecycle.postStart.{field}" for field in HOOK),
-    *(f"lifecycle.preStop.{field}" for field in HOOK),
-    *(f"livenessProbe.{field}" for field in PROBE),
-    *(f"readinessProbe.{field}" for field in PROBE),
-    "securityContext.runAsGroup",
-    "stdin",
-    "stdinOnce",
-    "tty",
 )
 POD = (
     "activeDeadlineSeconds",
@@ -83,7 +80,7 @@ CAPABILITIES = Capabilities(
         [
             *POD,
             *(f"containers[].{field}" for field in CONTAINER),
-            *(f"initContainers[].{field}" for field in ANY_CONTAINER),
+            *(f"initContainers[].{field}" for field in (*CONTAINER, "restartPolicy")),
         ]
     ),
     verbs=frozenset({"logs", "exec", "port-forward", "metrics"}),

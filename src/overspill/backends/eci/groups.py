@@ -20,10 +20,11 @@ from overspill.backends.eci.prices import (
     ending_annotations,
     kind_of_entry,
 )
+from overspill.backends.eci.sidecars import initial, sidecars
 from overspill.backends.eci.status import ENDED, Group, observe
-from overspill.backends.eci.tags import FAIL_FAST_TAG, identity_of
+from overspill.backends.eci.tags import FAIL_FAST_TAG, identity_of, sidecars_of
 from overspill.backends.feed import Feed
-from overspill.model.observation import Gone, Observation, Terminated
+from overspill.model.observation import ContainerObservation, Gone, Observation, Terminated
 from overspill.model.work import WorkSpec
 
 __all__ = ["Groups", "Tracked", "chunks", "group_of_entry", "group_of_work"]
@@ -59,15 +60,20 @@ class Tracked(Struct, eq=False):
         return self.entry.status if self.entry else ""
 
     @property
+    def _beside(self) -> list[ContainerObservation]:
+        """What runs at the same time."""
+        return [*self.seen.containers, *(init for init in self.seen.init_containers if init.sidecar)]
+
+    @property
     def prepared(self) -> bool:
         """Whether all init containers have ended."""
-        return all(isinstance(init.state, Terminated) for init in self.seen.init_containers)
+        return all(init.sidecar or isinstance(init.state, Terminated) for init in self.seen.init_containers)
 
     @property
     def settled(self) -> bool:
         """Whether nothing is expected to change soon."""
         return not self.group.deleting and (
-            self.status in ENDED or (self.status == "Running" and all(c.ready for c in self.seen.containers))
+            self.status in ENDED or (self.status == "Running" and all(c.ready for c in self._beside))
         )
 
 
@@ -213,7 +219,8 @@ def group_of_work(work: WorkSpec, group_id: str, *, region: str, created_at: flo
         id=group_id,
         identity=work.identity,
         containers=tuple((each.name, each.image) for each in work.containers),
-        init_containers=tuple((each.name, each.image) for each in work.init_containers),
+        init_containers=tuple((each.name, each.image) for each in initial(work)),
+        sidecars=tuple((each.name, each.image) for each in sidecars(work)),
         restart_policy=work.restart_policy,
         created_at=created_at,
         fail_fast=fails_fast(work.annotations),
@@ -226,10 +233,13 @@ def group_of_entry(entry: GroupEntry) -> Group | None:
     identity = identity_of(entry.tagged)
     if identity is None:
         return None
+    images = {each.name: each.image for each in entry.containers}
+    beside = [name for name in sidecars_of(entry.tagged) if name in images]
     return Group(
         id=entry.container_group_id,
         identity=identity,
-        containers=tuple((each.name, each.image) for each in entry.containers),
+        containers=tuple((name, image) for name, image in images.items() if name not in beside),
+        sidecars=tuple((name, images[name]) for name in beside),
         init_containers=tuple((each.name, each.image) for each in entry.init_containers),
         restart_policy=entry.restart_policy,
         created_at=at(entry.creation_time),

@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator
 
 from overspill.backends.eci.annotations import PREFIX, Refusal, parse
 from overspill.backends.eci.network import SYSCTLS_OF_GROUP, SYSCTLS_OF_HOST
+from overspill.backends.eci.sidecars import initial, sidecars
 from overspill.backends.eci.specs import asked_size, largest, round_up
+from overspill.backends.eci.tags import LONGEST_SIDECARS
 from overspill.backends.eci.volumes import encoded_size
 from overspill.model.work import (
     POD_IP,
@@ -47,14 +49,18 @@ VARIABLE = re.compile(r"[A-Za-z0-9_]{1,128}")
 def refusals(work: WorkSpec) -> list[Refusal]:
     """All that stands against running the pod on ECI; empty when nothing does."""
     found = [*_of_pod(work), *_of_volumes(work), *parse(work.annotations).refusals]
-    for kind, containers in (("containers", work.containers), ("initContainers", work.init_containers)):
-        for index, container in enumerate(containers):
-            for check in _CHECKS if kind == "containers" else (*_CHECKS, _of_init):
-                found += [
-                    Refusal(f"spec.{kind}[{index}].{refusal.field}", refusal.why)
-                    for refusal in check(container, work)
-                ]
+    for index, container in enumerate(work.containers):
+        found += _of_container(f"spec.containers[{index}]", container, work, _of_restarts)
+    for index, container in enumerate(work.init_containers):
+        own = (_of_sidecar,) if container.restart_policy == "Always" else (_of_restarts, _of_init)
+        found += _of_container(f"spec.initContainers[{index}]", container, work, *own)
     return found
+
+
+def _of_container(where: str, container: Container, work: WorkSpec, *own: "Check") -> Iterator[Refusal]:
+    for check in (*_CHECKS, *own):
+        for refusal in check(container, work):
+            yield Refusal(f"{where}.{refusal.field}", refusal.why)
 
 
 def unhonoured(work: WorkSpec) -> list[str]:
@@ -65,10 +71,13 @@ def unhonoured(work: WorkSpec) -> list[str]:
     """
     found = ["subdomain"] if work.domain else []
     found += [f"containers[].{path}" for each in work.containers for path in _unhonoured(each)]
-    for each in work.init_containers:
-        found += [f"initContainers[].{path}" for path in _unhonoured(each)]
-        if each.security.run_as_non_root and not each.security.run_as_user:
-            found.append("initContainers[].securityContext.runAsNonRoot")
+    found += [f"initContainers[].{path}" for each in work.init_containers for path in _unhonoured(each)]
+    if any(each.security.run_as_non_root and not each.security.run_as_user for each in initial(work)):
+        found.append("initContainers[].securityContext.runAsNonRoot")
+    if sidecars(work) and work.restart_policy != "Always":
+        found.append(
+            "initContainers[].restartPolicy"
+        )  # of a sidecar that ends by itself: the pod's own counts
     return list(dict.fromkeys(found))
 
 
@@ -83,15 +92,7 @@ def _unhonoured(container: Container) -> Iterator[str]:
 
 
 def _of_pod(work: WorkSpec) -> Iterator[Refusal]:
-    count = len(work.containers) + len(work.init_containers)
-    if count > MOST_CONTAINERS:
-        yield Refusal(
-            "spec.containers", f"ECI runs at most {MOST_CONTAINERS} containers in a pod, not {count}"
-        )
-    if len(work.volumes) > MOST_VOLUMES:
-        yield Refusal("spec.volumes", f"ECI takes at most {MOST_VOLUMES} volumes, not {len(work.volumes)}")
-    if len(work.registry_credentials) > MOST_CREDENTIALS:
-        yield Refusal("spec.imagePullSecrets", f"ECI takes at most {MOST_CREDENTIALS} registry logins")
+    yield from _of_counts(work)
     for name, _ in work.sysctls:
         if name not in SYSCTLS_OF_GROUP and not name.startswith(SYSCTLS_OF_HOST):
             yield Refusal("spec.securityContext.sysctls", f"ECI cannot set {name}")
@@ -104,6 +105,24 @@ def _of_pod(work: WorkSpec) -> Iterator[Refusal]:
     ):
         if there:
             yield Refusal(field, NO_PARAMETER)
+    yield from _of_size(work)
+
+
+def _of_counts(work: WorkSpec) -> Iterator[Refusal]:
+    count = len(work.containers) + len(work.init_containers)
+    if count > MOST_CONTAINERS:
+        yield Refusal(
+            "spec.containers", f"ECI runs at most {MOST_CONTAINERS} containers in a pod, not {count}"
+        )
+    if len(work.volumes) > MOST_VOLUMES:
+        yield Refusal("spec.volumes", f"ECI takes at most {MOST_VOLUMES} volumes, not {len(work.volumes)}")
+    if len(work.registry_credentials) > MOST_CREDENTIALS:
+        yield Refusal("spec.imagePullSecrets", f"ECI takes at most {MOST_CREDENTIALS} registry logins")
+    if len("/".join(each.name for each in sidecars(work))) > LONGEST_SIDECARS:
+        yield Refusal("spec.initContainers", "the names of the sidecars are too long for the group's tags")
+
+
+def _of_size(work: WorkSpec) -> Iterator[Refusal]:
     asked = asked_size(work)
     typed = PREFIX + "eci-use-specs" in work.annotations
     if asked and not typed and round_up(asked) is None:
@@ -181,6 +200,13 @@ def _of_handlers(container: Container, _: WorkSpec) -> Iterator[Refusal]:
     for field, there in (
         ("startupProbe", container.startup),
         ("lifecycle.stopSignal", container.stop_signal),
+    ):
+        if there:
+            yield Refusal(field, NO_PARAMETER)
+
+
+def _of_restarts(container: Container, _: WorkSpec) -> Iterator[Refusal]:
+    for field, there in (
         ("restartPolicy", container.restart_policy),
         ("restartPolicyRules", container.restart_rules),
     ):
@@ -216,7 +242,15 @@ def _of_init(container: Container, _: WorkSpec) -> Iterator[Refusal]:
             yield Refusal(field, "ECI has this for containers, but not for init containers")
 
 
-_CHECKS: tuple[Callable[[Container, WorkSpec], Iterator[Refusal]], ...] = (
+def _of_sidecar(container: Container, work: WorkSpec) -> Iterator[Refusal]:
+    later = work.init_containers[work.init_containers.index(container) + 1 :]
+    if before := [each.name for each in later if each.restart_policy != "Always"]:
+        why = f"on ECI init containers run before sidecars, {before[0]} too: put sidecars after all of them"
+        yield Refusal("restartPolicy", why)
+
+
+Check = Callable[[Container, WorkSpec], Iterator[Refusal]]
+_CHECKS: tuple[Check, ...] = (
     _of_address,
     _of_env,
     _of_ports,

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
+from overspill.backends.eci.sidecars import initial, sidecars
 from overspill.model.work import Container, WorkSpec
 
 __all__ = ["DEFAULT", "REGIONAL_REGIONS", "Size", "asked_size", "largest", "round_up"]
@@ -29,6 +30,8 @@ class Size(Struct, frozen=True, order=True):
 
 # What ECI gives a group for which nothing was asked.
 DEFAULT = Size(2.0, 4.0)
+# A variable by which a container says that it is not to count.
+IGNORED = "__ECI_RESOURCE_IGNORE__"
 
 EVERYWHERE: dict[float, tuple[float, ...]] = {
     0.25: (0.5, 1),
@@ -90,15 +93,19 @@ def _sizes(table: dict[float, tuple[float, ...]]) -> set[Size]:
 
 def asked_size(work: WorkSpec) -> Size | None:
     """What the pod's containers ask for together, by limit where there is one; None if they ask for nothing."""
-    together = _sum(work.containers)
-    alone = [_sum([init]) for init in work.init_containers]
+    together = _sum((*work.containers, *sidecars(work)))
+    alone = [_sum([init]) for init in initial(work)]
     cpu = max([together.cpu, *(size.cpu for size in alone)])
     memory = max([together.memory, *(size.memory for size in alone)])
     return Size(cpu, memory) if cpu or memory else None
 
 
 def _sum(containers: Iterable[Container]) -> Size:
-    resources = [container.resources for container in containers]
+    resources = [container.resources for container in containers if not _ignored(container)]
     cpu = sum(r.cpu_limit or r.cpu_request or 0.0 for r in resources)
     memory = sum(r.memory_limit or r.memory_request or 0 for r in resources)
     return Size(round(cpu, 3), memory / GIB)
+
+
+def _ignored(container: Container) -> bool:
+    return any(var.name == IGNORED and var.value.upper() == "TRUE" for var in container.env)

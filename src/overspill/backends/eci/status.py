@@ -10,7 +10,7 @@ import hashlib
 import re
 from typing import TypeVar
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from overspill.backends.eci.answers import (
     Condition,
@@ -59,7 +59,8 @@ class Group(Struct, frozen=True, kw_only=True):
     """What is known of a container group beside its state.
 
     Attributes:
-        containers: name and image of each, in the order of the pod; likewise `init_containers`.
+        containers: name and image of each, in the order of the pod; likewise `init_containers` and
+            `sidecars`, which are containers to ECI.
         created_at: when it was asked for, seconds since 1970.
         fail_fast: the pod fails when no room is found for it.
         annotations: what is to be written on the pod.
@@ -70,6 +71,7 @@ class Group(Struct, frozen=True, kw_only=True):
     identity: Identity
     containers: tuple[tuple[str, str], ...]
     init_containers: tuple[tuple[str, str], ...] = ()
+    sidecars: tuple[tuple[str, str], ...] = ()
     restart_policy: str = "Always"
     created_at: float
     fail_fast: bool = False
@@ -89,14 +91,15 @@ def observe(group: Group, entry: StatusEntry | None, detail: GroupEntry | None =
     failed = status in {"Failed", "Expired"} or (status == "ScheduleFailed" and group.fail_fast)
     if failed and not reason:
         reason, message = _failure(detail)
+
+    def container(name: str, image: str) -> ContainerObservation:
+        return _container(group, name, image, told.get(name), status=status, since=begun, prepared=prepared)
+
     return Observation(
         identity=group.identity,
         started_at=begun or group.created_at,
-        containers=tuple(
-            _container(group, name, image, told.get(name), status=status, since=begun, prepared=prepared)
-            for name, image in group.containers
-        ),
-        init_containers=init,
+        containers=tuple(container(name, image) for name, image in group.containers),
+        init_containers=(*init, *(_beside(container(name, image)) for name, image in group.sidecars)),
         ips=tuple(address.ip for address in pod.pod_ips if address.ip)
         or ((pod.pod_ip,) if pod.pod_ip else ())
         if pod
@@ -188,6 +191,11 @@ def _container(
         restarts=told.restart_count,
         will_restart=_restarts(group, state, status),
     )
+
+
+def _beside(container: ContainerObservation) -> ContainerObservation:
+    """A sidecar, which the pod has among its init containers."""
+    return structs.replace(container, sidecar=True)
 
 
 def _fresh(told: ContainerStatus) -> bool:

@@ -8,27 +8,34 @@ under the same key with `.2`.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from overspill import names
 from overspill.model.work import Identity
 
 __all__ = [
     "FAIL_FAST_TAG",
+    "LONGEST_SIDECARS",
     "MOST_TAGS",
     "client_token",
     "cluster_tags",
     "group_name",
     "identity_of",
     "node_tags",
+    "sidecar_tags",
+    "sidecars_of",
     "tags",
 ]
 
 MOST_TAGS = 20
 LONGEST_VALUE = 128
 LONGEST_NAME = 128
+# Of the names of a pod's sidecars together, with a character between two.
+LONGEST_SIDECARS = 2 * LONGEST_VALUE
 # Set where a pod must fail rather than wait when ECI has no room for it.
 FAIL_FAST_TAG = f"{names.DOMAIN}/fail-fast"
+# Which containers are the pod's sidecars, for ECI does not tell them from the others.
+SIDECARS_TAG = f"{names.DOMAIN}/sidecars"
 
 
 def tags(identity: Identity, *, more: Mapping[str, str]) -> list[dict[str, str]]:
@@ -54,6 +61,17 @@ def cluster_tags(cluster: str) -> list[dict[str, str]]:
 def node_tags(cluster: str, node: str) -> list[dict[str, str]]:
     """The tags by which one node's groups are listed."""
     return _listed(_split({names.CLUSTER_TAG: cluster, names.NODE_TAG: node}))
+
+
+def sidecar_tags(sidecars: Iterable[str]) -> dict[str, str]:
+    """The tags that name a pod's sidecars; together at most `LONGEST_SIDECARS` characters."""
+    every = "/".join(sidecars)
+    return _split({SIDECARS_TAG: every}) if every else {}
+
+
+def sidecars_of(found: Mapping[str, str]) -> list[str]:
+    """The names of the sidecars that a group's tags tell of."""
+    return [name for name in _joined(found, SIDECARS_TAG).split("/") if name]
 
 
 def identity_of(found: Mapping[str, str]) -> Identity | None:

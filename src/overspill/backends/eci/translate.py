@@ -15,6 +15,7 @@ from overspill.backends.eci.annotations import PREFIX, parse
 from overspill.backends.eci.containers import container, init_container
 from overspill.backends.eci.network import network
 from overspill.backends.eci.refusals import refusals, unhonoured
+from overspill.backends.eci.sidecars import in_eci_words, initial, sidecars
 from overspill.backends.eci.specs import DEFAULT, REGIONAL_REGIONS, Size, asked_size, round_up
 from overspill.backends.eci.volumes import volume
 from overspill.backends.eci.wire import Params
@@ -90,8 +91,8 @@ def _own(work: WorkSpec, placement: Placement) -> dict[str, Any]:
         "TerminationGracePeriodSeconds": work.termination_grace_period_seconds,
         "ActiveDeadlineSeconds": work.active_deadline_seconds,
         "ShareProcessNamespace": work.share_process_namespace or None,
-        "Container": [container(each) for each in work.containers],
-        "InitContainer": [init_container(each) for each in work.init_containers],
+        "Container": [container(each) for each in (*work.containers, *in_eci_words(work))],
+        "InitContainer": [init_container(each) for each in initial(work)],
         "Volume": [volume(name, each) for name, each in work.volumes.items()],
         "ImageRegistryCredential": [_credential(each) for each in work.registry_credentials],
         "Tag": tags.tags(work.identity, more=_more_tags(work)),
@@ -117,14 +118,17 @@ def _merged(work: WorkSpec, asked: dict[str, Any]) -> dict[str, Any]:
 
 def _extra_storage(work: WorkSpec) -> int:
     """Whole GiB above the free ones that the containers request together, or one of the init containers alone."""
-    together = sum(each.resources.ephemeral_storage_request or 0 for each in work.containers)
-    alone = [each.resources.ephemeral_storage_request or 0 for each in work.init_containers]
+    beside = (*work.containers, *sidecars(work))
+    together = sum(each.resources.ephemeral_storage_request or 0 for each in beside)
+    alone = [each.resources.ephemeral_storage_request or 0 for each in initial(work)]
     return max(math.ceil(max([together, *alone]) / GIB) - FREE_STORAGE, 0)
 
 
 def _more_tags(work: WorkSpec) -> dict[str, str]:
     more = annotations.custom_tags(work.annotations.get(PREFIX + "eci-custom-tags", ""))
-    return more | ({tags.FAIL_FAST_TAG: "true"} if annotations.fails_fast(work.annotations) else {})
+    if annotations.fails_fast(work.annotations):
+        more[tags.FAIL_FAST_TAG] = "true"
+    return more | tags.sidecar_tags(each.name for each in sidecars(work))
 
 
 def _credential(login: RegistryCredential) -> Params:

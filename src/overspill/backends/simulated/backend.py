@@ -50,6 +50,7 @@ CAPABILITIES = Capabilities(
             "activeDeadlineSeconds",
             "dnsConfig.*",
             "hostAliases.*",
+            "initContainers[].restartPolicy",
             "securityContext.fsGroup",
             "securityContext.fsGroupChangePolicy",
             "securityContext.runAsGroup",

@@ -81,6 +81,22 @@ class ContainerLife:
         self.failed_pulls = 0
 
     @property
+    def sidecar(self) -> bool:
+        """Whether it is an init container that runs on beside the others."""
+        return self.init and self.spec.restart_policy == "Always"
+
+    @property
+    def passed(self) -> bool:
+        """Whether the next container may start, as far as this init container goes."""
+        ran = isinstance(self.state, Running) or self.last_state is not None
+        return self.completed or (self.sidecar and ran)
+
+    @property
+    def fresh(self) -> bool:
+        """Whether its turn has not come yet."""
+        return self.state in (CREATING, PREPARING)
+
+    @property
     def completed(self) -> bool:
         """Whether it ended well and for good."""
         return isinstance(self.state, Terminated) and self.state.exit_code == 0
@@ -134,7 +150,7 @@ class PodLife:
         self._inits = len(work.init_containers)
         self.containers = (
             *(
-                ContainerLife(c, script.of(c, init=True), init=True, state=waiting)
+                ContainerLife(c, script.of(c, init=c.restart_policy != "Always"), init=True, state=waiting)
                 for c in work.init_containers
             ),
             *(ContainerLife(c, script.of(c, init=False), init=False, state=waiting) for c in work.containers),
@@ -171,6 +187,10 @@ class PodLife:
     def has_given_address(self) -> bool:
         """Whether its address came with it and is none of the pool's."""
         return bool(self._script.ip)
+
+    @property
+    def _sidecars(self) -> list[ContainerLife]:
+        return [init for init in self.containers[: self._inits] if init.sidecar]
 
     @property
     def gone(self) -> bool:
@@ -214,6 +234,7 @@ class PodLife:
             started=running,
             restarts=container.restarts,
             will_restart=isinstance(state, Waiting) and container.last_state is not None,
+            sidecar=container.sidecar,
         )
 
     # --- what happens by itself ---
@@ -259,13 +280,15 @@ class PodLife:
         self._start_next(at)
 
     def _start_next(self, at: float) -> None:
-        """Start the next init container; after the last one, all app containers."""
+        """Start the next init container, and beside a sidecar the one after it; after the last all app containers."""
         for init in self.containers[: self._inits]:
-            if not init.completed:
+            if init.fresh:
                 self._start(init, at)
+            if not init.passed:
                 return
         for container in self.containers[self._inits :]:
-            self._start(container, at)
+            if container.fresh:
+                self._start(container, at)
 
     def _turn(self, container: ContainerLife, at: float) -> None:
         state = container.state
@@ -280,6 +303,8 @@ class PodLife:
         else:
             container.restarts += container.last_state is not None
             self._start(container, at)
+            if container.sidecar:
+                self._start_next(at)
 
     def _start(self, container: ContainerLife, at: float) -> None:
         behaviour = container.behaviour
@@ -333,7 +358,8 @@ class PodLife:
     def _restart_delay(self, container: ContainerLife, ended: Terminated) -> float | None:
         """Seconds until it runs again; None if never. The first time, and after a good run, at once."""
         policy = self.restart_policy
-        if policy == "Never" or (ended.exit_code == 0 and (container.init or policy == "OnFailure")):
+        done = ended.exit_code == 0 and (container.init or policy == "OnFailure")
+        if (policy == "Never" or done) and not container.sidecar:
             return None
         if container.restarts == 0 or ended.finished_at - ended.started_at >= GOOD_RUN:
             return 0.0
@@ -351,11 +377,14 @@ class PodLife:
     def _after_last(self, container: ContainerLife, at: float) -> None:
         """A container ended for good: go on with the next, or the pod is done and has no deadline any more."""
         if self._ending:
+            self._stop_next(at)
             return
         if container.init and container.completed:
             self._start_next(at)
         elif container.init or all(isinstance(c.state, Terminated) for c in self.containers[self._inits :]):
             self._deadline_at = INF
+            if any(isinstance(init.state, Running | Waiting) for init in self._sidecars):
+                self._end(at, at + max(MINIMUM_GRACE, self._grace))
 
     # --- the end ---
 
@@ -369,17 +398,23 @@ class PodLife:
             self._ending = True
             self._bring_up_at = self._deadline_at = INF
             for container in self.containers:
-                self._stop(container, at)
-        for container in self.containers:
-            if isinstance(container.state, Running):
-                container.due = min(container.stops_at, self._kill_at)
+                self._leave_backoff(container)
+        self._stop_next(at)
 
-    def _stop(self, container: ContainerLife, at: float) -> None:
+    def _stop_next(self, at: float) -> None:
+        """Stop the app containers, and once none of them runs, the last sidecar that does."""
+        running = [c for c in self.containers if isinstance(c.state, Running)]
+        turn = [c for c in running if not c.sidecar] or running[-1:]
+        for container in turn:
+            if container.stops_at == INF:
+                what = f"stop {container.spec.name}"
+                container.stops_at = at + self._draw(container.behaviour.stop_seconds.draw, what)
+        for container in running:
+            container.due = min(container.stops_at, self._kill_at)
+
+    def _leave_backoff(self, container: ContainerLife) -> None:
         container.due = INF
-        if isinstance(container.state, Running):
-            what = f"stop {container.spec.name}"
-            container.stops_at = at + self._draw(container.behaviour.stop_seconds.draw, what)
-        elif container.last_state is not None and isinstance(container.state, Waiting):
+        if container.last_state is not None and isinstance(container.state, Waiting):
             container.state, container.last_state = container.last_state, None
 
     def _draw(self, draw: Callable[[Callable[[], float]], float], what: str) -> float:

@@ -137,8 +137,8 @@ def _annotated(script: Script, work: WorkSpec, annotations: Mapping[str, str]) -
         else:
             of_pod[field] = value
     app = structs.replace(script.app, **of_all)
-    inits = {container.name for container in work.init_containers}
-    for name in of_one.keys() - inits - {container.name for container in work.containers}:
+    inits = {each.name for each in work.init_containers if each.restart_policy != "Always"}
+    for name in of_one.keys() - {each.name for each in (*work.init_containers, *work.containers)}:
         raise Rejected(f"annotations {PREFIX}….{name}: the pod has no container {name!r}")
     named = {
         name: structs.replace(script.init if name in inits else app, **fields)
