@@ -9,7 +9,7 @@ import yaml
 
 import overspill
 from overspill import names
-from overspill.agent.permissions import PERMISSIONS
+from overspill.agent.permissions import CLAIM_PERMISSIONS, PERMISSIONS
 from overspill.backends.podman.usage import CGROUPS
 from overspill.kube import resources
 from overspill.settings import AgentSettings, load_agent_settings, load_controller_settings
@@ -110,10 +110,16 @@ def test_table_is_what_the_source_calls():
     found = {call for module in modules for call in called(module)}
     declared = {
         (permission.resource.plural, permission.subresource, verb)
-        for permission in PERMISSIONS
+        for permission in (*PERMISSIONS, *CLAIM_PERMISSIONS)
         for verb in permission.verbs
     }
     assert found == declared
+
+
+def test_only_agents_that_mount_claims_may_read_them():
+    assert rules(ROOT / "deploy/eci/rbac.yaml", "ClusterRole") == table(CLAIM_PERMISSIONS, "")
+    binding = of_kind(ROOT / "deploy/eci/rbac.yaml", "ClusterRoleBinding")
+    assert binding["subjects"] == of_kind(BASE / "rbac.yaml", "ClusterRoleBinding")["subjects"]
 
 
 @pytest.mark.parametrize(("folder", "backend"), [("base", "simulated"), ("podman", "podman"), ("eci", "eci")])

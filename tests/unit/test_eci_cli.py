@@ -176,3 +176,42 @@ def test_cost_as_a_table_beside_own_nodes():
 
 def test_list_price_of_the_example_on_the_price_page():
     assert f"{list_prices().per_second(cpu=2, memory=4):f}" == "0.00012252"
+
+
+CLAIM = {"kind": "PersistentVolumeClaim", "metadata": {"name": "data"}, "spec": {"volumeName": "pv"}}
+
+
+def persistent(driver: str) -> dict:
+    source = {"csi": {"driver": driver, "volumeHandle": "d-1"}}
+    return {"kind": "PersistentVolume", "metadata": {"name": "pv"}, "spec": source}
+
+
+def claiming(kind="Deployment") -> dict:
+    return deployment(volumes=[{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]) | {
+        "kind": kind
+    }
+
+
+def test_claims_are_checked_by_the_volumes_of_the_same_files():
+    fine = checked(persistent("diskplugin.csi.alibabacloud.com"), CLAIM, claiming())
+    assert (fine.exit_code, fine.stdout) == (0, "")
+    assert "not checked any further" not in fine.stderr
+    other = checked(persistent("ebs.csi.aws.com"), CLAIM, claiming())
+    assert other.exit_code == 1
+    assert "spec.volumes[v].persistentVolumeClaim: of CSI drivers ECI has" in other.stdout
+
+
+def test_claims_without_their_volume_are_told_to_be_unchecked():
+    for objects in ([claiming()], [CLAIM, claiming()]):
+        result = checked(*objects)
+        assert result.exit_code == 0
+        assert "Deployment shop/web: not checked any further: MountVolume.SetUp failed" in result.stderr
+
+
+def test_templates_of_claims_count_as_claims():
+    stateful = deployment() | {"kind": "StatefulSet"}
+    stateful["spec"] |= {"volumeClaimTemplates": [{"metadata": {"name": "data"}}]}
+    assert "persistentvolumeclaims 'data' not found" in checked(stateful).stderr
+    stdin = yaml.safe_dump_all([stateful])
+    refused = run("check", "--backend", "podman", "-", stdin=stdin)
+    assert "spec.volumes[0].persistentVolumeClaim" in refused.stdout

@@ -18,6 +18,7 @@ from overspill.errors import Unsupported
 from overspill.model.work import (
     POD_IP,
     Container,
+    CsiVolume,
     Dns,
     EmptyDir,
     EnvVar,
@@ -127,6 +128,14 @@ OTHERS: dict[type[Struct], dict[str, Any]] = {
     File: {"path": "other", "data": b"other", "mode": 0o400, "owner": 7},
     Nfs: {"server": "other", "path": "/other", "read_only": True},
     FlexVolume: {"driver": "alicloud/nas", "fs_type": "xfs", "read_only": True, "options": {"a": "b"}},
+    CsiVolume: {
+        "driver": "nasplugin.csi.alibabacloud.com",
+        "handle": "other",
+        "fs_type": "xfs",
+        "attributes": {"storage.kubernetes.io/csiProvisionerIdentity": "x"},
+        "mount_options": ("ro",),
+        "secret": {"akId": "other"},
+    },
     Dns: {"nameservers": ("192.0.2.7",), "searches": ("other",), "options": ("other",)},
     HostAlias: {"ip": "192.0.2.7", "hostnames": ("other",)},
     RegistryCredential: {"server": "other", "username": "other", "password": "other"},
@@ -159,6 +168,11 @@ NOBODYS = {
     (Files, "refresh_after"),
     (Container, "target"),
     (Container, "restart_on_resize"),
+    (
+        CsiVolume,
+        "attributes",
+    ),  # of a disk: how it was made; those of file systems and buckets have tests of their own
+    (CsiVolume, "secret"),  # of buckets only
 }
 
 
@@ -187,7 +201,7 @@ def spec_with(part: Struct, *, init: bool = False) -> WorkSpec:
         case ExecAction() | HttpGetAction() | TcpSocketAction() | GrpcAction() | SleepAction():
             hook = not isinstance(part, GrpcAction)
             main = structs.replace(main, **({"pre_stop": part} if hook else {"liveness": Probe(part)}))
-        case EmptyDir() | Files() | Nfs() | FlexVolume():
+        case EmptyDir() | Files() | Nfs() | FlexVolume() | CsiVolume():
             pod["volumes"]["scratch"] = part
         case File():
             pod["volumes"]["scratch"] = Files((part,))
@@ -219,6 +233,7 @@ FIRST: dict[type[Struct], Struct] = {
     File: File("a", b"b", 0o600),
     Nfs: Nfs("a", "/b"),
     FlexVolume: FlexVolume("alicloud/disk"),
+    CsiVolume: CsiVolume("diskplugin.csi.alibabacloud.com", "d-1"),
     Dns: Dns(("192.0.2.1",)),
     HostAlias: HostAlias("192.0.2.1", ("a",)),
     RegistryCredential: RegistryCredential("a", "b", "c"),
@@ -296,7 +311,6 @@ volumes = st.one_of(
         ),
     ),
     st.builds(Nfs, words, paths, st.booleans()),
-    st.builds(FlexVolume, st.just("alicloud/disk"), words, options=st.dictionaries(words, words, max_size=2)),
 )
 securities = st.builds(
     SecurityContext,
@@ -366,8 +380,12 @@ def pods(draw) -> WorkSpec:
             draw(container(f"c{number}", list(named), init=False))
             for number in range(draw(st.integers(1, 3)))
         ),
-        init_containers=tuple(
-            draw(container(f"i{number}", list(named), init=True)) for number in range(draw(st.integers(0, 2)))
+        init_containers=(
+            *(draw(container(f"i{n}", list(named), init=True)) for n in range(draw(st.integers(0, 2)))),
+            *(
+                structs.replace(draw(container(f"s{n}", list(named), init=False)), restart_policy="Always")
+                for n in range(draw(st.integers(0, 2)))
+            ),
         ),
         volumes=named,
         restart_policy=draw(st.sampled_from(["Always", "OnFailure", "Never"])),
@@ -413,11 +431,13 @@ def through_the_api(spec: WorkSpec) -> WorkSpec:
 
 
 def comparable(spec: WorkSpec) -> WorkSpec:
-    """Without what is the emulator's own: whose work it is, and sizes of containers that asked for none."""
-    plain = {
-        field: tuple(structs.replace(each, resources=Resources()) for each in getattr(spec, field))
-        for field in ("containers", "init_containers")
-    }
+    """Without what is the emulator's own: whose work it is, sizes that nobody asked for, how sidecars are told."""
+
+    def own(each: Container) -> Container:
+        env = tuple(var for var in each.env if not var.name.startswith("ECI_CONTAINER_"))
+        return structs.replace(each, resources=Resources(), env=env, startup=None)
+
+    plain = {field: tuple(map(own, getattr(spec, field))) for field in ("containers", "init_containers")}
     return structs.replace(spec, identity=WHO, annotations={}, **plain)
 
 

@@ -68,7 +68,8 @@ def _mount(mount: pods.VolumeMount, declared: pods.Container, made: Environment,
                 f"{field} of container {declared.name}: the pod's address is not known when volumes are mounted",
                 fields=(field,),
             )
-    return Mount(mount.name, mount.mount_path, mount.read_only, sub_path, mount.mount_propagation)
+    read_only = mount.read_only or mount.name in scope.read_only
+    return Mount(mount.name, mount.mount_path, read_only, sub_path, mount.mount_propagation)
 
 
 def _sub_path_complaint(mount: pods.VolumeMount, sub_path: str) -> str:

@@ -1,13 +1,13 @@
 """What an agent may do at the apiserver, verb by verb, and why.
 
 In: nothing. Out: a table. Invariant: it is what the code calls, no more and no less; tests compare
-it with the calls in the source and with the roles in `deploy/base/rbac.yaml`.
+it with the calls in the source and with the roles in `deploy/base/rbac.yaml` and `deploy/eci/rbac.yaml`.
 """
 
 from overspill.kube import resources
 from overspill.kube.permission import Permission
 
-__all__ = ["PERMISSIONS"]
+__all__ = ["CLAIM_PERMISSIONS", "PERMISSIONS"]
 
 PERMISSIONS = (
     Permission(
@@ -56,4 +56,10 @@ PERMISSIONS = (
         resources.CERTIFICATESIGNINGREQUESTS, ("create", "get"), "the kubelet API's serving certificate"
     ),
     Permission(resources.EVENTS, ("create", "patch"), "tell users what happened, and how often"),
+)
+
+# Of agents whose backend mounts what PersistentVolumeClaims stand for; so far that is `eci`.
+CLAIM_PERMISSIONS = (
+    Permission(resources.PERSISTENTVOLUMECLAIMS, ("get",), "volumes of pods; only what a pod names"),
+    Permission(resources.PERSISTENTVOLUMES, ("get",), "what a claim is bound to"),
 )

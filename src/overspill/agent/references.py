@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 
 from msgspec import Struct, field
 
+from overspill.model.claims import Claimed
 from overspill.model.pods import Container, PodSpec
 from overspill.model.podvolumes import Projection, TokenProjection, Volume
 from overspill.model.work import EnvVar
@@ -133,6 +134,7 @@ class References(Struct, frozen=True):
     needed_secrets: frozenset[str]
     service_links: bool
     tokens: tuple[TokenWish, ...]
+    claims: frozenset[str] = frozenset()
 
 
 class Found(Struct, frozen=True):
@@ -146,6 +148,7 @@ class Found(Struct, frozen=True):
     secrets: Mapping[str, Secret | None] = {}
     links: ServiceLinks = ServiceLinks()
     tokens: Mapping[TokenWish, Token | None] | None = None
+    claims: Mapping[str, Claimed | None] = {}
 
     def version(self, wanted: ObjectName) -> str:
         """The resourceVersion of an object that was looked for; "" if it was not there."""
@@ -172,6 +175,9 @@ def references(spec: PodSpec) -> References:
         needed_secrets=frozenset(name for name, needed in named.secrets.items() if needed),
         service_links=spec.enable_service_links,
         tokens=tuple(dict.fromkeys(_token_wishes(spec, spec.volumes))),
+        claims=frozenset(
+            each.persistent_volume_claim.claim_name for each in spec.volumes if each.persistent_volume_claim
+        ),
     )
 
 

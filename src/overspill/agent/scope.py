@@ -81,6 +81,8 @@ class Scope:
         self.found = found
         self.node = node
         self.problems: list[Problem] = []
+        # Volumes that may only be read, whatever their mounts say.
+        self.read_only: set[str] = set()
 
     @cached_property
     def labels(self) -> dict[str, str]:

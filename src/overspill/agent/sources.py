@@ -1,4 +1,4 @@
-"""What pods refer to, fetched: ConfigMaps, Secrets, Services, tokens. All I/O of resolving a pod.
+"""What pods refer to, fetched: ConfigMaps, Secrets, Services, tokens, claims. All I/O of resolving a pod.
 
 In: `References`. Out: `Found`. Invariant: only objects that a pod of this node names are ever asked
 for, one by one; there is no watch or list of Secrets. An answer serves every pod that asks within
@@ -28,7 +28,16 @@ from overspill.agent.references import (
 )
 from overspill.errors import NotFound
 from overspill.kube.client import Client
-from overspill.kube.resources import CONFIGMAPS, SECRETS, SERVICEACCOUNTS, SERVICES, Resource
+from overspill.kube.resources import (
+    CONFIGMAPS,
+    PERSISTENTVOLUMECLAIMS,
+    PERSISTENTVOLUMES,
+    SECRETS,
+    SERVICEACCOUNTS,
+    SERVICES,
+    Resource,
+)
+from overspill.model.claims import Claim, Claimed, PersistentVolume
 from overspill.model.pods import Meta
 
 __all__ = ["Sources"]
@@ -67,6 +76,7 @@ class Sources:
         self._issue_tokens = issue_tokens
         self._config_maps: _Shared[ConfigMap | None] = _Shared(FRESH, clock)
         self._secrets: _Shared[Secret | None] = _Shared(FRESH, clock)
+        self._claims: _Shared[Claimed | None] = _Shared(FRESH, clock)
         self._links: _Shared[ServiceLinks] = _Shared(FRESH, clock)
         self._master: _Shared[Service | None] = _Shared(MASTER_FRESH, clock)
 
@@ -85,7 +95,12 @@ class Sources:
             secrets[name] is not None for name in wanted.needed_secrets
         )
         tokens = {wish: await self.token(meta, wish) for wish in wanted.tokens} if complete else None
-        return Found(config_maps, secrets, links, tokens)
+        claims = {name: await self.claim(namespace, name) for name in wanted.claims}
+        return Found(config_maps, secrets, links, tokens, claims)
+
+    async def claim(self, namespace: str, name: str) -> Claimed | None:
+        """A PersistentVolumeClaim and what is behind it, None if there is none of this name."""
+        return await self._claims.get((namespace, name), lambda: self._read_claim(namespace, name))
 
     async def config_map(self, namespace: str, name: str) -> ConfigMap | None:
         """A ConfigMap, None if there is none of this name."""
@@ -134,6 +149,15 @@ class Sources:
             return None
         renew_after = min(RENEW_AT * answer.spec.expiration_seconds, RENEW_AGE)
         return Token(answer.status.token.encode(), renew_after)
+
+    async def _read_claim(self, namespace: str, name: str) -> Claimed | None:
+        claim = await self._get(PERSISTENTVOLUMECLAIMS, namespace, name, Claim)
+        if claim is None or not claim.spec.volume_name:
+            return None if claim is None else Claimed(claim)
+        volume = await self._get(PERSISTENTVOLUMES, "", claim.spec.volume_name, PersistentVolume)
+        wanted = volume.secret_name(claim) if volume else None
+        secret = await self.secret(wanted.namespace, wanted.name) if wanted else None
+        return Claimed(claim, volume, secret.data if secret else None)
 
     async def _list_links(self, namespace: str | None) -> ServiceLinks:
         master = await self._master.get(

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from msgspec import structs
 
+from overspill.agent.claims import claimed_volume
 from overspill.agent.downward import field_text, resource_text
 from overspill.agent.references import TokenWish
 from overspill.agent.scope import Problem, Scope, Unresolved
@@ -49,7 +50,21 @@ def _volume(volume: podvolumes.Volume, where: str, scope: Scope) -> Volume:
         return Files(_checked(_of_secret(volume.secret, volume.secret.default_mode, scope)))
     if volume.downward_api is not None:
         return Files(_checked(_of_pod(volume.downward_api, volume.downward_api.default_mode, scope)))
+    if volume.persistent_volume_claim is not None:
+        return _claimed(volume.name, volume.persistent_volume_claim, where, scope)
     return _remote(volume, where)
+
+
+def _claimed(name: str, source: podvolumes.ClaimVolumeSource, where: str, scope: Scope) -> Volume:
+    found = scope.found.claims[source.claim_name]
+    if found is None:
+        raise Unresolved(
+            f"failed to fetch PVC from API server: persistentvolumeclaims {source.claim_name!r} not found"
+        )
+    volume, read_only = claimed_volume(found, f"{where}.persistentVolumeClaim")
+    if read_only or source.read_only:
+        scope.read_only.add(name)
+    return volume
 
 
 def _remote(volume: podvolumes.Volume, where: str) -> Volume:

@@ -12,13 +12,14 @@ from typing import Annotated, Any
 import msgspec
 import typer
 import yaml
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from overspill.agent.references import ConfigMap, Found, Secret, Token, references
 from overspill.agent.scope import Missing, NodeFacts
 from overspill.agent.spec import build
 from overspill.backends.registry import backend_factory
 from overspill.errors import Unsupported
+from overspill.model.claims import Bound, Claim, Claimed, ClaimSpec, ClaimStatus, PersistentVolume
 from overspill.model.fields import unsupported_fields
 from overspill.model.pods import Pod
 
@@ -75,7 +76,17 @@ def _template(each: Mapping[str, Any]) -> dict[str, Any] | None:
         spec = (spec.get("jobTemplate") or {}).get("spec") or {}
     elif kind not in TEMPLATES | {"DaemonSet"}:
         return None
-    return spec.get("template") or {}
+    template = spec.get("template") or {}
+    claimed = [_claimed(each["metadata"]["name"]) for each in spec.get("volumeClaimTemplates") or ()]
+    if not claimed:
+        return template
+    pod = template.get("spec") or {}
+    return template | {"spec": pod | {"volumes": [*(pod.get("volumes") or ()), *claimed]}}
+
+
+def _claimed(name: str) -> dict[str, Any]:
+    """The volume that a StatefulSet's pods have by a template of claims."""
+    return {"name": name, "persistentVolumeClaim": {"claimName": name}}
 
 
 def _reports(objects: Iterable[dict[str, Any]], factory: Any) -> Iterator[Report]:
@@ -120,12 +131,14 @@ def _found_of(pod: Pod, found: Found) -> Found:
         config_maps={name: found.config_maps.get(name) for name in wanted.config_maps},
         secrets={name: found.secrets.get(name) for name in wanted.secrets},
         tokens={wish: Token(b"x" * 1200, None) for wish in wanted.tokens},
+        claims={name: found.claims.get(name) for name in wanted.claims},
     )
 
 
 def _references(objects: Iterable[Mapping[str, Any]]) -> Found:
-    """ConfigMaps and Secrets of the files, so that their sizes count."""
+    """ConfigMaps and Secrets of the files, so that their sizes count; claims with the volumes that name them."""
     config_maps, secrets = {}, {}
+    objects = list(objects)
     for each in objects:
         name = (each.get("metadata") or {}).get("name", "")
         if each.get("kind") == "ConfigMap":
@@ -134,4 +147,34 @@ def _references(objects: Iterable[Mapping[str, Any]]) -> Found:
             plain = {key: text.encode() for key, text in (each.get("stringData") or {}).items()}
             data = msgspec.convert(each.get("data") or {}, dict[str, bytes])
             secrets[name] = Secret(data | plain)
-    return Found(config_maps=config_maps, secrets=secrets)
+    return Found(config_maps=config_maps, secrets=secrets, claims=_claims(objects, secrets))
+
+
+def _claims(objects: Iterable[Mapping[str, Any]], secrets: Mapping[str, Secret]) -> dict[str, Claimed]:
+    """The claims of the files as if they were bound, where a volume of the files says to which or is named."""
+    volumes = [msgspec.convert(each, PersistentVolume) for each in _of_kind(objects, "PersistentVolume")]
+    found = {}
+    for each in _of_kind(objects, "PersistentVolumeClaim"):
+        claim = msgspec.convert(each, Claim)
+        volume = next((one for one in volumes if _is_meant(one, claim)), None)
+        found[claim.metadata.name] = _bound(claim, volume, secrets)
+    return found
+
+
+def _of_kind(objects: Iterable[Mapping[str, Any]], kind: str) -> list[Mapping[str, Any]]:
+    return [each for each in objects if each.get("kind") == kind]
+
+
+def _is_meant(volume: PersistentVolume, claim: Claim) -> bool:
+    return volume.metadata.name == claim.spec.volume_name or volume.spec.claim_ref.name == claim.metadata.name
+
+
+def _bound(claim: Claim, volume: PersistentVolume | None, secrets: Mapping[str, Secret]) -> Claimed:
+    if volume is None:
+        return Claimed(claim)
+    uid = claim.metadata.uid
+    bound = structs.replace(volume, spec=structs.replace(volume.spec, claim_ref=Bound(uid)))
+    named = structs.replace(claim, spec=ClaimSpec(volume.metadata.name), status=ClaimStatus("Bound"))
+    wanted = bound.secret_name(claim)
+    secret = secrets.get(wanted.name) if wanted else None
+    return Claimed(named, bound, secret.data if secret else None)

@@ -5,6 +5,7 @@ named by `unhonoured`; nothing is left out in silence.
 """
 
 import base64
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
@@ -49,6 +50,8 @@ __all__ = ["identity", "unhonoured", "volumes", "work_spec"]
 # Also what DescribeContainerGroupStatus says of every group.
 NAMESPACE = "default"
 GIB = 1 << 30
+# The engines' driver of directories that outlive what they run.
+KEPT = "overspill.dev/kept"
 # Failures of a probe that nobody is ended for.
 PATIENT = 1_000_000
 
@@ -236,7 +239,7 @@ def _volume(volume: eci.Volume) -> Volume:
         return Nfs(volume.nfs_volume.server, volume.nfs_volume.path, volume.nfs_volume.read_only)
     if volume.flex_volume:
         flex = volume.flex_volume
-        return FlexVolume(flex.driver, flex.fs_type, options=_options(flex.options))
+        return _flex(flex.driver, _options(flex.options))
     if volume.type == "EmptyDirVolume":
         return _empty_dir(volume.empty_dir_volume)
     raise Rejected(f"the volume {volume.name} of type {volume.type} cannot be mounted here")
@@ -263,6 +266,22 @@ def _empty_dir(volume: eci.EmptyDirVolume) -> EmptyDir:
     except ValueError as error:
         raise Rejected(f"the SizeLimit of an EmptyDirVolume: {error}") from error
     return EmptyDir("Memory" if volume.medium == "Memory" else "", size)
+
+
+def _flex(driver: str, options: Mapping[str, str]) -> Volume:
+    """A directory that outlives its groups, one for each disk, file system or bucket; a disk made for a group is scratch."""
+    if driver == "alicloud/disk" and "volumeId" not in options:
+        return EmptyDir("", int(float(options.get("volumeSize", "20")) * GIB))
+    what = {
+        "alicloud/disk": ("volumeId",),
+        "alicloud/nas": ("server", "path"),
+        "alicloud/oss": ("bucket", "path"),
+    }.get(driver)
+    if what is None:
+        raise Rejected(f"there is no driver {driver} of a FlexVolume")
+    named = json.dumps([driver, *(options.get(each, "") for each in what)])
+    name = f"{driver.rpartition('/')[2]}-{hashlib.sha256(named.encode()).hexdigest()[:20]}"
+    return FlexVolume(KEPT, options={"name": name})
 
 
 def _options(text: str) -> dict[str, str]:

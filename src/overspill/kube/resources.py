@@ -13,6 +13,8 @@ __all__ = [
     "MUTATING_WEBHOOKS",
     "NAMESPACES",
     "NODES",
+    "PERSISTENTVOLUMECLAIMS",
+    "PERSISTENTVOLUMES",
     "PLACEMENT_INDEXES",
     "PLACEMENT_POLICIES",
     "PODS",
@@ -51,6 +53,8 @@ NODES = Resource("", "v1", "nodes", namespaced=False)
 NAMESPACES = Resource("", "v1", "namespaces", namespaced=False)
 CONFIGMAPS = Resource("", "v1", "configmaps")
 SECRETS = Resource("", "v1", "secrets")
+PERSISTENTVOLUMECLAIMS = Resource("", "v1", "persistentvolumeclaims")
+PERSISTENTVOLUMES = Resource("", "v1", "persistentvolumes", namespaced=False)
 SERVICES = Resource("", "v1", "services")
 SERVICEACCOUNTS = Resource("", "v1", "serviceaccounts")
 STATEFULSETS = Resource("apps", "v1", "statefulsets")

@@ -173,6 +173,8 @@ BACKEND = frozenset(
         "volumes[].nfs.path",
         "volumes[].nfs.readOnly",
         "volumes[].nfs.server",
+        "volumes[].persistentVolumeClaim.claimName",
+        "volumes[].persistentVolumeClaim.readOnly",
         *_of_containers(
             *(f"lifecycle.postStart.{path}" for path in _HOOK),
             *(f"lifecycle.preStop.{path}" for path in _HOOK),

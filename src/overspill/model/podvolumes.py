@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Struct
 
 __all__ = [
+    "ClaimVolumeSource",
     "ConfigMapSource",
     "DownwardItem",
     "DownwardSource",
@@ -130,6 +131,13 @@ class FlexVolumeSource(Struct, frozen=True, rename="camel"):
     options: dict[str, str] = {}
 
 
+class ClaimVolumeSource(Struct, frozen=True, rename="camel"):
+    """A PersistentVolumeClaim of the pod's namespace."""
+
+    claim_name: str
+    read_only: bool = False
+
+
 class Volume(Struct, frozen=True, rename="camel"):
     """A volume; one of its sources is set, or one that is not honoured."""
 
@@ -141,3 +149,4 @@ class Volume(Struct, frozen=True, rename="camel"):
     projected: ProjectedSource | None = None
     nfs: NfsSource | None = None
     flex_volume: FlexVolumeSource | None = None
+    persistent_volume_claim: ClaimVolumeSource | None = None

@@ -13,6 +13,7 @@ __all__ = [
     "POD_IP",
     "POD_IPS",
     "Container",
+    "CsiVolume",
     "Dns",
     "EmptyDir",
     "EnvVar",
@@ -284,7 +285,27 @@ class FlexVolume(Struct, frozen=True, tag="flexVolume"):
     options: dict[str, str] = {}
 
 
-Volume = EmptyDir | Files | Nfs | FlexVolume
+class CsiVolume(Struct, frozen=True, tag="csi"):
+    """A volume of a CSI driver's that a PersistentVolume names. It may hold secrets, so repr leaves them out.
+
+    Attributes:
+        handle: the driver's name of it.
+        attributes, mount_options: of the PersistentVolume.
+        secret: the content of the Secret that the PersistentVolume refers to.
+    """
+
+    driver: str
+    handle: str
+    fs_type: str = ""
+    attributes: dict[str, str] = {}
+    mount_options: tuple[str, ...] = ()
+    secret: dict[str, str] = {}
+
+    def __repr__(self) -> str:
+        return f"CsiVolume({self.driver!r}, {self.handle!r})"
+
+
+Volume = EmptyDir | Files | Nfs | FlexVolume | CsiVolume
 
 
 class Dns(Struct, frozen=True):

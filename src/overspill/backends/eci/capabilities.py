@@ -74,6 +74,8 @@ POD = (
     "volumes[].nfs.path",
     "volumes[].nfs.readOnly",
     "volumes[].nfs.server",
+    "volumes[].persistentVolumeClaim.claimName",
+    "volumes[].persistentVolumeClaim.readOnly",
 )
 CAPABILITIES = Capabilities(
     pod_fields=frozenset(

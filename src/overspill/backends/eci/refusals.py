@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable, Iterator
 
 from overspill.backends.eci.annotations import PREFIX, Refusal, parse
+from overspill.backends.eci.claims import DISK
+from overspill.backends.eci.claims import refusal as claim_refusal
 from overspill.backends.eci.network import SYSCTLS_OF_GROUP, SYSCTLS_OF_HOST
 from overspill.backends.eci.sidecars import initial, sidecars
 from overspill.backends.eci.specs import asked_size, largest, round_up
@@ -19,6 +21,7 @@ from overspill.model.work import (
     POD_IP,
     POD_IPS,
     Container,
+    CsiVolume,
     Files,
     FlexVolume,
     GrpcAction,
@@ -26,6 +29,7 @@ from overspill.model.work import (
     Probe,
     SleepAction,
     TcpSocketAction,
+    Volume,
     WorkSpec,
 )
 
@@ -33,6 +37,7 @@ __all__ = ["ADDABLE", "refusals", "unhonoured"]
 
 MOST_CONTAINERS = 20
 MOST_VOLUMES = 20
+MOST_DISKS = 6
 MOST_FILES = 16
 LARGEST_FILE = 32 * 1024
 LARGEST_FILES = 60 * 1024
@@ -135,25 +140,38 @@ def _of_size(work: WorkSpec) -> Iterator[Refusal]:
 
 
 def _of_volumes(work: WorkSpec) -> Iterator[Refusal]:
-    total = 0
+    disks = sum(_is_disk(volume) for volume in work.volumes.values())
+    if disks > MOST_DISKS:
+        yield Refusal("spec.volumes", f"ECI attaches {MOST_DISKS} disks to a pod, not {disks}")
     for name, volume in work.volumes.items():
-        field = f"spec.volumes[{name}]"
-        if isinstance(volume, FlexVolume) and volume.driver not in DRIVERS:
-            yield Refusal(f"{field}.flexVolume.driver", f"ECI has {', '.join(sorted(DRIVERS))} only")
-        if isinstance(volume, FlexVolume) and volume.read_only:
-            yield Refusal(f"{field}.flexVolume.readOnly", "ECI has this for mounts, not for volumes")
-        if not isinstance(volume, Files):
-            continue
-        if len(volume.files) > MOST_FILES:
-            yield Refusal(field, f"ECI takes {MOST_FILES} files in a volume, not {len(volume.files)}")
-        for file in volume.files:
-            total += encoded_size(file)
-            if encoded_size(file) > LARGEST_FILE:
-                why = f"{len(file.data)} bytes are more than the {LARGEST_FILE // 1024} KiB in base64 of ECI"
-                yield Refusal(f"{field}[{file.path}]", why)
+        yield from _of_volume(f"spec.volumes[{name}]", volume)
+    every = [volume for volume in work.volumes.values() if isinstance(volume, Files)]
+    total = sum(encoded_size(file) for volume in every for file in volume.files)
     if total > LARGEST_FILES:
         why = f"the files of a pod are {total} bytes in base64; ECI takes {LARGEST_FILES}"
         yield Refusal("spec.volumes", why)
+
+
+def _of_volume(field: str, volume: Volume) -> Iterator[Refusal]:
+    if isinstance(volume, FlexVolume):
+        if volume.driver not in DRIVERS:
+            yield Refusal(f"{field}.flexVolume.driver", f"ECI has {', '.join(sorted(DRIVERS))} only")
+        if volume.read_only:
+            yield Refusal(f"{field}.flexVolume.readOnly", "ECI has this for mounts, not for volumes")
+    if isinstance(volume, CsiVolume) and (why := claim_refusal(volume)):
+        yield Refusal(f"{field}.persistentVolumeClaim", why)
+    if isinstance(volume, Files):
+        if len(volume.files) > MOST_FILES:
+            yield Refusal(field, f"ECI takes {MOST_FILES} files in a volume, not {len(volume.files)}")
+        for file in volume.files:
+            if encoded_size(file) > LARGEST_FILE:
+                why = f"{len(file.data)} bytes are more than the {LARGEST_FILE // 1024} KiB in base64 of ECI"
+                yield Refusal(f"{field}[{file.path}]", why)
+
+
+def _is_disk(volume: Volume) -> bool:
+    driver = volume.driver if isinstance(volume, FlexVolume | CsiVolume) else ""
+    return driver in {"alicloud/disk", DISK}
 
 
 def _of_address(container: Container, _: WorkSpec) -> Iterator[Refusal]:

@@ -10,9 +10,10 @@ from decimal import Decimal
 
 import msgspec
 
+from overspill.backends.eci.claims import flex_volume
 from overspill.backends.eci.wire import Params
 from overspill.model.quantity import format_bytes
-from overspill.model.work import EmptyDir, File, Files, FlexVolume, Nfs, Volume
+from overspill.model.work import CsiVolume, EmptyDir, File, Files, FlexVolume, Nfs, Volume
 
 __all__ = ["encoded_size", "volume"]
 
@@ -28,7 +29,8 @@ def volume(name: str, wanted: Volume) -> Params:
     if isinstance(wanted, Nfs):
         nfs = {"Server": wanted.server, "Path": wanted.path, "ReadOnly": wanted.read_only}
         return {"Name": name, "Type": "NFSVolume", "NFSVolume": nfs}
-    return {"Name": name, "Type": "FlexVolume", "FlexVolume": _flex(wanted)}
+    flex = flex_volume(wanted) if isinstance(wanted, CsiVolume) else wanted
+    return {"Name": name, "Type": "FlexVolume", "FlexVolume": _flex(flex)}
 
 
 def encoded_size(file: File) -> int:

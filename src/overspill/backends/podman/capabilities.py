@@ -7,7 +7,7 @@ import signal
 
 from overspill.backends.base import Capabilities
 from overspill.backends.podman.security import forbidden_sysctls
-from overspill.backends.podman.volumes import check_paths, memory_volumes
+from overspill.backends.podman.volumes import check_paths, is_kept, memory_volumes
 from overspill.errors import Rejected, Unsupported
 from overspill.model.work import Container, EmptyDir, Files, TcpSocketAction, WorkSpec
 
@@ -75,6 +75,8 @@ POD_FIELDS = (
     "shareProcessNamespace",
     "volumes[].emptyDir.medium",
     "volumes[].emptyDir.sizeLimit",
+    "volumes[].flexVolume.driver",
+    "volumes[].flexVolume.options.*",
 )
 CAPABILITIES = Capabilities(
     pod_fields=frozenset(
@@ -116,7 +118,7 @@ def _refused(work: WorkSpec) -> list[str]:
     fields += [
         f"spec.volumes[{name}]"
         for name, volume in work.volumes.items()
-        if not isinstance(volume, (EmptyDir, Files))
+        if not isinstance(volume, (EmptyDir, Files)) and not is_kept(volume)
     ]
     return fields
 

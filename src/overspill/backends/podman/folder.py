@@ -34,6 +34,7 @@ class Folder:
 
     def __init__(self, root: Path, identity: Identity) -> None:
         self.path = root / f"{identity.uid}.{identity.attempt}"
+        self._namespace = identity.namespace
 
     @property
     def hosts(self) -> Path:
@@ -48,6 +49,11 @@ class Folder:
     def volume(self, name: str) -> Path:
         """The directory of a volume."""
         return self.path / "volumes" / name
+
+    def kept(self, name: str) -> Path:
+        """The directory of a volume that outlives its pods; those of another namespace have another one."""
+        # A node's name has no "_", so this is no node's folder.
+        return self.path.parent.parent / "_kept" / self._namespace / name
 
     def log(self, container: str, number: int) -> Path:
         """The output of one run of a container."""

@@ -28,9 +28,9 @@ def mount_sources(folder: Folder, container: Container) -> Mapping[Mount, str]:
 
 
 def _source(volume: Path, mount: Mount, container: Container) -> Path:
-    if not mount.sub_path:
-        return volume
     base = volume.resolve()
+    if not mount.sub_path:
+        return base
     wanted = (base / mount.sub_path).resolve()
     if not wanted.is_relative_to(base):
         raise _refused(mount, container, f"subpath {mount.sub_path!r} leads out of its volume")

@@ -7,22 +7,37 @@ Source: k8s.io/kubernetes pkg/kubelet/kubelet_pods.go.
 """
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from overspill.backends.podman.atomic import is_written, write_files
 from overspill.backends.podman.folder import Folder
 from overspill.errors import Rejected
-from overspill.model.work import Dns, EmptyDir, Files, Volume, WorkSpec
+from overspill.model.work import Dns, EmptyDir, Files, FlexVolume, Volume, WorkSpec
 
 __all__ = [
+    "KEPT",
     "check_paths",
     "disk_usage",
     "hosts_file",
+    "is_kept",
     "memory_volumes",
     "prepare",
     "resolv_conf",
 ]
+
+
+# The driver of a flexVolume that is a directory of Podman's machine and outlives the pod; its option is `name`.
+KEPT = "overspill.dev/kept"
+KEPT_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,127}")
+
+
+def is_kept(volume: Volume) -> bool:
+    """Whether a volume is one that outlives its pods, and rightly named."""
+    if not isinstance(volume, FlexVolume) or volume.driver != KEPT:
+        return False
+    return volume.options.keys() == {"name"} and KEPT_NAME.fullmatch(volume.options["name"]) is not None
 
 
 def check_paths(volumes: Mapping[str, Volume]) -> None:
@@ -58,8 +73,19 @@ def prepare(folder: Folder, work: WorkSpec) -> None:
         elif isinstance(volume, EmptyDir) and volume.medium != "Memory":
             folder.volume(name).mkdir(parents=True, exist_ok=True)
             _own(folder.volume(name), work.fs_group)
+        elif isinstance(volume, FlexVolume):
+            _keep(folder.volume(name), folder.kept(volume.options["name"]), work.fs_group)
     if work.dns is not None:
         folder.resolv_conf.write_text(resolv_conf(work.dns))
+
+
+def _keep(volume: Path, kept: Path, group: int | None) -> None:
+    """Have a directory that stays stand for a volume."""
+    if not kept.is_dir():
+        kept.mkdir(parents=True)
+        _own(kept, group)
+    if not volume.is_symlink():
+        volume.symlink_to(kept)
 
 
 def _own(directory: Path, group: int | None) -> None:

@@ -12,6 +12,8 @@ from functools import lru_cache
 from types import TracebackType
 from typing import Any, Self
 
+from msgspec import structs
+
 from overspill.backends.base import Capabilities, Inventory, LogOptions, PodUsage, Process
 from overspill.backends.simulated.addresses import node_cidr
 from overspill.backends.simulated.cloud import Cloud
@@ -21,7 +23,7 @@ from overspill.backends.simulated.streams import EchoProcess, ShellProcess, runn
 from overspill.backends.simulated.usage import pod_usage
 from overspill.errors import NotFound, Unsupported
 from overspill.model.observation import Observation, Running, Sighting
-from overspill.model.work import Container, EmptyDir, Files, Identity, Resources, Volume, WorkSpec
+from overspill.model.work import Container, Identity, Resources, Volume, WorkSpec
 
 __all__ = ["SimulatedBackend"]
 
@@ -61,6 +63,9 @@ CAPABILITIES = Capabilities(
             "securityContext.supplementalGroupsPolicy",
             "volumes[].emptyDir.medium",
             "volumes[].emptyDir.sizeLimit",
+            "volumes[].flexVolume.*",
+            "volumes[].nfs.*",
+            "volumes[].persistentVolumeClaim.*",
             *(f"{kind}[].{field}" for kind in ("containers", "initContainers") for field in OF_CONTAINERS),
         }
     ),
@@ -187,14 +192,12 @@ class SimulatedBackend:
 
 def _refused(work: WorkSpec) -> Sequence[str]:
     """What a `WorkSpec` asks for that nothing here plays."""
-    fields = [
-        f"spec.volumes[{name}]"
-        for name, volume in work.volumes.items()
-        if not isinstance(volume, EmptyDir | Files)
-    ]
+    fields: list[str] = []
     for kind, containers in (("containers", work.containers), ("initContainers", work.init_containers)):
         for index, container in enumerate(containers):
-            fields += [f"spec.{kind}[{index}].{field}" for field in _unplayed(container)]
+            sidecar = kind == "initContainers" and container.restart_policy == "Always"
+            played = structs.replace(container, restart_policy=None) if sidecar else container
+            fields += [f"spec.{kind}[{index}].{field}" for field in _unplayed(played)]
     return fields
 
 
