@@ -363,3 +363,25 @@ def test_bad_options(given, told):
         EciBackend(cluster="c", node="n", options=given)
     assert "s3cret" not in str(refused.value)
     assert os.environ["ALIBABA_CLOUD_ACCESS_KEY_SECRET"] not in str(refused.value)
+
+
+async def test_sidecars_are_known_again_by_another_process(tmp_path):
+    beside = Container("beside", "example.org/proxy:1", restart_policy="Always")
+    work = pod(init_containers=(Container("before", "example.org/setup:1"), beside))
+    async with emulator(tmp_path) as rig:
+        async with connected(rig) as watched:
+            await watched.backend.create(work)
+            first = await watched.until(work, lambda s: runs(s) and runs_beside(s))
+        async with connected(rig) as again:
+            (found,) = await again.backend.list()
+    assert isinstance(first, Observation)
+    for seen in (first, found):
+        assert [each.name for each in seen.containers] == ["main"]
+        assert [(each.name, each.sidecar) for each in seen.init_containers] == [
+            ("before", False),
+            ("beside", True),
+        ]
+
+
+def runs_beside(seen: Sighting) -> bool:
+    return isinstance(seen, Observation) and isinstance(seen.init_containers[-1].state, Running)

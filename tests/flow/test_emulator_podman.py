@@ -156,3 +156,96 @@ async def test_a_missing_image_waits_and_says_so(tmp_path, podman, over_podman):
         await rig.call("delete_container_group", container_group_id=group)
         await rig.until_gone(group)
         await PodmanNetworks(podman.socket, emulator=rig.endpoint.emulator).remove()
+
+
+# --- disks and sidecars ---
+
+
+def disk(name: str, volume_id: str) -> models.CreateContainerGroupRequestVolume:
+    options = json.dumps({"volumeId": volume_id})
+    flex = models.CreateContainerGroupRequestVolumeFlexVolume(driver="alicloud/disk", options=options)
+    return models.CreateContainerGroupRequestVolume(name=name, type="FlexVolume", flex_volume=flex)
+
+
+def at(path: str, volume: str = "data", **fields) -> models.CreateContainerGroupRequestContainerVolumeMount:
+    return models.CreateContainerGroupRequestContainerVolumeMount(mount_path=path, name=volume, **fields)
+
+
+def switches(**values: str) -> list[models.CreateContainerGroupRequestContainerEnvironmentVar]:
+    variable = models.CreateContainerGroupRequestContainerEnvironmentVar
+    return [variable(key=f"ECI_CONTAINER_{name.upper()}", value=value) for name, value in values.items()]
+
+
+async def ended_with(rig: Rig, group: str) -> str:
+    """The group's log once it has ended well; it is deleted."""
+    await rig.until_status(group, "Succeeded")
+    log = await rig.call("describe_container_log", container_group_id=group, container_name="main")
+    await rig.call("delete_container_group", container_group_id=group)
+    await rig.until_gone(group)
+    return log["Content"]
+
+
+async def test_what_is_on_a_disk_is_there_for_the_next_group(tmp_path, podman, over_podman):
+    async with emulator(tmp_path, **over_podman) as rig:
+        once = {"restart_policy": "Never"}
+        writing = shell("echo kept > /data/file", volume_mount=[at("/data")])
+        group = await rig.create(container=[writing], volume=[disk("data", "d-1")], **once)
+        assert await ended_with(rig, group) == ""
+        reading = shell(
+            "cat /data/file; ls /other; touch /below/x && echo written",
+            volume_mount=[
+                at("/data", read_only=True),
+                at("/other", "other"),
+                at("/below", sub_path="sub"),
+            ],
+        )
+        volumes = [disk("data", "d-1"), disk("other", "d-2")]
+        group = await rig.create(container=[reading], volume=volumes, **once)
+        assert await ended_with(rig, group) == "kept\nwritten\n"
+        await PodmanNetworks(podman.socket, emulator=rig.endpoint.emulator).remove()
+
+
+async def test_sidecars_start_first_end_last_and_do_not_count(tmp_path, podman, over_podman):
+    say = "echo {0} starts >> /log/all; trap 'echo {0} ends >> /log/all; exit 3' TERM; while :; do sleep 0.1; done"
+    of = {"volume_mount": [at("/log", "log")]}
+    scratch = models.CreateContainerGroupRequestVolume(name="log", type="EmptyDirVolume")
+    async with emulator(tmp_path, **over_podman) as rig:
+        group = await rig.create(
+            container=[
+                shell("sleep 1; cat /log/all; echo main ends", **of),
+                *(
+                    shell(
+                        say.format(name),
+                        name=name,
+                        environment_var=switches(
+                            type="sidecar",
+                            ignore_exit_code="true",
+                            launch_priority=str(1000 - number),
+                            exit_priority=str(number - 2),
+                        ),
+                        **of,
+                    )
+                    for number, name in enumerate(("one", "two"))
+                ),
+            ],
+            volume=[scratch],
+            restart_policy="Never",
+            termination_grace_period_seconds=10,
+        )
+        item = await rig.until_status(group, "Succeeded")
+        statuses = {
+            each["Name"]: each["State"]["Terminated"] for each in item["PodStatus"]["ContainerStatuses"]
+        }
+        assert {name: state["ExitCode"] for name, state in statuses.items()} == dict.fromkeys(statuses, 0)
+        assert list(statuses) == ["main", "one", "two"]
+        assert await ended_with(rig, group) == "one starts\ntwo starts\nmain ends\n"
+        await PodmanNetworks(podman.socket, emulator=rig.endpoint.emulator).remove()
+
+
+async def test_an_order_that_the_engine_has_not_is_refused(tmp_path, podman, over_podman):
+    async with emulator(tmp_path, **over_podman) as rig:
+        late = shell("true", environment_var=switches(launch_priority="5"))
+        refused = await rig.refused("create_container_group", container_group_name="late", container=[late])
+        assert refused.code == "NotEmulated"
+        assert "ECI_CONTAINER_LAUNCH_PRIORITY" in refused.message
+        await PodmanNetworks(podman.socket, emulator=rig.endpoint.emulator).remove()

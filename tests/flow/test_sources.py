@@ -270,3 +270,57 @@ async def test_one_callers_end_does_not_stop_the_others(apiserver, client):
         first.cancel()
         apiserver.gate.set()
     assert all(env_of(task.result())["mode"] == "fast" for task in others)
+
+
+CLAIM = "/api/v1/namespaces/shop/persistentvolumeclaims/data"
+PV = "/api/v1/persistentvolumes/pv-1"
+ITS_KEYS = "/api/v1/namespaces/storage/secrets/keys"
+
+
+def claiming() -> Pod:
+    claimed = {"name": "v", "persistentVolumeClaim": {"claimName": "data"}}
+    spec = {"enableServiceLinks": False, "containers": [{"name": "main", "image": "i"}], "volumes": [claimed]}
+    meta = {"name": "web", "namespace": "shop", "uid": "uid-0"}
+    return msgspec.json.decode(msgspec.json.encode({"metadata": meta, "spec": spec}), type=Pod)
+
+
+def bound_to(uid):
+    secret = {"name": "keys", "namespace": "storage"}
+    source = {"driver": "oss", "volumeHandle": "pv-1", "nodePublishSecretRef": secret}
+    return {"metadata": {"name": "pv-1"}, "spec": {"claimRef": {"uid": uid}, "csi": source}}
+
+
+async def test_a_claim_is_followed_to_its_volume_and_that_ones_secret(apiserver, client):
+    apiserver.objects |= {
+        CLAIM: {
+            "metadata": {"name": "data", "uid": "c-1"},
+            "spec": {"volumeName": "pv-1"},
+            "status": {"phase": "Bound"},
+        },
+        PV: bound_to("c-1"),
+        ITS_KEYS: {"data": {"akId": "aWQ="}},
+    }
+    made = await resolve(claiming(), Sources(client), NODE)
+    assert made.work.volumes["v"].secret == {"akId": "id"}
+
+
+async def test_the_secret_of_a_volume_that_is_another_claims_is_not_asked_for(apiserver, client):
+    apiserver.objects |= {
+        CLAIM: {
+            "metadata": {"name": "data", "uid": "c-1"},
+            "spec": {"volumeName": "pv-1"},
+            "status": {"phase": "Bound"},
+        },
+        PV: bound_to("c-2"),
+        ITS_KEYS: {"data": {"akId": "aWQ="}},
+    }
+    with pytest.raises(Missing, match='PV "pv-1" is not bound to the claim "data"'):
+        await resolve(claiming(), Sources(client), NODE)
+    assert apiserver.asked[ITS_KEYS] == 0
+
+
+async def test_a_claim_that_is_not_bound_yet_is_all_that_is_asked_for(apiserver, client):
+    apiserver.objects[CLAIM] = {"metadata": {"name": "data", "uid": "c-1"}, "status": {"phase": "Pending"}}
+    with pytest.raises(Missing, match="has non-bound phase"):
+        await resolve(claiming(), Sources(client), NODE)
+    assert set(apiserver.asked) == {CLAIM}

@@ -21,7 +21,7 @@ from overspill.agent.pods import Pods
 from overspill.agent.sharing import Sharing
 from overspill.agent.sources import Sources
 from overspill.agent.spec import NodeFacts
-from overspill.backends.base import Backend, Metered
+from overspill.backends.base import Backend, Located, Metered
 from overspill.backends.registry import BackendFactory
 from overspill.errors import Misconfigured, NotFound, Retry
 from overspill.kube.client import Client
@@ -116,7 +116,7 @@ async def _assemble(
             "ephemeral-storage": settings.ephemeral_storage,
             "pods": str(settings.pods),
         },
-        labels=settings.labels,
+        labels={**(await backend.node_labels() if isinstance(backend, Located) else {}), **settings.labels},
         taint=settings.backend if settings.taint else "",
         kubelet_port=port,
         features=(WEBSOCKETS,) if settings.kubelet_websockets else (),

@@ -29,6 +29,7 @@ __all__ = [
     "Inventoried",
     "Inventory",
     "Listing",
+    "Located",
     "LogOptions",
     "Metered",
     "PodUsage",
@@ -272,6 +273,14 @@ class Share(Struct, frozen=True):
 
     fair: float = 1.0
     rates: Mapping[str, float] = {}
+
+
+@runtime_checkable
+class Located(Protocol):
+    """What a backend is besides if it knows in which part of the world its pods run."""
+
+    async def node_labels(self) -> Mapping[str, str]:
+        """The labels by which a scheduler tells it; those of the agent's settings go before them."""
 
 
 @runtime_checkable

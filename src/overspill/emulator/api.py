@@ -102,7 +102,7 @@ class Front:
     def _check_action(self, call: Call, version: str) -> None:
         if call.action not in ACTIONS:
             raise Refused("InvalidAction.NotFound", "Specified api is not found, check your url and method.")
-        if version != VERSION:
+        if version != region_actions.OF_THE_VPC.get(call.action, VERSION):
             raise Refused("InvalidVersion", "Specified parameter Version is not valid.")
         if call.parameters.get("Format", "JSON").upper() != "JSON":
             raise Refused("InvalidFormat", "Only the format JSON is served here.")

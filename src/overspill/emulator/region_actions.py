@@ -19,7 +19,7 @@ from overspill.emulator.validate import check_tags
 from overspill.emulator.views import moment
 from overspill.emulator.wire import Tree, read
 
-__all__ = ["ACTIONS"]
+__all__ = ["ACTIONS", "OF_THE_VPC"]
 
 
 async def describe_regions(service: Service, tree: Tree) -> Answer:
@@ -311,7 +311,29 @@ async def delete_image_cache(service: Service, tree: Tree) -> Answer:
     return {}
 
 
+class VSwitchById(Struct, frozen=True, rename="pascal"):
+    """DescribeVSwitchAttributes."""
+
+    v_switch_id: str
+
+
+async def describe_vswitch(service: Service, tree: Tree) -> Answer:
+    """DescribeVSwitchAttributes, of the VPC's API: as much as a client of ECI wants to know."""
+    network = service.cloud.network
+    (vswitch,) = network.candidates(read(tree, VSwitchById).v_switch_id)
+    return {
+        "VSwitchId": vswitch.id,
+        "VpcId": network.vpc,
+        "ZoneId": vswitch.zone,
+        "CidrBlock": vswitch.cidr,
+        "Status": "Available",
+    }
+
+
+# Actions of the VPC's API, with its version.
+OF_THE_VPC = {"DescribeVSwitchAttributes": "2016-04-28"}
 ACTIONS: dict[str, Handler] = {
+    "DescribeVSwitchAttributes": describe_vswitch,
     "DescribeRegions": describe_regions,
     "ListUsage": list_usage,
     "DescribeContainerGroupPrice": describe_price,

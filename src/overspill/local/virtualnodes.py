@@ -144,6 +144,7 @@ def _eci_options(facts: EmulatorFacts) -> dict[str, str]:
     return {
         "region": facts.region,
         "endpoint": facts.endpoint,
+        "vpcEndpoint": facts.endpoint,
         "vSwitchIds": ",".join(facts.v_switch_ids),
         "securityGroupIds": facts.security_group_id,
     }

@@ -27,6 +27,7 @@ __all__ = [
     "State",
     "StatusEntry",
     "StatusPage",
+    "VSwitchAttributes",
     "at",
 ]
 
@@ -310,3 +311,9 @@ class PriceAnswer(Answer, frozen=True, rename=_lower):
     """Of DescribeContainerGroupPrice."""
 
     price_info: PriceInfo = PriceInfo()
+
+
+class VSwitchAttributes(Answer, frozen=True, rename=_lower):
+    """Of the VPC's DescribeVSwitchAttributes."""
+
+    zone_id: str = ""

@@ -37,6 +37,7 @@ from overspill.backends.eci.tags import node_tags
 from overspill.backends.eci.translate import check
 from overspill.backends.eci.usage import Usage
 from overspill.backends.eci.volumes import volume
+from overspill.backends.eci.zones import VPC_VERSION, labels_of, zones_of
 from overspill.backends.feed import Feed
 from overspill.errors import NotFound, Rejected, Retry, Throttled, Unsupported
 from overspill.model.observation import (
@@ -91,10 +92,11 @@ class EciBackend:
         self._node = node
         self.quota = f"eci.{self._options.region}"
         self._rates = Rates(self._options.budgets)
+        self._credentials = find_credentials(os.environ, region=self._options.region)
         self._client = Client(
             endpoint=self._options.host,
             region=self._options.region,
-            credentials=find_credentials(os.environ, region=self._options.region),
+            credentials=self._credentials,
             rates=self._rates,
         )
         self._feed = Feed()
@@ -171,6 +173,21 @@ class EciBackend:
                 await self._tasks.__aexit__(None, None, None)
         finally:
             await self._client.__aexit__(None, None, None)
+
+    async def node_labels(self) -> Mapping[str, str]:
+        """Region and zone of the pods."""
+        region, host = self._options.region, self._options.vpc_host
+        if not host:
+            return labels_of(region, set())
+        client = Client(
+            endpoint=host,
+            region=region,
+            credentials=self._credentials,
+            rates=self._rates,
+            version=VPC_VERSION,
+        )
+        async with client as vpc:
+            return labels_of(region, await zones_of(vpc, self._options.v_switches))
 
     # --- what the account allows ---
 

@@ -23,7 +23,7 @@ from overspill.backends.eci.answers import GroupsPage, StatusPage
 from overspill.backends.eci.credentials import Credentials
 from overspill.backends.eci.faults import ApiThrottled, NoRoom, TokenExpired, fault
 from overspill.backends.eci.rates import Rates, budget_of
-from overspill.backends.eci.sign import signed_headers
+from overspill.backends.eci.sign import API_VERSION, signed_headers
 from overspill.backends.eci.wire import decode, form
 from overspill.errors import Misconfigured, Retry
 
@@ -74,12 +74,15 @@ class Client:
         region: str,
         credentials: Credentials,
         rates: Rates,
+        version: str = API_VERSION,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        """`version` is that of another product's API, where `endpoint` is not ECI's."""
         self._url = base_url(endpoint)
         self._host = urlsplit(self._url).netloc
         self.region = region
         self.rates = rates
+        self._version = version
         self._credentials = credentials
         self._clock = clock
         self._session: aiohttp.ClientSession | None = None
@@ -160,6 +163,7 @@ class Client:
             key=key,
             date=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._clock())),
             nonce=secrets.token_hex(16),
+            version=self._version,
         )
         try:
             async with self.session.post(

@@ -27,6 +27,8 @@ class Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, ren
     Attributes:
         region: such as cn-hangzhou.
         endpoint: host of the API; that of the region if empty.
+        vpc_endpoint: host of the VPC's API, which knows the zones of vSwitches; that of the region if empty,
+            and none if `endpoint` is given alone.
         v_switch_ids: where groups get their addresses from, in the order of preference.
         security_group_ids: groups are spread over them; ECI's default one if empty.
         schedule_strategy: VSwitchOrdered or VSwitchRandom.
@@ -38,6 +40,7 @@ class Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, ren
 
     region: str
     endpoint: str = ""
+    vpc_endpoint: str = ""
     v_switch_ids: str
     security_group_ids: str = ""
     schedule_strategy: Literal["VSwitchOrdered", "VSwitchRandom"] = "VSwitchOrdered"
@@ -72,6 +75,11 @@ class Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, ren
     def host(self) -> str:
         """Where the API is."""
         return self.endpoint or f"eci.{self.region}.aliyuncs.com"
+
+    @property
+    def vpc_host(self) -> str:
+        """Where the VPC's API is; "" if it is not to be asked."""
+        return self.vpc_endpoint or ("" if self.endpoint else f"vpc.{self.region}.aliyuncs.com")
 
     @property
     def budgets(self) -> dict[str, Budget]:

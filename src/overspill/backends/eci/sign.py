@@ -41,6 +41,7 @@ def signed_headers(
     date: str,
     nonce: str,
     query: Mapping[str, str] | None = None,
+    version: str = API_VERSION,
 ) -> dict[str, str]:
     """The headers of a POST with a form body; `date` is `2026-11-23T09:16:48Z`, in UTC."""
     digest = hashlib.sha256(body).hexdigest()
@@ -51,7 +52,7 @@ def signed_headers(
         "x-acs-content-sha256": digest,
         "x-acs-date": date,
         "x-acs-signature-nonce": nonce,
-        "x-acs-version": API_VERSION,
+        "x-acs-version": version,
     }
     if key.token:
         headers["x-acs-accesskey-id"] = key.id

@@ -1,0 +1,49 @@
+"""Which region and zone a node's pods run in, as labels of the node.
+
+In: the ids of vSwitches; what the VPC's API tells of each. Out: labels. Invariant: a node has the label of
+a zone only if all its vSwitches are in that one; no answer is no reason not to start.
+Source: https://kubernetes.io/docs/reference/labels-annotations-taints/; DescribeVSwitchAttributes of the
+VPC's API, version 2016-04-28.
+"""
+
+from collections.abc import Iterable
+
+import structlog
+
+from overspill.backends.eci.answers import VSwitchAttributes
+from overspill.backends.eci.client import Client
+from overspill.errors import OverspillError
+
+__all__ = ["VPC_VERSION", "labels_of", "zones_of"]
+
+log = structlog.get_logger(__name__)
+
+VPC_VERSION = "2016-04-28"
+REGION_LABEL = "topology.kubernetes.io/region"
+# The second is what Alibaba's disk driver writes into the node affinity of its PersistentVolumes.
+ZONE_LABELS = ("topology.kubernetes.io/zone", "topology.diskplugin.csi.alibabacloud.com/zone")
+
+
+async def zones_of(vpc: Client, v_switches: Iterable[str]) -> set[str]:
+    """The zones of some vSwitches; empty where not all of them could be found out."""
+    found = set()
+    for name in v_switches:
+        try:
+            answer = await vpc.call(
+                "DescribeVSwitchAttributes", {"VSwitchId": name}, VSwitchAttributes, tries=2
+            )
+        except OverspillError as error:
+            log.warning("the zones of the vSwitches are not known: no label", vswitch=name, error=str(error))
+            return set()
+        found.add(answer.zone_id)
+    return found - {""}
+
+
+def labels_of(region: str, zones: set[str]) -> dict[str, str]:
+    """The labels of a node whose pods run in these zones."""
+    labels = {REGION_LABEL: region}
+    if len(zones) == 1:
+        labels |= dict.fromkeys(ZONE_LABELS, *zones)
+    elif zones:
+        log.info("vSwitches in several zones: the node has no label of a zone", zones=sorted(zones))
+    return labels
