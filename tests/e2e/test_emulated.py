@@ -151,3 +151,65 @@ def test_another_clusters_emulator_is_not_asked(emulated, control_plane):
     refused = control_plane.overspill("emulator bill", check=False)
     assert refused.returncode == 3
     assert "without an emulator" in refused.stderr
+
+
+def test_a_node_is_labelled_with_where_its_vswitches_are(emulated):
+    labels = emulated.get("node", "virtual-node-eci-0")["metadata"]["labels"]
+    assert labels["topology.kubernetes.io/region"] == "cn-hangzhou"
+    assert "topology.kubernetes.io/zone" not in labels, "its vSwitches are in two zones"
+
+
+def test_what_a_claim_holds_is_there_for_the_next_pod(emulated, until):
+    disk = {"driver": "diskplugin.csi.alibabacloud.com", "volumeHandle": "d-e2e", "fsType": "ext4"}
+    access = {"accessModes": ["ReadWriteOnce"], "storageClassName": ""}
+    emulated.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolume",
+            "metadata": {"name": "disk"},
+            "spec": {"capacity": {"storage": "20Gi"}, "csi": disk, **access},
+        }
+    )
+    run_once(emulated, "writer", "echo kept > /data/file")
+    waiting = "persistentvolumeclaims 'data' not found"
+    until(
+        lambda: waiting in emulated.kubectl("get", "events", "-o", "json"), what="the pod to miss its claim"
+    )
+    resources = {"requests": {"storage": "20Gi"}}
+    emulated.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": "data", "namespace": "default"},
+            "spec": {"volumeName": "disk", "resources": resources, **access},
+        }
+    )
+    emulated.kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/writer", "--timeout=120s")
+    run_once(emulated, "reader", "cat /data/file")
+    emulated.kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/reader", "--timeout=120s")
+    assert emulated.kubectl("logs", "reader") == "kept\n"
+    emulated.kubectl("delete", "pod/writer", "pod/reader", "pvc/data", "pv/disk", "--timeout=60s")
+
+
+def run_once(cluster, name, script):
+    """A pod on the virtual node that runs a script beside a sidecar, with the claim `data`."""
+    image = {"image": WEB[0], "volumeMounts": [{"name": "data", "mountPath": "/data"}]}
+    stay = "trap exit TERM; while :; do sleep 0.1; done"
+    spec = {
+        "nodeName": "virtual-node-eci-0",
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": 5,
+        "initContainers": [
+            {"name": "beside", "restartPolicy": "Always", "command": ["/bin/sh", "-c", stay], **image}
+        ],
+        "containers": [{"name": "main", "command": ["/bin/sh", "-c", script], **image}],
+        "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}],
+    }
+    cluster.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "namespace": "default"},
+            "spec": spec,
+        }
+    )

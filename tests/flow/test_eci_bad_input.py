@@ -165,9 +165,9 @@ BAD_FIELDS = {
         pod(containers=[{"name": "main", "image": "x", "securityContext": {"privileged": True}}]),
         "spec.containers[0].securityContext.privileged",
     ),
-    "a claim": (
-        pod(volumes=[{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]),
-        "spec.volumes[0].persistentVolumeClaim",
+    "an inline CSI volume": (
+        pod(volumes=[{"name": "data", "csi": {"driver": "any"}}]),
+        "spec.volumes[0].csi",
     ),
     "a startup probe": (
         pod(containers=[{"name": "main", "image": "x", "startupProbe": {"tcpSocket": {"port": 80}}}]),

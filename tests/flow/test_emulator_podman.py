@@ -185,6 +185,16 @@ async def ended_with(rig: Rig, group: str) -> str:
     return log["Content"]
 
 
+async def clear(rig: Rig, podman) -> None:
+    """Remove the networks, once nothing is on them: what has ended is hidden before it is gone."""
+
+    async def nothing():
+        return not podman.leftovers()
+
+    await until(nothing, "Podman to have nothing")
+    await PodmanNetworks(podman.socket, emulator=rig.endpoint.emulator).remove()
+
+
 async def test_what_is_on_a_disk_is_there_for_the_next_group(tmp_path, podman, over_podman):
     async with emulator(tmp_path, **over_podman) as rig:
         once = {"restart_policy": "Never"}
@@ -202,7 +212,7 @@ async def test_what_is_on_a_disk_is_there_for_the_next_group(tmp_path, podman, o
         volumes = [disk("data", "d-1"), disk("other", "d-2")]
         group = await rig.create(container=[reading], volume=volumes, **once)
         assert await ended_with(rig, group) == "kept\nwritten\n"
-        await PodmanNetworks(podman.socket, emulator=rig.endpoint.emulator).remove()
+        await clear(rig, podman)
 
 
 async def test_sidecars_start_first_end_last_and_do_not_count(tmp_path, podman, over_podman):
@@ -239,7 +249,7 @@ async def test_sidecars_start_first_end_last_and_do_not_count(tmp_path, podman, 
         assert {name: state["ExitCode"] for name, state in statuses.items()} == dict.fromkeys(statuses, 0)
         assert list(statuses) == ["main", "one", "two"]
         assert await ended_with(rig, group) == "one starts\ntwo starts\nmain ends\n"
-        await PodmanNetworks(podman.socket, emulator=rig.endpoint.emulator).remove()
+        await clear(rig, podman)
 
 
 async def test_an_order_that_the_engine_has_not_is_refused(tmp_path, podman, over_podman):
@@ -248,4 +258,4 @@ async def test_an_order_that_the_engine_has_not_is_refused(tmp_path, podman, ove
         refused = await rig.refused("create_container_group", container_group_name="late", container=[late])
         assert refused.code == "NotEmulated"
         assert "ECI_CONTAINER_LAUNCH_PRIORITY" in refused.message
-        await PodmanNetworks(podman.socket, emulator=rig.endpoint.emulator).remove()
+        await clear(rig, podman)

@@ -323,4 +323,4 @@ async def test_a_claim_that_is_not_bound_yet_is_all_that_is_asked_for(apiserver,
     apiserver.objects[CLAIM] = {"metadata": {"name": "data", "uid": "c-1"}, "status": {"phase": "Pending"}}
     with pytest.raises(Missing, match="has non-bound phase"):
         await resolve(claiming(), Sources(client), NODE)
-    assert set(apiserver.asked) == {CLAIM}
+    assert set(apiserver.asked) == {CLAIM, MASTER}
