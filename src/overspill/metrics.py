@@ -24,11 +24,17 @@ from overspill import __version__
 
 __all__ = [
     "BACKEND_REQUEST_SECONDS",
+    "CONTAINER_GROUPS",
     "CONTENT_TYPE",
     "GATE_SECONDS",
     "KUBELET_CONNECTIONS",
     "KUBELET_REQUESTS",
+    "LEADER",
     "LEASE_AGE",
+    "ORPHANS_DELETED",
+    "ORPHANS_DOUBTED",
+    "ORPHANS_LOOKED_AT",
+    "ORPHAN_PRICE",
     "PLACEMENT_CONFLICTS",
     "PODS_PLACED",
     "POD_START_SECONDS",
@@ -124,6 +130,41 @@ REST_REQUESTS = Counter(
     "rest_client_requests",
     "Requests to the apiserver; `code` is the HTTP status, or <error> without one.",
     ["code", "method", "host"],
+    registry=REGISTRY,
+)
+
+LEADER = Gauge(
+    "leader_election_master_status",
+    "Whether this process holds the Lease of that name: 1 or 0.",
+    ["name"],
+    registry=REGISTRY,
+)
+CONTAINER_GROUPS = Gauge(
+    "overspill_container_groups",
+    "Groups at the backend over all nodes, as the leader saw them last, by what they are to this cluster.",
+    ["state"],
+    registry=REGISTRY,
+)
+ORPHAN_PRICE = Gauge(
+    "overspill_orphans_price_per_second",
+    "What groups cost now that no pod wants; those of unknown price are left out.",
+    ["currency"],
+    registry=REGISTRY,
+)
+ORPHANS_DELETED = Counter(
+    "overspill_orphans_deleted",
+    "Groups that were deleted because no pod wants them.",
+    ["state"],
+    registry=REGISTRY,
+)
+ORPHANS_DOUBTED = Gauge(
+    "overspill_orphans_doubted",
+    "1 while there seem to be so many orphans that none is deleted until a person looks.",
+    registry=REGISTRY,
+)
+ORPHANS_LOOKED_AT = Gauge(
+    "overspill_orphans_last_look_timestamp_seconds",
+    "When the leader last saw all groups and all pods, of Unix time; 0 on replicas that do not lead.",
     registry=REGISTRY,
 )
 

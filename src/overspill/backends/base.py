@@ -340,7 +340,12 @@ class Inventory(Protocol):
 
     It has calls of its own to make, few enough that no agent waits longer for its turn. A method may raise
     `Retry` (cannot tell), `Throttled` or `Misconfigured` besides what it names.
+
+    Attributes:
+        cluster: the id by which the agents of the cluster mark what is theirs.
     """
+
+    cluster: str
 
     async def __aenter__(self) -> Self:
         """Connect."""

@@ -8,10 +8,17 @@ import pkgutil
 from collections.abc import Mapping
 from typing import Any, Protocol, cast
 
-from overspill.backends.base import Backend, Capabilities
-from overspill.errors import Misconfigured
+from overspill.backends.base import Backend, Capabilities, Inventoried, Inventory
+from overspill.errors import Misconfigured, Unsupported
 
-__all__ = ["BackendFactory", "backend_factory", "backend_names", "backend_target", "load_factory"]
+__all__ = [
+    "BackendFactory",
+    "backend_factory",
+    "backend_names",
+    "backend_target",
+    "inventory_of",
+    "load_factory",
+]
 
 GROUP = "overspill.backends"
 
@@ -65,6 +72,20 @@ def backend_factory(name: str) -> BackendFactory:
         Misconfigured: there is none of this name, or it cannot be loaded.
     """
     return load_factory(backend_target(name))
+
+
+def inventory_of(factory: BackendFactory, *, cluster: str, options: Mapping[str, Any]) -> Inventory:
+    """A backend's view of a whole cluster.
+
+    Raises:
+        Misconfigured: an option is unknown or wrong, or credentials are.
+        Unsupported: this backend has none, and why.
+    """
+    if not isinstance(factory, Inventoried):
+        raise Unsupported(
+            "this backend does not list the groups of a whole cluster: its orphans are not seen"
+        )
+    return factory.inventory(cluster=cluster, options=options)
 
 
 def _targets() -> dict[str, str]:

@@ -34,8 +34,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Print what kubectl can do on which backend.",
     ),
     "agent": ("overspill.cli.agent:agent", "Be one virtual node."),
-    "controller": ("overspill.cli.controller:controller", "Place pods by PlacementPolicies."),
+    "controller": (
+        "overspill.cli.controller:controller",
+        "Place pods by PlacementPolicies; collect orphans.",
+    ),
     "placement": ("overspill.cli.placement:app", "Look at placement; let go of pods that wait for it."),
+    "orphans": ("overspill.cli.orphans:app", "Find container groups that have lost their pod; delete them."),
     "check": ("overspill.cli.check:check", "Tell what of some manifests a backend would refuse."),
     "cost": ("overspill.cli.cost:cost", "Print what pods on virtual nodes have cost."),
     "approve": ("overspill.cli.approve:approve", "Approve the certificates that virtual nodes serve with."),

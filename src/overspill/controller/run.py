@@ -14,33 +14,28 @@ from functools import partial
 from typing import Any
 
 import structlog
-from msgspec import Struct
 
-from overspill.backends.base import Inventoried, Inventory
-from overspill.backends.registry import BackendFactory
+from overspill.backends.base import Inventory
+from overspill.backends.registry import BackendFactory, inventory_of
 from overspill.errors import Unsupported
 from overspill.kube.client import Client
 from overspill.kube.config import load_config
 from overspill.kube.events import Events
 from overspill.kube.leader import Leader
-from overspill.kube.resources import NAMESPACES
-from overspill.model.pods import Meta
+from overspill.orphans.collector import Collector, Rules
+from overspill.orphans.look import cluster_id
 from overspill.placement.run import WATCHES, Placement
 from overspill.placement.write import WRITERS
 from overspill.serve import health
 from overspill.settings import ControllerSettings
 
-__all__ = ["cluster_id", "open_inventory", "run_controller"]
+__all__ = ["run_controller"]
 
 log = structlog.get_logger(__name__)
 
 OTHERS = 10
 COMPONENT = "overspill.dev/controller"
 Work = Callable[[], Coroutine[Any, Any, None]]
-
-
-class _Named(Struct, frozen=True):
-    metadata: Meta
 
 
 async def run_controller(settings: ControllerSettings, factory: BackendFactory | None) -> None:
@@ -60,41 +55,38 @@ async def run_controller(settings: ControllerSettings, factory: BackendFactory |
         placement = Placement(client, events, sure=lambda: leader.sure)
         of_leader: list[Work] = [placement.run]
         of_every_replica: list[Work] = [events.run]
-        await open_inventory(stack, client, settings, factory)
+        inventory = await _inventory(client, settings, factory) if factory else None
+        if inventory is not None:
+            await stack.enter_async_context(inventory)
+            of_leader.append(_collector(client, inventory, events, settings, leader).run)
         host, _, port = settings.health_address.rpartition(":")
         checks = {"watches": lambda: placement.trouble() if leader.leads else None}
         of_every_replica.append(partial(health.serve, host, int(port), checks))
         await _together([partial(leader.run, partial(_together, of_leader)), *of_every_replica])
 
 
-async def open_inventory(
-    stack: AsyncExitStack, client: Client, settings: ControllerSettings, factory: BackendFactory | None
+async def _inventory(
+    client: Client, settings: ControllerSettings, factory: BackendFactory
 ) -> Inventory | None:
-    """All of this cluster's groups at the agents' backend; None where nothing can become an orphan.
-
-    Raises:
-        Misconfigured: the backend's options or credentials are not usable.
-    """
-    if factory is None:
-        log.info("no backend is set: orphans are not looked for")
-        return None
-    if not isinstance(factory, Inventoried):
-        log.warning(
-            "backend lists no groups of a whole cluster: orphans are not seen", backend=settings.backend
-        )
-        return None
+    """All groups of this cluster at the agents' backend; None where nothing outlives its agent."""
     try:
-        inventory = factory.inventory(cluster=await cluster_id(client), options=settings.backend_options)
+        return inventory_of(factory, cluster=await cluster_id(client), options=settings.backend_options)
     except Unsupported as error:
         log.info("orphans are not looked for", backend=settings.backend, why=str(error))
         return None
-    return await stack.enter_async_context(inventory)
 
 
-async def cluster_id(client: Client) -> str:
-    """By which the agents of this cluster mark what is theirs."""
-    kube_system = await client.get(NAMESPACES, "kube-system", kind=_Named)
-    return kube_system.metadata.uid
+def _collector(
+    client: Client, inventory: Inventory, events: Events, settings: ControllerSettings, leader: Leader
+) -> Collector:
+    rules = Rules(
+        backend=settings.backend,
+        delete=settings.orphan_policy == "delete",
+        quiet_seconds=settings.orphan_quiet_seconds,
+        period_seconds=settings.orphan_period_seconds,
+        per_minute=settings.orphan_deletions_per_minute,
+    )
+    return Collector(client, inventory, events, rules, sure=lambda: leader.sure)
 
 
 async def _together(works: Sequence[Work]) -> None:

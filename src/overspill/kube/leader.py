@@ -21,6 +21,7 @@ from msgspec import Struct
 from overspill.errors import Conflict, Misconfigured, NotFound, OverspillError
 from overspill.kube.client import Client
 from overspill.kube.resources import LEASES
+from overspill.metrics import LEADER
 
 __all__ = ["Leader"]
 
@@ -77,6 +78,7 @@ class Leader:
         self._seen_at = 0.0
         self._renewed = 0.0
         self.leads = False
+        LEADER.labels(name).set_function(lambda: self.leads)
 
     @property
     def sure(self) -> bool:

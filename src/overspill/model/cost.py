@@ -25,6 +25,7 @@ __all__ = [
     "PodCost",
     "PriceTable",
     "bills",
+    "hourly",
     "list_prices",
     "parse_spec",
     "price_of",
@@ -119,6 +120,11 @@ def _bill(name: str, pods: list[PodCost]) -> Bill:
         cost=sum((pod.cost for pod in pods), Decimal(0)),
         currency=pods[0].currency,
     )
+
+
+def hourly(price: Decimal, currency: str) -> str:
+    """A price per second as people read it: `0.44 CNY/h`."""
+    return f"{price * HOUR:.4f} {currency}/h".replace(" /", "/")
 
 
 def parse_spec(text: str) -> tuple[float, float] | None:

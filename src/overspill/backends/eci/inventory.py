@@ -58,7 +58,7 @@ class EciInventory:
     def __init__(self, *, cluster: str, options: Mapping[str, Any]) -> None:
         read = read_options(options)
         budgets = {**DEFAULTS, **read.budgets}
-        self._cluster = cluster
+        self.cluster = cluster
         self._client = Client(
             endpoint=read.host,
             region=read.region,
@@ -80,7 +80,7 @@ class EciInventory:
     async def list(self) -> Listing:
         """Every group of this cluster."""
         everything = await self._client.call(STATUS, {"Limit": 1}, StatusPage)
-        asked = {"Limit": STATUS_LIMIT, "Tag": cluster_tags(self._cluster)}
+        asked = {"Limit": STATUS_LIMIT, "Tag": cluster_tags(self.cluster)}
         pages = self._client.pages(STATUS, asked, StatusPage)
         entries = {entry.container_group_id: entry async for page in pages for entry in page.data}
         await self._learn(entries)
@@ -113,7 +113,7 @@ class EciInventory:
 
     def _of(self, entry: GroupEntry) -> _Known | None:
         identity = identity_of(entry.tagged)
-        if identity is None or identity.cluster != self._cluster:
+        if identity is None or identity.cluster != self.cluster:
             return None
         kind = kind_of_entry(entry)
         self._quotes.of(kind)

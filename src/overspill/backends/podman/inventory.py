@@ -33,7 +33,7 @@ class PodmanInventory:
         self, *, cluster: str, options: Mapping[str, Any], clock: Callable[[], float] = time.time
     ) -> None:
         self._options = read_options(options)
-        self._cluster = cluster
+        self.cluster = cluster
         self._podman = Podman(Client(self._options.socket))
         self._clock = clock
 
@@ -67,7 +67,7 @@ class PodmanInventory:
 
     def _identity(self, pod: ListedPod) -> Identity | None:
         identity = tags.identity_of(pod.labels or {})
-        return identity if identity and identity.cluster == self._cluster else None
+        return identity if identity and identity.cluster == self.cluster else None
 
     def _folder(self, identity: Identity) -> Folder:
         return Folder(node_root(self._options.data_dir, identity.cluster, identity.node), identity)

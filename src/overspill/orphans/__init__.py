@@ -1,0 +1,1 @@
+"""Container groups that have lost their pod: finding, telling, deleting."""
