@@ -6,36 +6,20 @@ import re
 
 import pytest
 import yaml
-
-from overspill import metrics
+from promql import exposed, used
 
 ROOT = pathlib.Path(__file__).parents[2]
 BOARD = json.loads((ROOT / "deploy/monitoring/dashboard.json").read_text())
 PANELS = [panel for panel in BOARD["panels"] if panel["type"] != "row"]
-# PromQL beside names of series: functions, aggregations, and labels, which stand in brackets.
-GROUPING = re.compile(r"\b(?:by|without|on|ignoring)\s*\([^)]*\)|\{[^}]*\}|\[[^]]*\]|\"[^\"]*\"")
-NAME = re.compile(r"\b[a-z_][a-z0-9_:]*\b(?!\s*\()")
-TYPES = {"counter": ("",), "gauge": ("",), "histogram": ("_bucket", "_count", "_sum"), "info": ("",)}
 
 
 @pytest.fixture(scope="module")
 def series():
-    """Names of all samples that an agent exposes."""
-    stop = metrics.observe_pods(dict)
-    try:
-        lines = metrics.exposition().decode().splitlines()
-    finally:
-        stop()
-    kinds = [line.split()[2:] for line in lines if line.startswith("# TYPE ")]
-    return {name + suffix for name, kind in kinds for suffix in TYPES[kind]}
+    return exposed()
 
 
 def expressions():
     return [target["expr"] for panel in PANELS for target in panel["targets"]]
-
-
-def used(expression):
-    return {name for name in NAME.findall(GROUPING.sub(" ", expression)) if "_" in name}
 
 
 @pytest.mark.parametrize("expression", expressions())
@@ -92,3 +76,15 @@ def test_the_page_names_every_series_of_our_own(series):
     ours = {name for name in ours if not name.endswith(("_sum", "_count", "_created"))}
     named = set(re.findall(r"`((?:overspill|workqueue)_\w+)`", page))
     assert named == ours
+
+
+def test_the_scrape_example_finds_the_controllers_service():
+    keep = yaml.safe_load((ROOT / "deploy/monitoring/prometheus.yaml").read_text())["scrape_configs"][0]
+    (service,) = [
+        each
+        for each in yaml.safe_load_all((ROOT / "deploy/placement/deployment.yaml").read_text())
+        if each["kind"] == "Service"
+    ]
+    label = service["metadata"]["labels"]["app.kubernetes.io/name"]
+    (port,) = service["spec"]["ports"]
+    assert re.fullmatch(keep["relabel_configs"][0]["regex"], f"{label};{port['name']}")

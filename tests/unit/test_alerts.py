@@ -1,0 +1,51 @@
+"""The alert rules name series that there are, and the runbook has a section for each."""
+
+import pathlib
+import re
+
+import pytest
+import yaml
+from promql import exposed, used
+
+ROOT = pathlib.Path(__file__).parents[2]
+GROUPS = yaml.safe_load((ROOT / "deploy/monitoring/alerts.yaml").read_text())["groups"]
+RULES = [rule for group in GROUPS for rule in group["rules"]]
+RUNBOOK = (ROOT / "docs/runbook.md").read_text()
+NAMES = [rule["alert"] for rule in RULES]
+
+
+@pytest.fixture(scope="module")
+def series():
+    return exposed()
+
+
+@pytest.mark.parametrize("rule", RULES, ids=NAMES)
+def test_an_alert_is_about_series_that_are_exposed(rule, series):
+    assert used(rule["expr"])
+    assert used(rule["expr"]) <= series
+
+
+@pytest.mark.parametrize("rule", RULES, ids=NAMES)
+def test_an_alert_is_whole(rule):
+    assert set(rule) == {"alert", "expr", "for", "labels", "annotations"}
+    assert re.fullmatch(r"\d+[smh]", rule["for"])
+    assert rule["labels"]["severity"] in {"warning", "critical"}
+    assert rule["annotations"]["summary"].endswith(".")
+    assert rule["annotations"]["runbook_url"] == f"docs/runbook.md#{rule['alert'].lower()}"
+    text = rule["expr"]
+    assert all(text.count(opening) == text.count(closing) for opening, closing in ("()", "[]", "{}"))
+
+
+def test_labels_of_a_summary_are_those_of_its_expression():
+    for rule in RULES:
+        kept = set(re.findall(r"\w+", " ".join(re.findall(r"by \(([^)]*)\)", rule["expr"]))))
+        asked = set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"]))
+        assert asked <= kept, rule["alert"]
+
+
+def test_the_runbook_has_a_section_for_each_alert_and_no_other():
+    assert re.findall(r"^## (.+)$", RUNBOOK, re.MULTILINE) == NAMES
+
+
+def test_no_two_alerts_have_one_name():
+    assert len(set(NAMES)) == len(NAMES)
