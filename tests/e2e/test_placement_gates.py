@@ -186,6 +186,29 @@ BAD = [
     ({"gate": {"onTimeout": "Release"}}, "above 0"),
     ({"pools": [pool("base", 1, weight=3)]}, "unknown field"),
     ({"targetRef": None, "selector": {}}, "every pod"),
+    ({"pools": [pool("base", "120%")]}, "should match"),
+    (
+        {
+            "pools": [
+                {"name": "base", "nodeAffinity": {"matchExpressions": [{"key": "type", "operator": "In"}]}}
+            ]
+        },
+        "have values",
+    ),
+    (
+        {"pools": [pool("base", 1, tolerations=[{"key": "a", "operator": "Exists", "value": "b"}])]},
+        "has no value",
+    ),
+    ({"pools": [pool("base", 1, tolerations=[{}])]}, "every key has operator Exists"),
+    (
+        {
+            "targetRef": None,
+            "selector": {"matchLabels": {"app": "web"}},
+            "pools": [pool("base", 1, patch={"metadata": {"labels": {"app": "other"}}})],
+        },
+        "spec.selector looks at",
+    ),
+    ({"whenExhausted": "LastPool"}, "Unsupported value"),
 ]
 
 

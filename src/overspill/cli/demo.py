@@ -24,7 +24,8 @@ NEXT = """\
 The cluster is still there. Try next:
   overspill kubectl --name {name} -- get pods -A -o wide
   overspill kubectl --name {name} -- -n kube-system scale statefulset virtual-node-eci --replicas=4
-  overspill kubectl --name {name} -- -n vk create deployment web --image=localhost/overspill/web:1 --replicas=10
+  overspill kubectl --name {name} -- apply -f examples/placement.yaml
+  overspill kubectl --name {name} -- scale deployment web --replicas=12
   overspill status --name {name}
   overspill down --name {name}"""
 
