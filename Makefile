@@ -44,7 +44,7 @@ test-e2e: $(bin)/overspill ## Test on real clusters (a worker needs root and Pod
 	$(bin)/pytest -q tests/e2e -m "not matrix"
 
 test-placement: $(bin)/overspill ## Test all scenarios of placement on a real control plane
-	$(bin)/pytest -q tests/unit tests/e2e -k placement
+	$(bin)/pytest -q tests/unit tests/flow tests/e2e -k placement
 
 # Seeds to run, and minutes for each.
 CHAOS_SEEDS ?= 1 2 3

@@ -22,9 +22,11 @@ from overspill.model.quantity import parse_quantity
 __all__ = [
     "AgentSettings",
     "ControllerSettings",
+    "GuardSettings",
     "SettingInfo",
     "load_agent_settings",
     "load_controller_settings",
+    "load_guard_settings",
     "setting_infos",
 ]
 
@@ -46,6 +48,11 @@ BackendOptions = Annotated[
 HealthAddress = Annotated[
     str, _about("Serving", "host:port of /livez, /readyz and /metrics; port 0 takes a free one.")
 ]
+LeaseNamespace = Annotated[
+    str,
+    _about("Cluster", "Where the Lease is by which the controller's replicas choose the one that works."),
+]
+LeaseName = Annotated[str, _about("Cluster", "Its name; two names make two that work.")]
 LogLevel = Annotated[Literal["debug", "info", "warning", "error"], _about("Logging", "Least level logged.")]
 LogFormat = Annotated[Literal["text", "json"], _about("Logging", "Shape of a log line.")]
 
@@ -147,12 +154,8 @@ class ControllerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     kubeconfig: Kubeconfig = ""
     context: Context = ""
-    lease_namespace: Annotated[
-        str, _about("Cluster", "Where the Lease is by which replicas choose the one that works.")
-    ] = "kube-system"
-    lease_name: Annotated[str, _about("Cluster", "Its name; two names make two that work.")] = (
-        "overspill-controller"
-    )
+    lease_namespace: LeaseNamespace = "kube-system"
+    lease_name: LeaseName = "overspill-controller"
     backend: Annotated[
         str, _about("Backend", "Where the agents run pods, to look for orphans there; nowhere if empty.")
     ] = ""
@@ -178,8 +181,23 @@ class ControllerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_field
         _check_address("healthAddress", self.health_address)
 
 
-SETTINGS = (AgentSettings, ControllerSettings)
-S = TypeVar("S", AgentSettings, ControllerSettings)
+class GuardSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
+    """All settings of the guard, which lets pods go while no controller leads."""
+
+    kubeconfig: Kubeconfig = ""
+    context: Context = ""
+    lease_namespace: LeaseNamespace = "kube-system"
+    lease_name: LeaseName = "overspill-controller"
+    health_address: HealthAddress = "127.0.0.1:10260"
+    log_level: LogLevel = "info"
+    log_format: LogFormat = "text"
+
+    def __post_init__(self) -> None:
+        _check_address("healthAddress", self.health_address)
+
+
+SETTINGS = (AgentSettings, ControllerSettings, GuardSettings)
+S = TypeVar("S", AgentSettings, ControllerSettings, GuardSettings)
 
 
 def _check_address(key: str, address: str) -> None:
@@ -261,6 +279,7 @@ def _load(
 
 load_agent_settings = partial(_load, AgentSettings)
 load_controller_settings = partial(_load, ControllerSettings)
+load_guard_settings = partial(_load, GuardSettings)
 
 
 def _convert(kind: type[S], values: Mapping[str, Any], *, source: str) -> S:

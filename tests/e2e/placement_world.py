@@ -10,21 +10,21 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
 from pathlib import Path
 
 import pytest
+import yaml
+from accounts import kubeconfig_of
+from placement_ledger import COST, RANK, Ledger, active, gated, pool_of, ready, revision
+from placement_manifests import policy
 
 from overspill.local.kubectl import kubectl_path
 
 ROOT = Path(__file__).parents[2]
 OVERSPILL = str(Path(sys.executable).parent / "overspill")
-POOL = "placement.overspill.dev/pool"
-COST = "controller.kubernetes.io/pod-deletion-cost"
-GATE = "overspill.dev/assign"
-TOLERATION = {"key": "virtual-kubelet.io/provider", "operator": "Exists", "effect": "NoSchedule"}
+FLAGS = ("--workers", "0", "--virtual-nodes", "0", "--backend", "simulated")
 
 
 def free_port():
@@ -33,69 +33,14 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def pool(name, most=None, *, nodes=None, **more):
-    """A pool of the nodes labelled pool=`nodes`; by default of those with the pool's own name."""
-    limit = {} if most is None else {"maxReplicas": most}
-    return {
-        "name": name,
-        "nodeSelector": {"pool": nodes or name},
-        "tolerations": [TOLERATION],
-        **limit,
-        **more,
-    }
-
-
-def policy(*pools, name="web", **spec):
-    target = (
-        {}
-        if "selector" in spec
-        else {"targetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}}
-    )
-    return {
-        "apiVersion": "placement.overspill.dev/v1alpha1",
-        "kind": "PlacementPolicy",
-        "metadata": {"name": name},
-        "spec": {**target, "pools": list(pools) or [pool("base", 5), pool("elastic")], **spec},
-    }
-
-
-def template(app="web", *, annotations=None, **spec):
-    metadata = {"labels": {"app": app}, **({"annotations": annotations} if annotations else {})}
-    return {
-        "metadata": metadata,
-        "spec": {
-            "terminationGracePeriodSeconds": 1,
-            "containers": [{"name": "c", "image": "x"}],
-            **spec,
-        },
-    }
-
-
-def deployment(
-    replicas, *, name="web", surge="25%", unavailable="25%", strategy=None, annotations=None, **fields
-):
-    rolling = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": surge, "maxUnavailable": unavailable}}
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": name, **({"annotations": annotations} if annotations else {})},
-        "spec": {
-            "replicas": replicas,
-            "selector": {"matchLabels": {"app": name}},
-            "strategy": strategy or rolling,
-            "template": template(name, **fields),
-        },
-    }
-
-
 class Process:
     """A controller or agent, ended by its id."""
 
-    def __init__(self, *argv, log, kubeconfig):
+    def __init__(self, *argv, log, kubeconfig, program=(OVERSPILL,)):
         self.log = Path(log)
         environment = {**os.environ, "KUBECONFIG": str(kubeconfig)}
         with self.log.open("ab") as out:
-            self._process = subprocess.Popen([OVERSPILL, *argv], stdout=out, stderr=out, env=environment)
+            self._process = subprocess.Popen([*program, *argv], stdout=out, stderr=out, env=environment)
         self.pid = self._process.pid
 
     def signal(self, number):
@@ -138,87 +83,6 @@ class Controller(Process):
         return "everything is listed" in self.log.read_text()
 
 
-class Ledger:
-    """All pods of a namespace, by a watch; `check` is asked at every event."""
-
-    def __init__(self, program, environment, namespace, *, bound=None):
-        self.pods = {}
-        self.peak = collections.Counter()
-        self.uids = collections.defaultdict(set)
-        self.violations = []
-        self.events = 0
-        self._bound = bound
-        path = f"/api/v1/namespaces/{namespace}/pods?watch=true&timeoutSeconds=3600"
-        self._process = subprocess.Popen(
-            [program, "get", "--raw", path],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-        )
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
-
-    def _read(self):
-        for line in self._process.stdout:
-            event = json.loads(line)
-            found = event["object"]
-            if event["type"] == "DELETED":
-                self.pods.pop(found["metadata"]["uid"], None)
-            elif event["type"] in {"ADDED", "MODIFIED"}:
-                self.pods[found["metadata"]["uid"]] = found
-            self._check()
-
-    def _check(self):
-        self.events += 1
-        counts = collections.Counter()
-        by_revision = collections.Counter()
-        for found in self.pods.values():
-            if active(found):
-                counts[pool_of(found)] += 1
-                by_revision[pool_of(found), revision(found)] += 1
-                self.uids[pool_of(found)].add(found["metadata"]["uid"])
-        for name, count in counts.items():
-            self.peak[name] = max(self.peak[name], count)
-        for (name, _), count in by_revision.items():
-            self.peak[f"{name} of one revision"] = max(self.peak[f"{name} of one revision"], count)
-        if self._bound is not None and by_revision:
-            most = max((count for (name, _), count in by_revision.items() if name == "base"), default=0)
-            if most > self._bound:
-                self.violations.append(dict(by_revision))
-
-    def close(self):
-        self._process.terminate()
-        self._process.wait()
-        self._thread.join(5)
-        self._process.stdout.close()
-
-
-def active(found):
-    return "deletionTimestamp" not in found["metadata"] and found["status"].get("phase") not in {
-        "Succeeded",
-        "Failed",
-    }
-
-
-def pool_of(found):
-    return found["metadata"].get("labels", {}).get(POOL)
-
-
-def revision(found):
-    owners = found["metadata"].get("ownerReferences", [])
-    return owners[0]["name"] if owners else ""
-
-
-def gated(found):
-    return any(gate["name"] == GATE for gate in found["spec"].get("schedulingGates", ()))
-
-
-def ready(found):
-    return any(
-        each["type"] == "Ready" and each["status"] == "True" for each in found["status"].get("conditions", ())
-    )
-
-
 class World:
     """The cluster, its nodes and controllers."""
 
@@ -229,6 +93,7 @@ class World:
         self.kubeconfig = environment["KUBECONFIG"]
         self._stack = contextlib.ExitStack()
         self.controllers = []
+        self._accounts = {}
         self._numbers = iter(range(1000))
 
     def node(self, name, *flags, label=None, pods=110, taint=True):
@@ -251,11 +116,36 @@ class World:
         self._stack.callback(process.stop)
         return process
 
-    def controller(self, *flags):
+    def account(self, name):
+        """A kubeconfig with the rights that the manifests give, and no more."""
+        if name not in self._accounts:
+            path = self.folder / f"{name}.kubeconfig"
+            self._accounts[name] = kubeconfig_of(self.cluster, name, path)
+        return self._accounts[name]
+
+    def controller(self, *flags, skew=0):
+        """A replica; `skew` is by how many seconds its clock is wrong, and flags need the administrator's rights."""
         number = next(self._numbers)
-        process = Controller(*flags, log=self.folder / f"controller-{number}.log", kubeconfig=self.kubeconfig)
+        program = (sys.executable, str(Path(__file__).with_name("skewed.py")), str(skew))
+        process = Controller(
+            *flags,
+            log=self.folder / f"controller-{number}.log",
+            kubeconfig=self.kubeconfig if flags else self.account("overspill-controller"),
+            program=program if skew else (OVERSPILL,),
+        )
         self.controllers.append(process)
         self._stack.callback(process.stop)
+        return process
+
+    def guard(self):
+        """The process that lets pods go while no controller leads."""
+        process = Process(
+            *("guard", "--health-address", "127.0.0.1:0"),
+            log=self.folder / f"guard-{next(self._numbers)}.log",
+            kubeconfig=self.account("overspill-guard"),
+        )
+        self._stack.callback(process.stop)
+        self.until(lambda: "guarding" in process.log.read_text(), what="a guard that knows all")
         return process
 
     @property
@@ -266,6 +156,11 @@ class World:
     def leading(self, process, seconds=60):
         self.until(process.leads, seconds=seconds, what="controller that leads")
         return process
+
+    def replace_apiserver(self):
+        """Kill it, and start another."""
+        os.kill(self.cluster.processes()["kube-apiserver"], signal.SIGKILL)
+        self.cluster.overspill("up", *FLAGS, timeout=300)
 
     @contextlib.contextmanager
     def cordoned(self, *nodes):
@@ -294,6 +189,13 @@ class World:
         self._stack.close()
 
 
+def apply_accounts(cluster):
+    """What the controller and its guard may do, without these two."""
+    for name in ("rbac.yaml", "guard.yaml"):
+        found = yaml.safe_load_all((ROOT / "deploy/placement" / name).read_text())
+        cluster.apply(*(each for each in found if each["kind"] != "Deployment"))
+
+
 def apply_gates(cluster):
     """Definitions and gates, without the controller."""
     cluster.kubectl("apply", "-k", str(ROOT / "deploy/placement/definitions"))
@@ -308,15 +210,9 @@ numbers = itertools.count()
 @pytest.fixture(scope="session")
 def world(start_cluster, until, tmp_path_factory):
     """Nodes of the pools base, small (3 pods) and elastic, gates in force, one controller."""
-    with start_cluster(
-        "place", "--workers", "0", "--virtual-nodes", "0", "--backend", "simulated"
-    ) as cluster:
-        cluster.kubectl("apply", "-k", str(ROOT / "deploy/placement/definitions"))
-        for kind in ("policies", "indexes"):
-            cluster.kubectl(
-                "wait", "--for=condition=Established", f"crd/placement{kind}.placement.overspill.dev"
-            )
-        cluster.kubectl("apply", "-f", str(ROOT / "deploy/placement/gate.yaml"))
+    with start_cluster("place", *FLAGS) as cluster:
+        apply_gates(cluster)
+        apply_accounts(cluster)
         made = World(cluster, until, tmp_path_factory.mktemp("placement"), *kubectl_path(cluster.name))
         try:
             for name in ("base-0", "base-1"):
@@ -332,10 +228,18 @@ def world(start_cluster, until, tmp_path_factory):
 
 @pytest.fixture
 def space(world, request):
-    """A namespace of one test; the parameter is the bound of its base, None for none to be watched."""
+    """A namespace of one test; the parameter is the bound of its base, None for none to be watched.
+
+    What must hold at rest is checked once more at the end of each test.
+    """
     made = Space(world, f"t{next(numbers)}-{os.getpid()}", bound=getattr(request, "param", 5))
-    yield made
-    made.close()
+    failed = request.session.testsfailed
+    try:
+        yield made
+        if request.session.testsfailed == failed:
+            made.check()
+    finally:
+        made.close()
 
 
 class Space:
@@ -399,7 +303,10 @@ class Space:
 
     def check(self):
         """No pod left gated, costs distinct within a ReplicaSet, the status that of a fresh list, the bound never broken."""
-        assert not [each["metadata"]["name"] for each in self.pods() if gated(each)]
+        self.world.until(
+            lambda: not [each["metadata"]["name"] for each in self.pods() if gated(each)], what="no pod gated"
+        )
+        self.world.until(self.ledger_is_up_to_date, what="the watch's pods those of a list")
         self.world.until(self.costs_are_distinct, seconds=15, what="distinct costs")
         for each in self.cluster.get("pp", "-n", self.name):
             self.world.until(
@@ -407,6 +314,10 @@ class Space:
                 what="status of a fresh list",
             )
         assert self.ledger.violations == []
+
+    def ledger_is_up_to_date(self):
+        watched = {uid for uid, each in list(self.ledger.pods.items()) if each.active}
+        return watched == {each["metadata"]["uid"] for each in self.pods()}
 
     def costs_are_distinct(self):
         costs = collections.defaultdict(list)
@@ -419,18 +330,83 @@ class Space:
         return True
 
     def status_is_fresh(self, name):
-        status = self.cluster.get("pp", name, "-n", self.name)["status"]
-        found = [
+        """The status tells what a list of pods and nodes tells, and each pod is on a node of its pool."""
+        found = self.cluster.get("pp", name, "-n", self.name)
+        spec, status = found["spec"], found["status"]
+        labels = {node["metadata"]["name"]: node["metadata"]["labels"] for node in self.cluster.get("nodes")}
+        pods = [
             each
             for each in self.pods()
-            if each["metadata"]["labels"].get("placement.overspill.dev/policy") == name
+            if each["metadata"].get("labels", {}).get("placement.overspill.dev/policy") == name
         ]
-        for each in status["pools"]:
-            mine = [one for one in found if pool_of(one) == each["name"]]
-            fresh = (len(mine), sum("nodeName" in one["spec"] for one in mine), sum(map(ready, mine)))
-            said = (each["assignedReplicas"], each["scheduledReplicas"], each["readyReplicas"])
-            assert said == fresh, f"{each['name']}: status {said}, list {fresh}"
+        for pool, said in zip(spec["pools"], status["pools"], strict=True):
+            mine = [one for one in pods if pool_of(one) == pool["name"]]
+            nodes = [one["spec"]["nodeName"] for one in mine if "nodeName" in one["spec"]]
+            fresh = (len(mine), len(nodes), sum(map(ready, mine)))
+            told = (said["assignedReplicas"], said["scheduledReplicas"], said["readyReplicas"])
+            assert told == fresh, f"{pool['name']}: status {told}, list {fresh}"
+            wanted = pool.get("nodeSelector", {}).items()
+            strangers = {node for node in nodes if node in labels and not wanted <= labels[node].items()}
+            assert not strangers, f"pool {pool['name']} on {strangers}"
+        revisions = collections.Counter(
+            (revision(one), pool_of(one)) for one in pods if revision(one) and pool_of(one)
+        )
+        told = {
+            (each["name"], pool): count
+            for each in status.get("revisions", ())
+            for pool, count in each["pools"].items()
+        }
+        assert told == dict(revisions), f"status {told}, list {dict(revisions)}"
+        assert status["gatedReplicas"] == 0, "a list has none"
         return True
+
+    def ready(self):
+        """How many pods of each pool are ready."""
+        return collections.Counter(pool_of(found) for found in self.pods() if ready(found))
+
+    def ranks(self):
+        return sorted(int(found["metadata"]["annotations"][RANK]) for found in self.pods())
+
+    def quota(self, *, pods):
+        self.apply(
+            {
+                "apiVersion": "v1",
+                "kind": "ResourceQuota",
+                "metadata": {"name": "few"},
+                "spec": {"hard": {"pods": str(pods)}},
+            }
+        )
+        self.world.until(
+            lambda: (
+                self.cluster.get("quota", "few", "-n", self.name).get("status", {}).get("hard")
+                == {"pods": str(pods)}
+            ),
+            what="the quota in force",
+        )
+
+    def nudge(self):
+        """Make the ReplicaSet's controller look again, which backs off for minutes from creates that fail."""
+        self.kubectl("annotate", "deployment", "web", f"nudge={next(numbers)}", "--overwrite")
+
+    def nudged(self, replicas):
+        """Nudge until there are so many pods."""
+
+        def there():
+            self.nudge()
+            return len(self.pods()) >= replicas
+
+        self.world.until(there, seconds=180, what=f"{replicas} pods")
+
+    def refused_for(self, seconds):
+        """Nudge for some time, in which creates fail again and again."""
+        began = time.monotonic()
+
+        def over():
+            self.nudge()
+            refused = self.kubectl("get", "events", "--field-selector=reason=FailedCreate", "-o", "name")
+            return len(refused.split()) >= 2 and time.monotonic() - began >= seconds
+
+        self.world.until(over, seconds=seconds + 60, what="creates that were refused")
 
     def bound(self):
         return sum("nodeName" in each["spec"] for each in self.pods())

@@ -11,6 +11,7 @@ import sys
 
 import pytest
 import yaml
+from accounts import kubeconfig_of
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -69,14 +70,6 @@ def prepared(control_plane, until):
 def account(prepared, tmp_path):
     """A kubeconfig with a token of the ServiceAccount that agents have in a cluster."""
     return kubeconfig_of(prepared, "virtual-node-eci", tmp_path / "kubeconfig")
-
-
-def kubeconfig_of(cluster, service_account, path):
-    config = yaml.safe_load(cluster.overspill("kubeconfig").stdout)
-    token = cluster.kubectl("create", "token", service_account, "-n", "kube-system").strip()
-    config["users"][0]["user"] = {"token": token}
-    path.write_text(json.dumps(config))
-    return path
 
 
 def pod(name, node, **spec):

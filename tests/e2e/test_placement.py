@@ -1,9 +1,8 @@
 """The adversarial core of the acceptance scenarios of placement, on a real control plane."""
 
-import time
-
 import pytest
-from placement_world import deployment, pool, pool_of
+from placement_ledger import pool_of
+from placement_manifests import deployment, pool
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -23,47 +22,31 @@ def test_03_up_and_down_keeps_the_first_five(space):
     first = {found["metadata"]["uid"] for found in space.pods()}
     space.scale(50)
     space.settled(base=5, elastic=45)
-    before = space.world.current.total("rest_client_requests_total")
-    patched = space.world.current.total("overspill_placement_pods_placed_total")
+    before = space.ledger.writes
     space.scale(5)
     space.settled(base=5)
     assert {found["metadata"]["uid"] for found in space.pods()} == first
-    assert space.world.current.total("overspill_placement_pods_placed_total") == patched
-    assert before
+    assert space.ledger.writes == before, "scale-in takes no write"
 
 
 def test_06_five_hundred_at_once_take_five_hundred_patches(space):
     space.policy()
-    before = space.world.current.total("overspill_placement_pods_placed_total")
+    before = space.ledger.writes
     space.apply(deployment(500))
     space.settled(base=5, elastic=495, seconds=240)
-    assert space.world.current.total("overspill_placement_pods_placed_total") - before == 500
+    assert space.ledger.writes - before == 500
     assert space.ledger.peak["base"] == 5
 
 
 def test_09_creates_that_a_quota_refuses_leave_no_phantoms(space):
-    quota = {
-        "apiVersion": "v1",
-        "kind": "ResourceQuota",
-        "metadata": {"name": "few"},
-        "spec": {"hard": {"pods": "4"}},
-    }
     space.policy()
-    space.apply(quota)
+    space.quota(pods=4)
     space.apply(deployment(20))
+    space.refused_for(3)
     space.settled(base=4)
-    space.world.until(
-        lambda: (
-            len(space.kubectl("get", "events", "--field-selector=reason=FailedCreate", "-o", "name").split())
-            >= 2
-        ),
-        what="creates that were refused",
-    )
-    space.apply({**quota, "spec": {"hard": {"pods": "100"}}})
-    # The ReplicaSet controller backs off for up to minutes; a nudge makes it look again.
-    space.scale(21)
-    space.scale(20)
-    space.settled(base=5, elastic=15, seconds=180)
+    space.quota(pods=100)
+    space.nudged(20)
+    space.settled(base=5, elastic=15)
 
 
 def test_18_rollout_counts_each_revision_for_itself(space):
@@ -95,7 +78,7 @@ def test_27_base_that_fits_three_spills_after_its_time(space):
     survivors = [found for found in space.pods() if pool_of(found) == "base"]
     assert {found["spec"]["nodeName"] for found in survivors} == {"small-0"}
     assert space.is_true("PoolUnschedulable")
-    space.scale(0)
+    space.scale(0)  # the small node is the other tests' again
     space.settled()
 
 
@@ -111,11 +94,13 @@ def test_34_base_pods_that_are_not_ready_go_first_and_come_back(space):
     space.settled(base=5, elastic=9)
 
 
-@pytest.mark.parametrize("space", [15], indirect=True)
+@pytest.mark.parametrize("space", [2], indirect=True)
 def test_38_a_percentage_holds_at_every_size(space):
     space.policy(pool("base", "30%"), pool("elastic"))
     space.apply(deployment(5))
-    for replicas, base in ((5, 2), (50, 15), (5, 2), (10, 3), (33, 10), (7, 3), (1, 1)):
+    space.settled(base=2, elastic=3)
+    for replicas, base in ((50, 15), (5, 2), (10, 3), (33, 10), (7, 3), (1, 1)):
+        space.ledger.bound = max(space.ledger.count("base"), base)
         space.scale(replicas)
         space.settled(base=base, elastic=replicas - base)
 
@@ -125,14 +110,12 @@ def test_42_a_policy_deleted_in_mid_scale_lets_all_pods_go(space):
     space.apply(deployment(50))
     space.world.until(lambda: len(space.pods()) == 50, what="50 pods")
     before = {found["metadata"]["uid"] for found in space.pods()}
-    began = time.monotonic()
     space.kubectl("delete", "pp", "web", timeout=30)
     space.world.until(
         lambda: not any(found["spec"].get("schedulingGates") for found in space.pods()),
         seconds=20,
         what="no gate left",
     )
-    assert time.monotonic() - began < 20
     assert {found["metadata"]["uid"] for found in space.pods()} == before
 
 

@@ -5,7 +5,9 @@ import json
 
 import msgspec
 import pytest
-from placement_world import GATE, apply_gates, pool
+from placement_ledger import GATE
+from placement_manifests import pool
+from placement_world import apply_gates
 
 from overspill.placement.index import INDEX, INDEXED_LABEL, index_of
 from overspill.placement.policy import Policy

@@ -1,4 +1,4 @@
-"""A small Deployment, its ReplicaSets and their pods, as Kubernetes' controllers keep them; for the model test.
+"""A small cluster for the model test: a Deployment, its ReplicaSets, their pods and nodes, as Kubernetes keeps them.
 
 The ranking is that of pkg/controller/controller_utils.go, ActivePodsWithRanks, as far as it applies here.
 """
@@ -7,15 +7,27 @@ import copy
 import itertools
 
 import placing
-
 from overspill import names
-from overspill.placement import patch as patches
+
+UNSCHEDULABLE = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no node"}
+DELETED = "2026-01-01T01:00:00Z"
 
 
 class Cluster:
-    """Objects as the apiserver has them, and the events that watchers have not been told yet."""
+    """Objects as the apiserver has them, and the events that watchers have not been told yet.
+
+    Attributes:
+        clock: seconds.
+        base_is_up: whether the base's nodes can be reached, and take pods.
+        room: how many pods the base's nodes take.
+        strays: pods that came to run without having been placed.
+    """
 
     def __init__(self, replicas):
+        self.clock = 0.0
+        self.base_is_up = True
+        self.room = 100
+        self.strays = set()
         self.replicas = replicas
         self.revision = 1
         self.templates = {1: 1}  # template -> revision
@@ -24,24 +36,38 @@ class Cluster:
         self.surge, self.unavailable = 2, 2
         self.paused = False
         self.pods = {}
-        self.events = []
+        self.watchers = []
         self._numbers = itertools.count(1)
         self._versions = itertools.count(1)
 
     # --- the apiserver ---
 
-    def list(self):
-        return [placing.decoded(each) for each in self.pods.values()]
+    def watch(self):
+        """What is there now, and a list that is told of all that happens from now on."""
+        events = []
+        self.watchers.append(events)
+        return [placing.decoded(each) for each in self.pods.values()], events
 
-    def changed(self, name):
+    def changed(self, name, kind="MODIFIED"):
         pod = self.pods[name]
         pod["metadata"]["resourceVersion"] = str(next(self._versions))
-        self.events.append(("MODIFIED", copy.deepcopy(pod)))
+        for events in self.watchers:
+            events.append((kind, copy.deepcopy(pod)))
 
-    def delete(self, name):
-        pod = self.pods.pop(name)
-        pod["metadata"]["deletionTimestamp"] = "2026-01-01T01:00:00Z"
-        self.events.append(("DELETED", pod))
+    def delete(self, name, *, version=None):
+        """Begin a pod's end; one without a node is gone at once."""
+        pod = self.pods.get(name)
+        if pod is None or version not in {None, pod["metadata"]["resourceVersion"]}:
+            return
+        if "deletionTimestamp" not in pod["metadata"]:
+            pod["metadata"]["deletionTimestamp"] = DELETED
+            self.changed(name)
+        if not pod["spec"].get("nodeName"):
+            self._gone(name)
+
+    def _gone(self, name):
+        self.changed(name, "DELETED")
+        del self.pods[name]
 
     def patch(self, name, operations):
         """Carry out a JSON patch; False for a conflict."""
@@ -61,9 +87,12 @@ class Cluster:
     def owner(self, template):
         return f"web-{template}"
 
+    def active(self):
+        return [pod for pod in self.pods.values() if "deletionTimestamp" not in pod["metadata"]]
+
     def of(self, template):
         owner = self.owner(template)
-        return [pod for pod in self.pods.values() if pod["metadata"]["ownerReferences"][0]["name"] == owner]
+        return [pod for pod in self.active() if pod["metadata"]["ownerReferences"][0]["name"] == owner]
 
     def sync_replica_sets(self):
         for template, wanted in self.wanted.items():
@@ -84,7 +113,7 @@ class Cluster:
         room = self.replicas + self.surge - sum(self.wanted.values())
         here = self.wanted.get(self.template, 0)
         self.wanted[self.template] = min(here + max(room, 0), self.replicas)
-        ready = sum(_is_ready(pod) for pod in self.pods.values())
+        ready = sum(_is_ready(pod) for pod in self.active())
         spare = ready - (self.replicas - self.unavailable)
         for template in old:
             fewer = min(self.wanted[template], max(spare, 0))
@@ -92,6 +121,7 @@ class Cluster:
             spare -= fewer
 
     def roll_out(self, template):
+        """Also back to one that was there before: it becomes the newest revision."""
         self.template = template
         self.revision += 1
         self.templates[template] = self.revision
@@ -101,18 +131,63 @@ class Cluster:
         newest = max(self.templates, key=self.templates.__getitem__)
         return owner != self.owner(newest)
 
-    def run_scheduled(self):
+    # --- nodes ---
+
+    def schedule(self):
+        """Pods without a gate come to run on a node of their pool, or are told that there is none."""
         for name, pod in list(self.pods.items()):
-            if not pod["spec"].get("schedulingGates") and not pod["spec"].get("nodeName"):
-                pool = pod["metadata"].get("labels", {}).get(names.POOL_LABEL, "base")
-                pod["spec"]["nodeName"] = f"node-of-{pool}"
-                pod["status"] = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
-                self.changed(name)
+            if pod["spec"].get("schedulingGates") or pod["spec"].get("nodeName"):
+                continue
+            on = pool(pod) or "base"
+            if on == "base" and not self._base_takes_one():
+                if pod["status"]["conditions"] != [UNSCHEDULABLE]:
+                    pod["status"]["conditions"] = [UNSCHEDULABLE]
+                    self.changed(name)
+                continue
+            if pool(pod) is None:
+                self.strays.add(name)
+            pod["spec"]["nodeName"] = f"node-of-{on}"
+            self._run(name)
+
+    def _base_takes_one(self):
+        running = sum(pod["spec"].get("nodeName") == "node-of-base" for pod in self.pods.values())
+        return self.base_is_up and running < self.room
+
+    def run_kubelets(self):
+        """Nodes that can be reached get their pods ready, and end those that are to go."""
+        for name, pod in list(self.pods.items()):
+            node = pod["spec"].get("nodeName")
+            if not node or (node == "node-of-base" and not self.base_is_up):
+                continue
+            if "deletionTimestamp" in pod["metadata"]:
+                self._gone(name)
+            elif not _is_ready(pod):
+                self._run(name)
+
+    def _run(self, name):
+        self.pods[name]["status"] = {
+            "phase": "Running",
+            "conditions": [{"type": "Ready", "status": "True"}],
+        }
+        self.changed(name)
+
+    def unready(self, name):
+        pod = self.pods[name]
+        if pod["spec"].get("nodeName"):
+            pod["status"]["conditions"] = [{"type": "Ready", "status": "False"}]
+            self.changed(name)
+
+    def lose_base(self):
+        """Its nodes cannot be reached: their pods are to go, and nobody ends them."""
+        self.base_is_up = False
+        for name, pod in list(self.pods.items()):
+            if pod["spec"].get("nodeName") == "node-of-base":
+                self.delete(name)
 
     def _create(self, template):
         name = f"{self.owner(template)}-{next(self._numbers)}"
-        self.pods[name] = placing.manifest(name, owner=self.owner(template), version=next(self._versions))
-        self.events.append(("ADDED", copy.deepcopy(self.pods[name])))
+        self.pods[name] = placing.manifest(name, owner=self.owner(template))
+        self.changed(name, "ADDED")
 
 
 def _is_ready(pod):
@@ -152,6 +227,3 @@ def _apply(pod, operation):
         place.append(operation["value"])
     else:
         place[last] = operation["value"]
-
-
-__all__ = ["Cluster", "cost", "patches", "pool"]

@@ -4,15 +4,16 @@ import pathlib
 import re
 
 import msgspec
+import pytest
 from test_deploy import called, documents, of_kind, rules, table
 
 import overspill
 from overspill import names
-from overspill.controller.permissions import PERMISSIONS
+from overspill.controller.permissions import GUARD_PERMISSIONS, PERMISSIONS
 from overspill.kube import resources
 from overspill.placement import policy
 from overspill.placement.index import INDEX, INDEXED_LABEL
-from overspill.settings import ControllerSettings
+from overspill.settings import ControllerSettings, GuardSettings
 
 ROOT = pathlib.Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "placement"
@@ -23,23 +24,48 @@ def test_roles_grant_what_the_code_declares_and_no_more():
     assert rules(FOLDER / "rbac.yaml", "Role") == table(PERMISSIONS, "kube-system")
 
 
+def test_the_guards_roles_grant_what_its_code_declares_and_no_more():
+    assert rules(FOLDER / "guard.yaml", "ClusterRole") == table(GUARD_PERMISSIONS, "")
+    assert rules(FOLDER / "guard.yaml", "Role") == table(GUARD_PERMISSIONS, "kube-system")
+    more = {(each.resource, each.subresource, verb) for each in GUARD_PERMISSIONS for verb in each.verbs}
+    assert more < {(each.resource, each.subresource, verb) for each in PERMISSIONS for verb in each.verbs}
+
+
+def calls(*modules):
+    return {
+        (resource, subresource, {"post": "create"}.get(verb, verb))
+        for module in modules
+        for resource, subresource, verb in called(module)
+    }
+
+
+def declared_in(permissions):
+    return {(each.resource.plural, each.subresource, verb) for each in permissions for verb in each.verbs}
+
+
+def test_the_guards_table_is_what_its_source_calls():
+    source = ROOT / "src/overspill"
+    found = calls(source / "kube/events.py", source / "placement/guard.py")
+    assert found | {("leases", "", "get")} == declared_in(GUARD_PERMISSIONS)
+
+
 def test_table_is_what_the_source_calls():
     kube = [ROOT / "src/overspill/kube" / name for name in ("leader.py", "events.py")]
     # survey.py is run by a user, with the user's own permissions.
     folders = [ROOT / "src/overspill" / name for name in ("controller", "orphans", "placement")]
-    modules = [path for folder in folders for path in folder.glob("*.py") if path.stem != "survey"]
-    found = {
-        (resource, subresource, {"post": "create"}.get(verb, verb))
-        for module in [*kube, *modules]
-        for resource, subresource, verb in called(module)
-    }
-    declared = {
-        (permission.resource.plural, permission.subresource, verb)
-        for permission in PERMISSIONS
-        for verb in permission.verbs
-    }
+    elsewhere = {"survey", "guard"}
+    modules = [path for folder in folders for path in folder.glob("*.py") if path.stem not in elsewhere]
+    found = calls(*kube, *modules)
+    declared = declared_in(PERMISSIONS)
     by_apply = {("placementindexes", "", "create")}
     assert found | by_apply == declared
+
+
+def test_controller_and_guard_speak_of_one_lease():
+    settings, guard = ControllerSettings(), GuardSettings()
+    assert (guard.lease_name, guard.lease_namespace) == (settings.lease_name, settings.lease_namespace)
+    (permission,) = [each for each in GUARD_PERMISSIONS if each.names]
+    assert permission.names == (settings.lease_name,)
 
 
 def test_the_lease_is_the_one_that_the_role_is_for():
@@ -144,10 +170,13 @@ def test_gates_never_stand_in_the_way():
             assert each["spec"]["paramRef"]["parameterNotFoundAction"] == "Allow"
 
 
-def test_image_and_port_are_of_this_version():
-    spec = of_kind(FOLDER / "deployment.yaml", "Deployment")["spec"]["template"]["spec"]
+@pytest.mark.parametrize(
+    ("file", "settings"), [("deployment.yaml", ControllerSettings()), ("guard.yaml", GuardSettings())]
+)
+def test_image_and_port_are_of_this_version(file, settings):
+    spec = of_kind(FOLDER / file, "Deployment")["spec"]["template"]["spec"]
     (container,) = spec["containers"]
     assert container["image"] == f"overspill:{overspill.__version__}"
-    port = int(ControllerSettings().health_address.rpartition(":")[2])
+    port = int(settings.health_address.rpartition(":")[2])
     assert container["ports"] == [{"name": "health", "containerPort": port}]
     assert f"0.0.0.0:{port}" in container["args"]

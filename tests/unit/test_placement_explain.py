@@ -1,8 +1,8 @@
 """What `overspill placement explain` says of a pod."""
 
-import placing
 import pytest
 
+import placing
 from overspill.placement.explain import explain
 from overspill.placement.pools import Assignment, Refusal
 from overspill.placement.ranks import SURPLUS
@@ -16,6 +16,9 @@ NO_STOCK = {
     "message": "no stock of ecs.c7",
 }
 FULL = Assignment(None, passed=((0, Refusal("Full", "is full")), (1, Refusal("Cooldown", "is left alone"))))
+
+
+ROOM = "Pool base comes before it, and has room: new pods go there; it stays."
 
 
 @pytest.mark.parametrize(
@@ -35,6 +38,7 @@ FULL = Assignment(None, passed=((0, Refusal("Full", "is full")), (1, Refusal("Co
             [
                 "It is in pool elastic (1 pod of web-1), with keep rank 7:",
                 "web-1 keeps it as long as it has 7 pods or more, if all are ready alike.",
+                ROOM,
                 "It is still held by other scheduling gates: example.com/quota; ask whoever put them there.",
             ],
         ),
@@ -44,6 +48,7 @@ FULL = Assignment(None, passed=((0, Refusal("Full", "is full")), (1, Refusal("Co
             [
                 "It is in pool elastic (1 pod of web-1), on node virtual-0, with keep rank 6:",
                 "web-1 keeps it as long as it has 6 pods or more, if all are ready alike.",
+                ROOM,
                 "Its pool cannot run it for now: no stock of ecs.c7.",
             ],
         ),
@@ -83,4 +88,31 @@ FULL = Assignment(None, passed=((0, Refusal("Full", "is full")), (1, Refusal("Co
 def test_sentences(pod, assignment, said):
     state = PolicyState(placing.policy())
     state.apply(pod)
-    assert list(explain(state, pod, assignment)) == [FIRST, *said]
+    assert list(explain(state, pod, assignment, refused={}, old=False)) == [FIRST, *said]
+
+
+COOLING = Refusal("CoolingDown", "is left alone for 90 s more: no stock")
+
+
+@pytest.mark.parametrize(
+    ("base", "how", "spec", "sentence"),
+    [
+        (2, {}, {}, "Pool base comes before it, and has 2 pods, as many as it is to have."),
+        (1, {}, {}, ROOM),
+        (
+            1,
+            {},
+            {"rebalance": {"mode": "Evict"}},
+            "Pool base comes before it, and has room: it is moved there, when rebalance comes to it.",
+        ),
+        (1, {"refused": {0: COOLING}}, {}, "Pool base is left alone for 90 s more: no stock."),
+        (2, {"old": True}, {}, "But web-1 makes room for a newer revision, and its pods in base go first."),
+    ],
+    ids=["full", "room", "moves", "cooling", "old"],
+)
+def test_why_it_is_in_no_earlier_pool(base, how, spec, sentence):
+    state = PolicyState(placing.policy(placing.pool("base", 2), placing.pool("elastic"), **spec))
+    pod = placing.placed("p", "elastic", 3)
+    for each in (pod, *(placing.placed(f"b{rank}", "base", rank) for rank in range(1, base + 1))):
+        state.apply(each)
+    assert sentence in list(explain(state, pod, None, **{"refused": {}, "old": False, **how}))

@@ -1,14 +1,14 @@
 """What is remembered of a policy: pools that cannot run pods, pods that wait too long, moves to earlier pools."""
 
 import msgspec
-import placing
 import pytest
 
+import placing
 from overspill.placement.annotated import base_replicas, policy_for
 from overspill.placement.capacity import Capacity
 from overspill.placement.decide import Surroundings
 from overspill.placement.managed import Managed
-from overspill.placement.nodes import Node, NodeCondition, NodeMeta, NodeSpec, NodeStatus, contradiction
+from overspill.placement.nodes import contradiction
 from overspill.placement.policy import Policy, PolicyStatus, PoolStatus
 from overspill.placement.workloads import Workload, WorkloadMeta
 
@@ -136,48 +136,13 @@ def test_nobody_moves_without_gain_or_during_a_rollout():
     assert look(made, 600.0, desired=7).moving == []
 
 
-def node(name, *, pods="3", cpu="4", ready=True, cordoned=False, **labels):
-    conditions = (NodeCondition("Ready", "True" if ready else "False"),)
-    allocatable = {"cpu": cpu, "memory": "8Gi", "pods": pods}
-    return Node(NodeMeta(name, labels=labels), NodeSpec(cordoned), NodeStatus(allocatable, conditions))
-
-
-BASE = placing.policy().spec.pools[0]
-
-
-def requesting(name, cpu, **fields):
-    return placing.gated(name, containers=[{"name": "c", "resources": {"requests": {"cpu": cpu}}}], **fields)
-
-
-@pytest.mark.parametrize(
-    ("nodes", "pods", "fits"),
-    [
-        pytest.param([node("n")], [], True, id="empty"),
-        pytest.param(
-            [node("n", cpu="2")], [requesting("a", "1500m", gated=False, node="n")], False, id="no cpu left"
-        ),
-        pytest.param(
-            [node("n", pods="1")], [requesting("a", "0", gated=False, node="n")], False, id="no pod more"
-        ),
-        pytest.param(
-            [node("n", pods="1")],
-            [requesting("a", "0", gated=False, node="n", phase="Succeeded")],
-            True,
-            id="ended",
-        ),
-        pytest.param([node("n", cordoned=True)], [], False, id="cordoned"),
-        pytest.param([node("n", ready=False)], [], False, id="not ready"),
-        pytest.param([node("n", **placing.VIRTUAL)], [], False, id="of another pool"),
-    ],
-)
-def test_capacity(nodes, pods, fits):
-    assert Capacity(nodes, pods).fits(requesting("p", "1"), BASE) == fits
-
-
-def test_capacity_that_was_given_is_gone():
-    left = Capacity([node("n", cpu="3"), node("m", cpu="1")], [])
-    assert [left.take(requesting(name, "2"), BASE) for name in "ab"] == [True, False]
-    assert left.take(requesting("c", "1"), BASE)
+def test_a_cooldown_that_is_edited_ends_as_it_says_now():
+    made = managed(placing.placed("a", "base", 1, conditions=[UNSCHEDULABLE]), now=0.0)
+    assert look(made, 31.0).doomed
+    assert made.cooldowns.until("base", 31.0) == 31.0 + 120
+    made.edit(placing.policy(placing.pool("base", 5, cooldownSeconds=10), placing.pool("elastic")))
+    look(made, 32.0)
+    assert made.cooldowns.until("base", 32.0) == 42.0
 
 
 def test_pods_fill_what_there_is_and_the_rest_goes_on():
@@ -185,7 +150,7 @@ def test_pods_fill_what_there_is_and_the_rest_goes_on():
     made = Managed(policy)
     for number in range(8):
         made.apply(placing.gated(f"p{number}"), 0.0)
-    left = Capacity([node("n", pods="3")], [])
+    left = Capacity([placing.node("n", pods="3")], [])
     look(made, 0.0, capacity=lambda: left)
     assert made.state.totals == [3, 5]
 
@@ -205,16 +170,22 @@ def required(*terms):
     [
         pytest.param({}, [], False, id="no wish"),
         pytest.param(
-            {"nodeSelector": {"zone": "a"}}, [node("v", zone="a", **placing.VIRTUAL)], False, id="a node fits"
+            {"nodeSelector": {"zone": "a"}},
+            [placing.node("v", zone="a", **placing.VIRTUAL)],
+            False,
+            id="a node fits",
         ),
         pytest.param(
-            {"nodeSelector": {"zone": "b"}}, [node("v", zone="a", **placing.VIRTUAL)], True, id="no node fits"
+            {"nodeSelector": {"zone": "b"}},
+            [placing.node("v", zone="a", **placing.VIRTUAL)],
+            True,
+            id="no node fits",
         ),
         pytest.param({"nodeSelector": {"zone": "b"}}, [], False, id="no node yet"),
         pytest.param({"nodeSelector": {"type": "own"}}, [], True, id="never a node"),
         pytest.param(
             {"affinity": required({"matchExpressions": [ZONE]})},
-            [node("v", zone="b", **placing.VIRTUAL)],
+            [placing.node("v", zone="b", **placing.VIRTUAL)],
             True,
             id="affinity",
         ),

@@ -1,9 +1,9 @@
 """Which policy a pod belongs to."""
 
 import msgspec
-import placing
 import pytest
 
+import placing
 from overspill.placement.index import index_of
 from overspill.placement.match import Directory, target_key, workload_keys
 from overspill.placement.workloads import ReplicaSet, ReplicaSetMeta, Revisions

@@ -1,50 +1,82 @@
-"""Random lives of a Deployment under a policy: what must hold at every step, and what when all is quiet."""
+"""Random lives of a Deployment under a policy: what must hold at every step, and what when all is quiet.
+
+A failure that hypothesis shrinks becomes a test with a name, in `test_placement_state.py`.
+"""
 
 import collections
+from typing import Any, ClassVar
 
-import placing
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from placement_model import Cluster, cost, patches, pool
+from placement_model import Cluster, cost, pool
 
-from overspill.placement.cooldown import Cooldowns
-from overspill.placement.decide import Surroundings, cost_of, decide
+import placing
+from overspill.placement import patch as patches
+from overspill.placement.decide import Surroundings, cost_of
+from overspill.placement.managed import Managed
 from overspill.placement.nodes import Node, NodeMeta
-from overspill.placement.state import PolicyState
 
 NODES = {
     "node-of-base": Node(NodeMeta("node-of-base")),
     "node-of-elastic": Node(NodeMeta("node-of-elastic", labels=placing.VIRTUAL)),
 }
+EVICT = {"mode": "Evict", "intervalSeconds": 1, "stabilizationSeconds": 1, "maxUnavailable": 2}
 
 
 class Assigner:
-    """What `placement/assigner.py` does, without a network: events in, patches out, in any order."""
+    """What `placement/assigner.py` does, without a network: events in, patches and deletions out, in any order."""
 
     def __init__(self, cluster, policy):
         self.cluster = cluster
-        self.state = PolicyState(policy)
-        self.cooldowns = Cooldowns()
-        self.around = Surroundings(node=NODES.get, is_old=cluster.is_old)
+        self.managed = Managed(policy)
         self.queue = {}
-        for pod in cluster.list():
-            self.state.apply(pod)
-        cluster.events.clear()
+        self.due = None
+        pods, self._events = cluster.watch()
+        for pod in pods:
+            self.managed.apply(pod, cluster.clock)
+            self.queue[pod.metadata.uid] = None
+
+    def stop(self):
+        self.cluster.watchers = [each for each in self.cluster.watchers if each is not self._events]
+
+    @property
+    def state(self):
+        return self.managed.state
+
+    @property
+    def idle(self):
+        return not self._events and self.due is None
+
+    def around(self):
+        return Surroundings(
+            now=self.cluster.clock, nodes=NODES.values, node=NODES.get, is_old=self.cluster.is_old
+        )
 
     def hear(self, count):
-        for kind, content in self.cluster.events[:count]:
+        for kind, content in self._events[:count]:
             pod = placing.decoded(content)
             if kind == "DELETED":
-                self.state.remove(pod.metadata.uid)
+                self.managed.remove(pod.metadata.uid)
             else:
-                self.state.apply(pod)
+                self.managed.apply(pod, self.cluster.clock)
                 self.queue[pod.metadata.uid] = None
-        del self.cluster.events[:count]
+        del self._events[:count]
 
-    def decide(self):
-        made = decide(self.state, self.cooldowns, self.around)
-        self.queue |= dict.fromkeys([pod.metadata.uid for pod, _ in made.placed] + made.touched)
+    def look(self):
+        if not self.managed.policy.gates:
+            self.queue |= dict.fromkeys(self.state.pods)
+            self.due = None
+            return
+        found = self.managed.look(self.around(), desired=self.cluster.replicas)
+        self.queue |= dict.fromkeys(
+            [pod.metadata.uid for pod, _ in found.decisions.placed] + found.decisions.touched
+        )
+        for pod, _ in found.doomed:
+            self.cluster.delete(pod.metadata.name, version=pod.metadata.resource_version)
+        for pod in found.moving:
+            self.cluster.delete(pod.metadata.name)
+        self.due = found.due
 
     def refresh(self):
         """What happens when revisions change places."""
@@ -52,44 +84,60 @@ class Assigner:
 
     def write(self, count):
         """Send some patches; the number of those that were taken."""
-        taken = 0
-        for uid in list(self.queue)[:count]:
+        uids = list(self.queue)[:count]
+        for uid in uids:
             del self.queue[uid]
-            pod, seat = self.state.pods.get(uid), self.state.seats.get(uid)
-            if pod is None or seat is None:
-                continue
-            spec = self.state.policy.spec
-            into = spec.pools[seat.pool] if seat.pool >= 0 else None
-            marks = patches.marks("web", into, rank=seat.rank, cost=cost_of(self.state, seat, self.around))
-            seat.sent = True
-            if pod.gate is not None:
-                taken += self.cluster.patch(uid, patches.place(pod, into, *marks))
-            else:
-                taken += self.cluster.patch(uid, patches.mark(pod, *marks))
-        return taken
+        return sum(self._write(uid) for uid in uids)
+
+    def _write(self, uid):
+        pod, seat = self.state.pods.get(uid), self.state.seats.get(uid)
+        if pod is None or pod.deleting:
+            return False
+        if not self.managed.policy.gates:
+            return pod.gate is not None and self.cluster.patch(uid, patches.release(pod))
+        if seat is None:
+            return False
+        spec = self.state.policy.spec
+        into = spec.pools[seat.pool] if seat.pool >= 0 else None
+        marks = patches.marks("web", into, rank=seat.rank, cost=cost_of(self.state, seat, self.around()))
+        if pod.gate is None:
+            return self.cluster.patch(uid, patches.mark(pod, *marks))
+        seat.sent = True
+        return self.cluster.patch(uid, patches.place(pod, into, *marks))
 
     def edit(self, policy):
         """Take another spec, keeping what is on its way."""
-        state = PolicyState(policy)
-        for pod in self.state.pods.values():
-            state.apply(pod)
-        state.carry_over(self.state)
-        self.state = state
+        self.managed.edit(policy)
+        self.queue |= dict.fromkeys(self.state.pods)
 
 
 class Life(RuleBasedStateMachine):
+    """Scalings, rollouts, failures and edits, in any order, each component as slow as it likes."""
+
     base = 3
-    limit = "fixed"
+    room = 100
+    leaders = 1
+    suspended = False
+    spec: ClassVar[dict[str, Any]] = {}
 
     def policy(self):
-        most = self.base if self.limit == "fixed" else f"{self.base * 10}%"
-        return placing.policy(placing.pool("base", most), placing.pool("elastic"))
+        pools = placing.pool("base", self.limit()), placing.pool("elastic")
+        return placing.policy(*pools, suspend=self.suspended, **self.spec)
+
+    def limit(self):
+        return self.base
 
     @initialize(replicas=st.integers(0, 12))
     def start(self, replicas):
         self.cluster = Cluster(replicas)
-        self.assigner = Assigner(self.cluster, self.policy())
+        self.cluster.room = self.room
+        self.assigners = [Assigner(self.cluster, self.policy()) for _ in range(self.leaders)]
         self.on_base = collections.Counter()
+
+    def assigner(self, which):
+        return self.assigners[which % len(self.assigners)]
+
+    # --- what users do ---
 
     @rule(replicas=st.integers(0, 12))
     def scale(self, replicas):
@@ -99,11 +147,65 @@ class Life(RuleBasedStateMachine):
     def roll_out(self, template):
         if template != self.cluster.template:
             self.cluster.roll_out(template)
-            self.assigner.refresh()
+            for each in self.assigners:
+                each.refresh()
+
+    @precondition(lambda self: hasattr(self, "cluster") and len(self.cluster.templates) > 1)
+    @rule()
+    def undo(self):
+        """Back to the revision before."""
+        *_, before, _ = sorted(self.cluster.templates, key=self.cluster.templates.__getitem__)
+        self.roll_out(template=before)
 
     @rule()
     def pause_or_resume(self):
         self.cluster.paused = not self.cluster.paused
+
+    @rule(base=st.integers(0, 6))
+    def edit(self, base):
+        self.base = base
+        self._edited()
+
+    @rule()
+    def suspend_or_resume(self):
+        self.suspended = not self.suspended
+        self._edited()
+
+    def _edited(self):
+        for each in self.assigners:
+            each.edit(self.policy())
+
+    # --- what happens ---
+
+    @rule(which=st.integers(0, 30))
+    def kill_a_pod(self, which):
+        if self.cluster.pods:
+            self.cluster.delete(sorted(self.cluster.pods)[which % len(self.cluster.pods)])
+
+    @rule(which=st.integers(0, 30))
+    def a_pod_is_not_ready(self, which):
+        if self.cluster.pods:
+            self.cluster.unready(sorted(self.cluster.pods)[which % len(self.cluster.pods)])
+
+    @rule()
+    def lose_the_base(self):
+        self.cluster.lose_base()
+
+    @rule()
+    def the_base_is_back(self):
+        self.cluster.base_is_up = True
+
+    @rule(seconds=st.sampled_from([1, 31, 121]))
+    def time_passes(self, seconds):
+        self.cluster.clock += seconds
+
+    @rule(which=st.integers(0, 1))
+    def the_assigner_is_killed(self, which):
+        index = which % len(self.assigners)
+        self.assigners[index].stop()
+        self.assigners[index] = Assigner(self.cluster, self.policy())
+
+    # --- the components, as slow as they like ---
 
     @rule()
     def deployment_steps(self):
@@ -113,78 +215,68 @@ class Life(RuleBasedStateMachine):
     def replica_sets_step(self):
         self.cluster.sync_replica_sets()
 
-    @rule(replicas=st.integers(4, 12), heard=st.integers(1, 12), sent=st.integers(0, 4))
-    def burst(self, replicas, heard, sent):
+    @rule()
+    def scheduler_steps(self):
+        self.cluster.schedule()
+
+    @rule()
+    def kubelets_step(self):
+        self.cluster.run_kubelets()
+
+    @rule(which=st.integers(0, 1), count=st.integers(1, 30))
+    def hear(self, which, count):
+        self.assigner(which).hear(count)
+
+    @rule(which=st.integers(0, 1))
+    def look(self, which):
+        self.assigner(which).look()
+
+    @rule(which=st.integers(0, 1), count=st.integers(1, 30))
+    def write(self, which, count):
+        self.assigner(which).write(count)
+
+    @rule(
+        which=st.integers(0, 1),
+        replicas=st.integers(4, 12),
+        heard=st.integers(1, 12),
+        sent=st.integers(0, 4),
+    )
+    def burst(self, which, replicas, heard, sent):
         """Much at once, of which the assigner gets to a part."""
         self.cluster.replicas = replicas
         self.cluster.sync_deployment()
         self.cluster.sync_replica_sets()
-        self.assigner.hear(heard)
-        self.assigner.decide()
-        self.assigner.write(sent)
+        self.assigner(which).hear(heard)
+        self.assigner(which).look()
+        self.assigner(which).write(sent)
 
-    @rule()
-    def scheduler_steps(self):
-        self.cluster.run_scheduled()
-
-    @rule(which=st.integers(0, 30))
-    def kill_a_pod(self, which):
-        if self.cluster.pods:
-            self.cluster.delete(sorted(self.cluster.pods)[which % len(self.cluster.pods)])
-
-    @rule()
-    def lose_the_base(self):
-        """All base pods go at once, as with their node."""
-        for name in [name for name, pod in self.cluster.pods.items() if pool(pod) == "base"]:
-            self.cluster.delete(name)
-
-    @rule(count=st.integers(1, 30))
-    def hear(self, count):
-        self.assigner.hear(count)
-
-    @rule()
-    def decide(self):
-        self.assigner.decide()
-
-    @rule(count=st.integers(1, 30))
-    def write(self, count):
-        self.assigner.write(count)
-
-    @rule()
-    def restart(self):
-        self.assigner = Assigner(self.cluster, self.policy())
-
-    @rule(base=st.integers(0, 6))
-    def edit(self, base):
-        self.base = base
-        self.assigner.edit(self.policy())
+    # --- what must hold ---
 
     @invariant()
     def base_is_never_above_its_bound(self):
         """More pods than the bound only where it has come down, and then never a further one."""
         if not hasattr(self, "cluster"):
             return
-        now = collections.Counter(
-            pod["metadata"]["ownerReferences"][0]["name"]
-            for pod in self.cluster.pods.values()
-            if pool(pod) == "base"
-        )
+        now = collections.Counter()
+        for pod in self.cluster.active():
+            if pool(pod) == "base" and pod["metadata"]["name"] not in self.cluster.strays:
+                now[pod["metadata"]["ownerReferences"][0]["name"]] += 1
+                now["all revisions"] += 1
         for owner, count in now.items():
             bound = self.bound(owner)
-            assert count <= max(bound, self.on_base[owner]), f"{count} base pods of {owner}, {bound} allowed"
+            assert bound is None or count <= max(bound, self.on_base[owner]), (
+                f"{count} base pods of {owner}, {bound} allowed"
+            )
         self.on_base = now
 
     def bound(self, owner):
-        if self.limit == "fixed":
-            return self.base
-        most = max(12, *(len(self.cluster.of(template)) for template in self.cluster.wanted))
-        return -(-self.base * 10 * (most + 2) // 100)
+        return None if owner == "all revisions" else self.base * self.leaders
 
     @rule()
     def quiet(self):
         """Everybody gets to do all that is left to do."""
         self.settle()
-        pods = list(self.cluster.pods.values())
+        pods = self.cluster.active()
         assert not [pod for pod in pods if pod["spec"].get("schedulingGates")]
         assert all(pool(pod) for pod in pods)
         by_owner = collections.defaultdict(list)
@@ -195,56 +287,119 @@ class Life(RuleBasedStateMachine):
         self.state_is_that_of_a_fresh_list()
 
     def settle(self):
-        for _ in range(60):
-            before = self.cluster.events[:], dict(self.cluster.wanted), set(self.cluster.pods)
-            self.cluster.paused = False
-            self.cluster.sync_deployment()
-            self.cluster.sync_replica_sets()
-            self.assigner.hear(1000)
-            self.assigner.decide()
-            self.assigner.write(1000)
+        """Nodes are back, nothing is paused or suspended, one assigner leads, and time passes until nothing changes."""
+        cluster = self.cluster
+        cluster.base_is_up, cluster.paused = True, False
+        for each in self.assigners[1:]:
+            each.stop()
+        del self.assigners[1:]
+        if self.suspended:
+            self.suspend_or_resume()
+        (assigner,) = self.assigners
+        for _ in range(200):
+            before = dict(cluster.wanted), set(cluster.pods)
+            cluster.clock += 10
+            cluster.sync_deployment()
+            cluster.sync_replica_sets()
+            assigner.hear(1000)
+            assigner.look()
+            assigner.write(1000)
             self.base_is_never_above_its_bound()
-            self.cluster.run_scheduled()
-            if not self.cluster.events and before == ([], self.cluster.wanted, set(self.cluster.pods)):
+            cluster.schedule()
+            cluster.run_kubelets()
+            if assigner.idle and before == (cluster.wanted, set(cluster.pods)):
                 return
         raise AssertionError("no end of changes")
 
     def state_is_that_of_a_fresh_list(self):
         fresh = Assigner(self.cluster, self.policy())
-        held, known = fresh.state, self.assigner.state
+        held, known = fresh.state, self.assigners[0].state
         assert known.totals == held.totals
         assert {uid: (seat.pool, seat.rank) for uid, seat in known.seats.items()} == {
             uid: (seat.pool, seat.rank) for uid, seat in held.seats.items()
         }
-        fresh.decide()
+        fresh.look()
         assert fresh.write(1000) == 0, "a restart has nothing to write"
+        fresh.stop()
 
-    @precondition(lambda self: hasattr(self, "cluster") and self.cluster.template)
+    @precondition(lambda self: hasattr(self, "cluster"))
     @rule(first=st.integers(0, 12), then=st.integers(0, 12))
     def scaling_in_quiet_is_exact(self, first, then):
         """With all pods ready, going down leaves the spread that the policy wants, and takes no write."""
-        self.settle()
-        self.cluster.replicas = 0
-        self.settle()
-        self.cluster.replicas = first
-        self.settle()
+        if self.room < self.base:
+            return
+        for replicas in (0, first):
+            self.cluster.clock += 1000  # no cool-down is left
+            self.cluster.replicas = replicas
+            self.settle()
         self.cluster.replicas = min(first, then)
         self.cluster.sync_deployment()
         self.cluster.sync_replica_sets()
-        self.assigner.hear(1000)
-        self.assigner.decide()
-        assert self.assigner.write(1000) == 0
-        counts = collections.Counter(pool(pod) for pod in self.cluster.pods.values())
-        wanted = self.assigner.state.order.targets(min(first, then))
-        assert (counts["base"], counts["elastic"]) == wanted
+        (assigner,) = self.assigners
+        assigner.hear(1000)
+        assigner.look()
+        assert assigner.write(1000) == 0
+        counts = collections.Counter(map(pool, self.cluster.active()))
+        assert (counts["base"], counts["elastic"]) == assigner.state.order.targets(min(first, then))
 
 
 class PercentLife(Life):
-    limit = "percent"
+    def limit(self):
+        return f"{self.base * 10}%"
+
+    def bound(self, owner):
+        if owner == "all revisions":
+            return None
+        most = max(12, *(len(self.cluster.of(template)) for template in self.cluster.wanted))
+        return -(-self.base * 10 * (most + 2) // 100) * self.leaders
 
 
-shape = settings(max_examples=60, stateful_step_count=25, deadline=None)
-TestLife = Life.TestCase
-TestLife.settings = shape
-TestPercentLife = PercentLife.TestCase
-TestPercentLife.settings = shape
+class OneBoundForAllRevisions(Life):
+    spec: ClassVar[dict[str, Any]] = {"counting": {"scope": "Total"}}
+
+    def bound(self, owner):
+        return self.base if owner == "all revisions" else None
+
+
+class SurgeLife(Life):
+    spec: ClassVar[dict[str, Any]] = {"rollout": {"maxSurge": 1}}
+
+    def bound(self, owner):
+        return self.base + 1 if owner == "all revisions" else self.base
+
+
+class SmallBase(Life):
+    """Its nodes have less room than the policy wants."""
+
+    room = 2
+
+
+class TwoLeaders(Life):
+    """Two assigners that both believe to lead: each keeps to the bound by what it knows."""
+
+    leaders = 2
+
+
+class RebalancedLife(Life):
+    spec: ClassVar[dict[str, Any]] = {"rebalance": EVICT}
+
+    @rule()
+    def quiet_is_exact(self):
+        """Whatever happened: pods are moved until the spread is what the policy wants."""
+        self.settle()
+        counts = collections.Counter(map(pool, self.cluster.active()))
+        wanted = self.assigners[0].state.order.targets(self.cluster.replicas)
+        assert (counts["base"], counts["elastic"]) == wanted
+
+
+shape = settings(
+    max_examples=40,
+    stateful_step_count=25,
+    deadline=None,
+    phases=set(Phase) - {Phase.explain},  # which traces every line
+)
+for life in (Life, PercentLife, OneBoundForAllRevisions, SurgeLife, SmallBase, TwoLeaders, RebalancedLife):
+    case = life.TestCase
+    case.settings = shape
+    globals()[f"Test{life.__name__}"] = case
+del life, case

@@ -1,11 +1,11 @@
 """The one patch of a pod."""
 
 import msgspec
-import placing
 import pytest
 
+import placing
 from overspill import names
-from overspill.placement.patch import mark, marks, place, release
+from overspill.placement.patch import kept_labels, mark, marks, place, release
 
 POLICY = placing.policy(
     placing.pool("base", 5),
@@ -152,3 +152,14 @@ def test_release_takes_the_gate_alone():
         "/metadata/resourceVersion",
         "/spec/schedulingGates/1",
     }
+
+
+def test_labels_that_the_pod_has_are_kept():
+    """They may be what its workload knows it by."""
+    of_another = placing.gated("p", labels={"tier": "own", "app": "web"})
+    assert kept_labels(of_another, ELASTIC) == ["tier"]
+    found = values(operations(of_another, ELASTIC))
+    assert "/metadata/labels/tier" not in found
+    assert found["/metadata/labels/placement.overspill.dev~1pool"] == "elastic"
+    assert kept_labels(placing.gated("p", labels={"tier": "burst"}), ELASTIC) == []
+    assert kept_labels(placing.gated("p"), ELASTIC) == []

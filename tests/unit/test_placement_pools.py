@@ -1,10 +1,10 @@
 """How a growing workload fills its pools, and which pool a pod gets."""
 
-import placing
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import placing
 from overspill.placement.pools import FULL, Assignment, FillOrder, Refusal, choose_pool
 
 

@@ -1,10 +1,10 @@
 """Keep ranks and deletion costs."""
 
-import placing
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import placing
 from overspill.placement.pools import FillOrder
 from overspill.placement.ranks import SURPLUS, UNKNOWN, Seat, deletion_cost, rerank
 

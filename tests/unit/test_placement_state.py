@@ -1,8 +1,8 @@
 """A policy's state: seats that were given, seen, taken back, carried over."""
 
-import placing
 import pytest
 
+import placing
 from overspill import names
 from overspill.placement.cooldown import Cooldowns
 from overspill.placement.decide import Surroundings, cost_of, decide
@@ -289,3 +289,15 @@ def test_a_rank_that_an_edit_gave_to_another_pool_is_not_given_twice():
     after.apply(placing.gated("x"))
     run(after)
     assert seats(after)["x"] == (0, 4)
+
+
+def test_pods_with_a_pool_and_no_rank_are_ranked():
+    """As the guard leaves them, which counts nothing."""
+    state = PolicyState(placing.policy())
+    labels = {names.POOL_LABEL: "elastic", names.POLICY_LABEL: "web"}
+    for number in range(3):
+        state.apply(placing.decoded(placing.manifest(f"p{number}", gated=False, labels=labels)))
+    for number in range(5):
+        state.apply(placing.placed(f"q{number}", "base", number + 1))
+    assert sorted(state.straighten()) == ["p0", "p1", "p2"]
+    assert sorted(seat.rank for seat in state.seats.values()) == list(range(1, 9))

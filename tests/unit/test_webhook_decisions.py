@@ -3,11 +3,11 @@
 import json
 
 import msgspec
-import placing
 import pytest
 
 import injection_cases
 import placement_cases
+import placing
 from json_patch import applied
 from overspill.placement.match import Directory
 from overspill.webhook.gates import gate, mark

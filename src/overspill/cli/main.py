@@ -38,6 +38,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "overspill.cli.controller:controller",
         "Place pods by PlacementPolicies; collect orphans.",
     ),
+    "guard": ("overspill.cli.guard:guard", "Let pods go that wait while no controller leads."),
     "placement": ("overspill.cli.placement:app", "Look at placement; let go of pods that wait for it."),
     "orphans": ("overspill.cli.orphans:app", "Find container groups that have lost their pod; delete them."),
     "check": ("overspill.cli.check:check", "Tell what of some manifests a backend would refuse."),

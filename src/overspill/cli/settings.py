@@ -1,6 +1,6 @@
-"""`overspill settings`: every setting of agent and controller as Markdown, which is docs/settings.md.
+"""`overspill settings`: every setting of agent, controller and guard as Markdown, which is docs/settings.md.
 
-In: `AgentSettings`, `ControllerSettings`. Out: text on stdout. Invariant: nothing here knows a setting by name.
+In: their Structs. Out: text on stdout. Invariant: nothing here knows a setting by name.
 """
 
 from itertools import groupby
@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from overspill.settings import AgentSettings, ControllerSettings, SettingInfo, setting_infos
+from overspill.settings import AgentSettings, ControllerSettings, GuardSettings, SettingInfo, setting_infos
 
 __all__ = ["reference", "settings"]
 
@@ -20,14 +20,18 @@ Made by `overspill settings > docs/settings.md`; edit `src/overspill/settings.py
 A setting comes from the file given by `--config`, then from its environment variable, then from its flag; the later
 wins. In the file, lists and mappings are YAML; in a variable they are `a,b` and `key=value,other=value`; a flag is
 repeated for each entry. A key, variable or backend option that is not known is an error.
-The options of each backend are in [backends.md](backends.md). One file may serve agents and controller: each takes the
-keys that it knows, and leaves those of the other.
+The options of each backend are in [backends.md](backends.md). One file may serve them all: each takes the
+keys that it knows, and leaves those of the others.
 """
 PROGRAMS: dict[str, tuple[type[Struct], str]] = {
     "The agent": (AgentSettings, "`overspill agent`: one virtual node."),
     "The controller": (
         ControllerSettings,
         "`overspill controller`: [placement](placement.md) and [orphans](orphans.md).",
+    ),
+    "The guard": (
+        GuardSettings,
+        "`overspill guard`: lets pods go [while no controller leads](placement.md#when-no-controller-leads).",
     ),
 }
 

@@ -1,13 +1,13 @@
-"""What the controller may do at the apiserver, verb by verb, and why.
+"""What the controller and its guard may do at the apiserver, verb by verb, and why.
 
 In: nothing. Out: a table. Invariant: it is what the code calls, no more and no less; tests compare
-it with the calls in the source and with the roles in `deploy/placement/rbac.yaml`.
+it with the calls in the source and with the roles in `deploy/placement`.
 """
 
 from overspill.kube import resources
 from overspill.kube.permission import Permission
 
-__all__ = ["PERMISSIONS"]
+__all__ = ["GUARD_PERMISSIONS", "PERMISSIONS"]
 
 PERMISSIONS = (
     Permission(
@@ -51,6 +51,19 @@ PERMISSIONS = (
         resources.LEASES,
         ("get", "update"),
         "stay the replica that works",
+        namespace="kube-system",
+        names=("overspill-controller",),
+    ),
+)
+
+GUARD_PERMISSIONS = (
+    Permission(resources.PODS, ("list", "patch", "watch"), "know who waits, and let them go"),
+    Permission(resources.PLACEMENT_POLICIES, ("list", "watch"), "how long they may wait, and where they go"),
+    Permission(resources.EVENTS, ("create", "patch"), "tell users what happened, and how often"),
+    Permission(
+        resources.LEASES,
+        ("get",),
+        "whether somebody leads",
         namespace="kube-system",
         names=("overspill-controller",),
     ),

@@ -23,7 +23,7 @@ from overspill.kube.client import Client
 from overspill.kube.resources import LEASES
 from overspill.metrics import LEADER
 
-__all__ = ["Leader"]
+__all__ = ["Leader", "Vacancy"]
 
 log = structlog.get_logger(__name__)
 
@@ -50,6 +50,42 @@ class _Spec(Struct, frozen=True, rename="camel"):
 class _Lease(Struct):
     metadata: _Meta = msgspec.field(default_factory=_Meta)
     spec: _Spec = msgspec.field(default_factory=_Spec)
+
+
+class Vacancy:
+    """Looks at a Lease that it does not want: whether nobody leads.
+
+    Nobody does when, for as long as a candidate would wait, no holder was seen to renew it. No clock is compared
+    with another's here either, so the first answer takes that long.
+    """
+
+    def __init__(
+        self, client: Client, name: str, *, namespace: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`clock` tells seconds and never goes back."""
+        self._client = client
+        self._name = name
+        self._namespace = namespace
+        self._clock = clock
+        self._seen = _Spec()
+        self._lived_at = clock()
+
+    async def look(self) -> bool:
+        """Whether nobody leads now.
+
+        Raises:
+            OverspillError: it cannot be told.
+        """
+        began = self._clock()
+        try:
+            found = await self._client.get(LEASES, self._name, namespace=self._namespace, kind=_Lease)
+        except NotFound:
+            return began - self._lived_at > LEASE_DURATION
+        if found.spec != self._seen:
+            self._seen = found.spec
+            if found.spec.holder_identity:
+                self._lived_at = began
+        return began - self._lived_at > max(LEASE_DURATION, found.spec.lease_duration_seconds)
 
 
 class Leader:

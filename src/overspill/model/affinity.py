@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from overspill.model.pods import PodSpec
 
-__all__ = ["Requirement", "Taint", "Term", "Toleration", "holds", "matches_node", "untolerated"]
+__all__ = ["Requirement", "Taint", "Term", "Toleration", "holds", "matches_node", "tolerates", "untolerated"]
 
 INTEGER = re.compile(r"[+-]?[0-9]+")
 
@@ -85,7 +85,7 @@ def untolerated(spec: PodSpec, taints: Iterable[Taint], *, effect: str) -> Taint
     if not relevant:
         return None
     tolerated = tolerations.decode(spec.tolerations)
-    return next((t for t in relevant if not any(_tolerates(one, t) for one in tolerated)), None)
+    return next((t for t in relevant if not any(tolerates(one, t) for one in tolerated)), None)
 
 
 def _required_terms(spec: PodSpec) -> tuple[Term, ...] | None:
@@ -131,7 +131,8 @@ def _compares(operator: str, value: str | None, bounds: Sequence[str]) -> bool:
     return have > bound if operator == "Gt" else have < bound
 
 
-def _tolerates(toleration: Toleration, taint: Taint) -> bool:
+def tolerates(toleration: Toleration, taint: Taint) -> bool:
+    """Whether a toleration lets a pod onto a node with this taint."""
     if toleration.effect not in {"", taint.effect} or toleration.key not in {"", taint.key}:
         return False
     # Lt and Gt are behind a feature gate that is off; the kubelet then lets them fit nothing.

@@ -1,38 +1,30 @@
 """Whether a pool's nodes have room for a pod, by what their pods request.
 
 In: nodes, all pods of the cluster; pods that were sent to a pool and are not on a node yet. Out: yes or no. Pure.
-Invariant: what is not known to fit does not; only cpu, memory and the number of pods are counted, as these are
-what fills a node. The scheduler has the last word.
+Invariant: what is not known to fit does not. Requests of every resource, the number of pods, taints, and the pod's own
+node selector and affinity count; what depends on other pods (spread, affinity to pods, ports, volumes) does not. The
+scheduler has the last word.
+Source: https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/#resource-sharing-within-containers, for
+what a pod with init containers takes of a node.
 """
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 
-from msgspec import Struct
+import msgspec
 
-from overspill.model.quantity import parse_quantity
-from overspill.placement.nodes import Node, belongs
+from overspill.model.affinity import Toleration, tolerates, tolerations
+from overspill.model.quantity import milli
+from overspill.placement.nodes import Node, allows, belongs
 from overspill.placement.pods import Pod
 from overspill.placement.policy import Pool
 
 __all__ = ["Capacity", "request_of"]
 
-
-class Amount(Struct):
-    """Cores, bytes and pods."""
-
-    cpu: float = 0.0
-    memory: float = 0.0
-    pods: int = 0
-
-    def holds(self, other: "Amount") -> bool:
-        """Whether there is as much as that."""
-        return self.cpu >= other.cpu and self.memory >= other.memory and self.pods >= other.pods
-
-    def less(self, other: "Amount") -> None:
-        """Take something away."""
-        self.cpu -= other.cpu
-        self.memory -= other.memory
-        self.pods -= other.pods
+# Thousandths of a core, byte or item, by resource; what is not named is 0.
+Amounts = Counter[str]
+ONE_POD = Amounts({"pods": 1000})
+KEEPS_PODS_OFF = frozenset({"NoSchedule", "NoExecute"})
 
 
 class Capacity:
@@ -40,44 +32,61 @@ class Capacity:
 
     def __init__(self, nodes: Iterable[Node], pods: Iterable[Pod]) -> None:
         self._nodes = [node for node in nodes if node.usable]
-        self._left = {node.metadata.name: _allocatable(node) for node in self._nodes}
+        self._left = {node.metadata.name: _amounts(node.status.allocatable) for node in self._nodes}
         for pod in pods:
             left = self._left.get(pod.spec.node_name)
             if left is not None and not pod.ended:
-                left.less(request_of(pod))
+                left.subtract(request_of(pod))
 
     def take(self, pod: Pod, pool: Pool) -> bool:
         """Whether a pool has room for a pod, which is gone then."""
-        wanted = request_of(pod)
-        for node in self._nodes:
-            left = self._left[node.metadata.name]
-            if belongs(pool, node.metadata.labels) and left.holds(wanted):
-                left.less(wanted)
-                return True
-        return False
+        left = next(self._rooms(pod, pool), None)
+        if left is not None:
+            left.subtract(request_of(pod))
+        return left is not None
 
     def fits(self, pod: Pod, pool: Pool) -> bool:
         """Whether a pool has room for a pod."""
+        return next(self._rooms(pod, pool), None) is not None
+
+    def _rooms(self, pod: Pod, pool: Pool) -> Iterator[Amounts]:
+        """What is left on each node where the pod fits."""
         wanted = request_of(pod)
-        return any(
-            belongs(pool, node.metadata.labels) and self._left[node.metadata.name].holds(wanted)
-            for node in self._nodes
-        )
+        tolerated = [
+            *msgspec.convert(pool.tolerations, list[Toleration]),
+            *(tolerations.decode(pod.spec.tolerations) if pod.spec.tolerations else ()),
+        ]
+        for node in self._nodes:
+            left = self._left[node.metadata.name]
+            if (
+                belongs(pool, node.metadata.labels)
+                and all(left[name] >= amount for name, amount in wanted.items())
+                and allows(pod, node.metadata.labels)
+                and _tolerated(tolerated, node)
+            ):
+                yield left
 
 
-def request_of(pod: Pod) -> Amount:
-    """What a pod's containers request together."""
-    amount = Amount(pods=1)
-    for container in pod.spec.containers:
-        amount.cpu += _number(container.resources.requests.get("cpu"))
-        amount.memory += _number(container.resources.requests.get("memory"))
-    return amount
+def _tolerated(tolerated: Iterable[Toleration], node: Node) -> bool:
+    return all(
+        any(tolerates(each, taint) for each in tolerated)
+        for taint in node.spec.taints
+        if taint.effect in KEEPS_PODS_OFF
+    )
 
 
-def _allocatable(node: Node) -> Amount:
-    have = node.status.allocatable
-    return Amount(_number(have.get("cpu")), _number(have.get("memory")), int(_number(have.get("pods"))))
+def request_of(pod: Pod) -> Amounts:
+    """What a pod takes of its node: its containers and sidecars, or more while an init container runs; its overhead."""
+    sidecars, largest = Amounts(), Amounts()
+    for init in pod.spec.init_containers:
+        now = _amounts(init.resources.requests) + sidecars
+        largest |= now
+        if init.restart_policy == "Always":
+            sidecars = now
+    together = sum((_amounts(each.resources.requests) for each in pod.spec.containers), sidecars) | largest
+    of_the_pod = _amounts(pod.spec.resources.requests)
+    return Amounts({**together, **of_the_pod}) + _amounts(pod.spec.overhead) + ONE_POD
 
 
-def _number(text: str | int | None) -> float:
-    return 0.0 if text is None else float(parse_quantity(str(text)))
+def _amounts(quantities: Mapping[str, str | int]) -> Amounts:
+    return Amounts({name: milli(text) for name, text in quantities.items()})

@@ -28,6 +28,12 @@ class Cooldowns:
         """A pod could not run there."""
         self._troubles[pool] = _Trouble(until, why)
 
+    def shorten(self, pool: str, until: float) -> None:
+        """Let a cool-down last no longer than this, such as after an edit."""
+        trouble = self._troubles.get(pool)
+        if trouble is not None:
+            trouble.until = min(trouble.until, until)
+
     def refusal(self, pool: str, now: float) -> Refusal | None:
         """Why the pool takes no pod now; None when it does, be it a single one as a probe."""
         trouble = self._troubles.get(pool)

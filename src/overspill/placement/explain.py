@@ -4,12 +4,12 @@ In: a policy, what was decided. Out: text for people. Pure. Invariant: it is tol
 decided, so that it cannot say anything else than what was done.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from overspill.placement.pods import Pod
 from overspill.placement.policy import Policy
 from overspill.placement.pools import Assignment, Refusal
-from overspill.placement.ranks import SURPLUS, UNKNOWN
+from overspill.placement.ranks import SURPLUS, UNKNOWN, Seat
 from overspill.placement.state import PolicyState
 
 __all__ = ["explain", "why_waiting"]
@@ -20,13 +20,17 @@ def why_waiting(policy: Policy, assignment: Assignment) -> str:
     return "; ".join(_sentence(policy, index, refusal) for index, refusal in assignment.passed)
 
 
-def explain(state: PolicyState, pod: Pod, assignment: Assignment | None) -> Iterator[str]:
+def explain(
+    state: PolicyState, pod: Pod, assignment: Assignment | None, *, refused: Mapping[int, Refusal], old: bool
+) -> Iterator[str]:
     """Sentences about one pod.
 
     Args:
         state: the pods of its policy.
         pod: the pod.
         assignment: where it would go now, or why nowhere; None for one that is placed.
+        refused: the pools that take nobody now, and why.
+        old: whether its revision is being replaced.
     """
     name, policy = pod.metadata.name, state.policy
     limits = ", ".join(_limit(state, index) for index in range(state.size))
@@ -48,7 +52,24 @@ def explain(state: PolicyState, pod: Pod, assignment: Assignment | None) -> Iter
     count = _pods(counts[seat.pool])
     yield f"It is in pool {pool} ({count} of {revision}){where}, with keep rank {seat.rank}:"
     yield f"{revision} keeps it as long as it has {_pods(seat.rank)} or more, if all are ready alike."
+    if old and state.policy.spec.rollout.old_revision_scale_in == "FirstPoolFirst":
+        yield f"But {revision} makes room for a newer revision, and its pods in {state.pool_name(0)} go first."
+    yield from _earlier(state, seat, refused)
     yield from _held_up(pod)
+
+
+def _earlier(state: PolicyState, seat: Seat, refused: Mapping[int, Refusal]) -> Iterator[str]:
+    """Why it is in no pool that comes before its own."""
+    group, moves = state.group(seat.group), state.policy.spec.rebalance.mode == "Evict"
+    for pool in range(seat.pool):
+        rank, name, count = group.vacant(pool), state.pool_name(pool), _pods(group.counts[pool])
+        if pool in refused:
+            yield _sentence(state.policy, pool, refused[pool], before="Pool") + "."
+        elif rank is None or rank > seat.rank:
+            yield f"Pool {name} comes before it, and has {count}, as many as it is to have."
+        else:
+            then = "it is moved there, when rebalance comes to it" if moves else "new pods go there; it stays"
+            yield f"Pool {name} comes before it, and has room: {then}."
 
 
 def _held_up(pod: Pod) -> Iterator[str]:
@@ -77,8 +98,8 @@ def _unseated(policy: Policy, pod: Pod, assignment: Assignment | None) -> Iterat
         yield f"  {_sentence(policy, index, refusal)}."
 
 
-def _sentence(policy: Policy, index: int, refusal: Refusal) -> str:
-    return f"pool {policy.spec.pools[index].name} {refusal.message}"
+def _sentence(policy: Policy, index: int, refusal: Refusal, *, before: str = "pool") -> str:
+    return f"{before} {policy.spec.pools[index].name} {refusal.message}"
 
 
 def _limit(state: PolicyState, index: int) -> str:

@@ -116,6 +116,8 @@ class Managed:
     def look(self, around: Surroundings, *, desired: int) -> Outcome:
         """Decide what can be decided now; `desired` is how many pods the workload wants."""
         now = around.now
+        for pool in self.policy.spec.pools:
+            self.cooldowns.shorten(pool.name, now + pool.cooldown_seconds)
         made = decide(self.state, self.cooldowns, around)
         self.reasons = made.waiting
         doomed = list(self._doomed(now))

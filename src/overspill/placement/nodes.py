@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping
 
 from msgspec import Struct
 
-from overspill.model.affinity import Term, holds
+from overspill.model.affinity import Taint, Term, holds
 from overspill.placement.pods import Pod, affinity_terms
 from overspill.placement.policy import Pool
 from overspill.placement.pools import Refusal
 
-__all__ = ["Node", "belongs", "contradiction", "pool_of"]
+__all__ = ["Node", "allows", "belongs", "contradiction", "pool_of"]
 
 
 class NodeMeta(Struct, frozen=True, rename="camel"):
@@ -27,9 +27,10 @@ class NodeMeta(Struct, frozen=True, rename="camel"):
 
 
 class NodeSpec(Struct, frozen=True):
-    """Whether the node takes pods."""
+    """Whether the node takes pods, and which."""
 
     unschedulable: bool = False
+    taints: tuple[Taint, ...] = ()
 
 
 class NodeCondition(Struct, frozen=True, gc=False):
@@ -79,19 +80,18 @@ def contradiction(pod: Pod, pool: Pool, nodes: Iterable[Node]) -> Refusal | None
     if not selector and terms is None:
         return None
     members = [node.metadata.labels for node in nodes if belongs(pool, node.metadata.labels)]
-    if members:
-        fits = any(_allows(selector, terms, labels) for labels in members)
-    else:  # none yet, or an autoscaler makes them: only what is certain counts
-        fits = _may_fit(selector, terms, pool)
-    if fits:
+    # None yet, or an autoscaler makes them: then only what is certain counts.
+    if any(allows(pod, labels) for labels in members) if members else _may_fit(selector, terms, pool):
         return None
     text = "has no node that the pod's own nodeSelector and affinity allow"
     return Refusal("PoolConflict", text, lasting=True)
 
 
-def _allows(selector: Mapping[str, str], terms: tuple[Term, ...] | None, labels: Mapping[str, str]) -> bool:
-    if any(labels.get(key) != value for key, value in selector.items()):
+def allows(pod: Pod, labels: Mapping[str, str]) -> bool:
+    """Whether a pod's own node selector and affinity allow a node with these labels."""
+    if any(labels.get(key) != value for key, value in (pod.spec.node_selector or {}).items()):
         return False
+    terms = affinity_terms(pod)
     return terms is None or any(
         term.match_fields or all(holds(each, labels.get(each.key)) for each in term.match_expressions)
         for term in terms

@@ -16,7 +16,7 @@ from overspill.model.affinity import Requirement, Term
 from overspill.placement.pods import Pod, affinity_terms, tolerations
 from overspill.placement.policy import Pool
 
-__all__ = ["Operation", "mark", "marks", "place", "release"]
+__all__ = ["Operation", "kept_labels", "mark", "marks", "place", "release"]
 
 Operation = dict[str, Any]
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
@@ -25,11 +25,18 @@ TERMS = f"{AFFINITY}/nodeAffinity/{REQUIRED}/nodeSelectorTerms"
 
 
 def marks(
-    policy: str, pool: Pool | None, *, rank: int, cost: int | None
+    policy: str, pool: Pool | None, *, rank: int | None = None, cost: int | None = None
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Labels and annotations of a placed pod; `cost` None leaves the deletion cost to the user."""
+    """Labels and annotations of a placed pod.
+
+    Args:
+        policy: name of its policy.
+        pool: its pool; None for one that is no more.
+        rank: its keep rank; None leaves it to whoever counts.
+        cost: its deletion cost; None leaves it to the user.
+    """
     labels = {names.POLICY_LABEL: policy}
-    annotations = {names.RANK_ANNOTATION: str(rank)}
+    annotations = {} if rank is None else {names.RANK_ANNOTATION: str(rank)}
     if cost is not None:
         annotations[names.DELETION_COST] = str(cost)
     if pool is not None:
@@ -48,6 +55,15 @@ def place(pod: Pod, pool: Pool, labels: Mapping[str, str], annotations: Mapping[
         *_tolerations(pod, pool),
         *_marks(pod, labels, annotations),
     ]
+
+
+def kept_labels(pod: Pod, pool: Pool) -> list[str]:
+    """Labels that a pool would change and must not: they may be what the pod's workload knows it by.
+
+    A ReplicaSet whose pod no longer matches its selector lets go of it and creates another, without end.
+    """
+    have = pod.labels
+    return [key for key, value in pool.patch.metadata.labels.items() if have.get(key, value) != value]
 
 
 def mark(pod: Pod, labels: Mapping[str, str], annotations: Mapping[str, str]) -> list[Operation]:
@@ -74,6 +90,7 @@ def _gate_removal(pod: Pod) -> Operation:
 def _marks(pod: Pod, labels: Mapping[str, str], annotations: Mapping[str, str]) -> list[Operation]:
     have = pod.labels
     missing = {key: value for key, value in labels.items() if have.get(key) != value}
+    missing = {key: value for key, value in missing.items() if key in OURS or key not in have}
     known = pod.metadata.annotations
     read = {names.RANK_ANNOTATION: known.rank, names.DELETION_COST: known.cost} if known else {}
     # Of a pool's own annotations it is not known whether the pod has them; they are written with a change.
@@ -85,6 +102,7 @@ def _marks(pod: Pod, labels: Mapping[str, str], annotations: Mapping[str, str]) 
     return []
 
 
+OURS = frozenset({names.POOL_LABEL, names.POLICY_LABEL})
 _READ = frozenset({names.RANK_ANNOTATION, names.DELETION_COST})
 
 

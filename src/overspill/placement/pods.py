@@ -53,15 +53,16 @@ class Gate(Struct, frozen=True, gc=False):
 
 
 class Resources(Struct, frozen=True):
-    """What a container asks for."""
+    """What a container, or the pod as a whole, asks for."""
 
     requests: dict[str, str | int] = {}
 
 
-class Container(Struct, frozen=True):
-    """A container, as the scheduler counts it."""
+class Container(Struct, frozen=True, rename="camel"):
+    """A container, as the scheduler counts it; an init container that restarts always is a sidecar."""
 
     resources: Resources = Resources()
+    restart_policy: str = ""
 
 
 class PodSpec(Struct, frozen=True, rename="camel"):
@@ -73,6 +74,9 @@ class PodSpec(Struct, frozen=True, rename="camel"):
     affinity: Raw = Raw()
     tolerations: Raw = Raw()
     containers: tuple[Container, ...] = ()
+    init_containers: tuple[Container, ...] = ()
+    resources: Resources = Resources()
+    overhead: dict[str, str | int] = {}
 
 
 class PodCondition(Struct, frozen=True, rename="camel", gc=False):
@@ -103,7 +107,13 @@ class Pod(Struct, frozen=True):
         meta, spec = self.metadata, self.spec
         meta = msgspec.structs.replace(meta, labels=meta.labels.copy())
         if spec.node_name:
-            spec = PodSpec(node_name=spec.node_name, containers=spec.containers)
+            spec = PodSpec(
+                node_name=spec.node_name,
+                containers=spec.containers,
+                init_containers=spec.init_containers,
+                resources=spec.resources,
+                overhead=spec.overhead,
+            )
         else:
             spec = msgspec.structs.replace(
                 spec, affinity=spec.affinity.copy(), tolerations=spec.tolerations.copy()

@@ -15,6 +15,7 @@ from overspill.errors import Conflict, Misconfigured, NotFound
 from overspill.kube.client import JSON_PATCH, Client
 from overspill.kube.resources import LEASES, NODES, PLACEMENT_POLICIES, PODS, REPLICASETS, STATEFULSETS
 from overspill.placement import patch
+from overspill.placement.capacity import Capacity
 from overspill.placement.decide import Surroundings, assignment_for
 from overspill.placement.explain import explain
 from overspill.placement.managed import Managed
@@ -22,6 +23,7 @@ from overspill.placement.match import Directory
 from overspill.placement.nodes import Node
 from overspill.placement.pods import Pod
 from overspill.placement.policy import Policy
+from overspill.placement.state import revision_of
 from overspill.placement.workloads import ReplicaSet, Revisions, Workload
 
 __all__ = ["explain_pod", "leading", "release_pods", "survey"]
@@ -71,7 +73,13 @@ async def explain_pod(client: Client, namespace: str, name: str) -> list[str]:
         around = await _surroundings(client, managed)
         waits = uid in managed.state.waiting
         would = assignment_for(managed.state, managed.cooldowns, around, pod) if waits else None
-        return list(explain(managed.state, pod, would))
+        refused = {
+            index: refusal
+            for index, pool in enumerate(managed.policy.spec.pools)
+            if (refusal := managed.cooldowns.refusal(pool.name, around.now)) is not None
+        }
+        old = around.is_old(revision_of(pod))
+        return list(explain(managed.state, pod, would, refused=refused, old=old))
     return list(_of_no_policy(pod))
 
 
@@ -96,12 +104,16 @@ async def _surroundings(client: Client, managed: Managed) -> Surroundings:
         workload = await client.get(STATEFULSETS, target.name, namespace=namespace, kind=Workload)
         start = workload.spec.ordinals.start
     by_name = {node.metadata.name: node for node in nodes}
+    looks_for_room = any(pool.capacity_check == "Simulate" for pool in managed.policy.spec.pools)
+    pods = await client.list(PODS, kind=Pod) if looks_for_room else []
+    left = Capacity(nodes, pods)
     return Surroundings(
         now=time.monotonic(),
         nodes=by_name.values,
         node=by_name.get,
         is_old=partial(revisions.is_old, namespace),
         first_ordinal=start,
+        capacity=lambda: left,
     )
 
 

@@ -106,6 +106,10 @@ class PodWriter:
                 await self._send(key, pod, changes)
             return
         seat.sent = True
+        kept = patch.kept_labels(pod, pool)
+        if kept:
+            text = f"pool {pool.name} does not change labels that the pod has: {', '.join(kept)}"
+            self._events.warning(reference(pod), "LabelsKept", text)
         try:
             if await self._send(key, pod, patch.place(pod, pool, labels, annotations)):
                 metrics.PODS_PLACED.labels(str(seat.pool)).inc()
@@ -169,7 +173,8 @@ class PodWriter:
         try:
             await self._client.request("POST", path, body=json.encode(body), retry=False)
         except Throttled:
-            log.info("eviction not allowed for now", pod=f"{meta.namespace}/{meta.name}")
+            why = "an earlier pool has room for it, but its PodDisruptionBudget does not let it go now"
+            self._events.normal(reference(pod), "RebalanceWaits", why)
         except (Conflict, NotFound):
             return
         else:

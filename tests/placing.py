@@ -3,6 +3,7 @@
 import msgspec
 
 from overspill import names
+from overspill.placement.nodes import Node, NodeCondition, NodeMeta, NodeSpec, NodeStatus
 from overspill.placement.pods import Pod
 from overspill.placement.policy import Policy
 
@@ -104,3 +105,11 @@ def placed(name, pool, rank, **fields):
     labels = {names.POOL_LABEL: pool, names.POLICY_LABEL: "web", **fields.pop("labels", {})}
     annotations = {names.RANK_ANNOTATION: str(rank), names.DELETION_COST: str(1_000_000 - rank)}
     return decoded(manifest(name, gated=False, labels=labels, annotations=annotations, **fields))
+
+
+def node(name, *, pods="3", cpu="4", ready=True, cordoned=False, taints=(), more=None, **labels):
+    """A node with room; `more` are further resources."""
+    conditions = (NodeCondition("Ready", "True" if ready else "False"),)
+    allocatable = {"cpu": cpu, "memory": "8Gi", "pods": pods, **(more or {})}
+    spec = NodeSpec(cordoned, tuple(taints))
+    return Node(NodeMeta(name, labels=labels), spec, NodeStatus(allocatable, conditions))
