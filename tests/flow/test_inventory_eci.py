@@ -1,11 +1,14 @@
 """The view of a whole cluster's container groups at ECI, against the emulator."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from decimal import Decimal
 
 import pytest
+from aiohttp import web
 from emulators import KEY, Rig, emulator, tag
+from kube_server import serving
 from msgspec import structs
 
 from overspill.backends.eci.inventory import EciInventory
@@ -113,6 +116,34 @@ async def test_a_group_whose_end_was_asked_for_is_terminating(tmp_path):
         await rig.call("delete_container_group", container_group_id=created)
         (seen,) = (await found.list()).groups
         assert seen.terminating
+
+
+async def test_lists_at_the_same_time_are_each_whole(tmp_path):
+    async with emulator(tmp_path) as rig, inventory(rig) as found:
+        made = {await group(rig, identity(number)) for number in range(25)}
+        for listing in await asyncio.gather(*(found.list() for _ in range(4))):
+            assert {each.id for each in listing.groups} == made
+
+
+@pytest.mark.parametrize("there", [True, False])
+async def test_a_group_that_is_listed_but_not_described_is_an_error_unless_it_is_gone(there):
+    """Indexes of a cloud may disagree for a while; a list without the group would not be whole."""
+
+    async def answer(request: web.Request) -> web.Response:
+        asked = (await request.post()).get("ContainerGroupIds")
+        if request.headers["x-acs-action"] == "DescribeContainerGroups":
+            return web.json_response({"ContainerGroups": [], "TotalCount": 0})
+        data = [{"ContainerGroupId": "eci-x", "Status": "Running"}] if there or not asked else []
+        return web.json_response({"Data": data, "TotalCount": len(data)})
+
+    async with serving(answer) as url:
+        options = {"region": "cn-hangzhou", "endpoint": url, "vSwitchIds": "vsw-a"}
+        async with EciInventory(cluster=OURS, options=options) as found:
+            if there:
+                with pytest.raises(Retry, match="does not describe"):
+                    await found.list()
+            else:
+                assert (await found.list()).groups == []
 
 
 async def test_a_wrong_option_is_named():

@@ -149,12 +149,13 @@ def _settings(
 
 
 def _run(settings: ControllerSettings, work: Callable[[Inventory, Take], Awaitable[T]]) -> T:
+    factory = backend_factory(settings.backend)
+
     async def run() -> T:
         async with AsyncExitStack() as stack:
             kube = load_config(settings.kubeconfig or None, settings.context or None)
             client = await stack.enter_async_context(Client(kube, connections=2))
             cluster = await cluster_id(client)
-            factory = backend_factory(settings.backend)
             inventory = inventory_of(factory, cluster=cluster, options=settings.backend_options)
             await stack.enter_async_context(inventory)
             return await work(inventory, lambda: take_look(client, inventory))

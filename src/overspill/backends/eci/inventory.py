@@ -8,6 +8,7 @@ The cheap listing (200 a page) has no tags, so each group's entry is fetched onc
 of a group ever change.
 """
 
+import asyncio
 import os
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -29,7 +30,7 @@ from overspill.backends.eci.quotes import Quotes
 from overspill.backends.eci.rates import DEFAULTS, Budget, Rates
 from overspill.backends.eci.status import ENDED
 from overspill.backends.eci.tags import cluster_tags, identity_of
-from overspill.errors import Conflict, NotFound
+from overspill.errors import Conflict, NotFound, Retry
 from overspill.model.cost import price_of
 from overspill.model.work import Identity
 
@@ -67,6 +68,7 @@ class EciInventory:
         )
         self._quotes = Quotes(self._client)
         self._known: dict[str, _Known | None] = {}
+        self._one = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
         await self._client.__aenter__()
@@ -78,12 +80,17 @@ class EciInventory:
         await self._client.__aexit__(kind, error, trace)
 
     async def list(self) -> Listing:
-        """Every group of this cluster."""
+        """Every group of this cluster; one list at a time."""
+        async with self._one:
+            return await self._list()
+
+    async def _list(self) -> Listing:
         everything = await self._client.call(STATUS, {"Limit": 1}, StatusPage)
         asked = {"Limit": STATUS_LIMIT, "Tag": cluster_tags(self.cluster)}
         pages = self._client.pages(STATUS, asked, StatusPage)
         entries = {entry.container_group_id: entry async for page in pages for entry in page.data}
         await self._learn(entries)
+        await self._require([id_ for id_ in entries if id_ not in self._known])
         groups = [
             self._group(entry, known) for id_, entry in entries.items() if (known := self._known.get(id_))
         ]
@@ -105,6 +112,20 @@ class EciInventory:
             for entry in await self._entries(some):
                 self._known[entry.container_group_id] = self._of(entry)
         await self._quotes.catch_up(tell=lambda _: None)
+
+    async def _require(self, unknown: Sequence[str]) -> None:
+        """None of these may be there: nobody could say whose they are.
+
+        Raises:
+            Retry: one is, as while ECI's indexes disagree.
+        """
+        for some in chunks(unknown, IDS_PER_CALL):
+            asked = {"ContainerGroupIds": msgspec.json.encode(some).decode(), "Limit": STATUS_LIMIT}
+            page = await self._client.call(STATUS, asked, StatusPage)
+            if page.data:
+                raise Retry(
+                    f"ECI lists container group {page.data[0].container_group_id} but does not describe it"
+                )
 
     async def _entries(self, ids: Sequence[str]) -> Sequence[GroupEntry]:
         asked = {"ContainerGroupIds": msgspec.json.encode(ids).decode(), "Limit": IDS_PER_CALL}
