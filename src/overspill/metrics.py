@@ -26,6 +26,7 @@ __all__ = [
     "BACKEND_REQUEST_SECONDS",
     "CONTAINER_GROUPS",
     "CONTENT_TYPE",
+    "DECOMMISSION_SECONDS",
     "GATE_SECONDS",
     "KUBELET_CONNECTIONS",
     "KUBELET_REQUESTS",
@@ -143,6 +144,11 @@ CONTAINER_GROUPS = Gauge(
     "overspill_container_groups",
     "Groups at the backend over all nodes, as the leader saw them last, by what they are to this cluster.",
     ["state"],
+    registry=REGISTRY,
+)
+DECOMMISSION_SECONDS = Gauge(
+    "overspill_decommission_oldest_seconds",
+    "For how long the node is being decommissioned that has been so the longest; 0 if none is.",
     registry=REGISTRY,
 )
 ORPHAN_PRICE = Gauge(

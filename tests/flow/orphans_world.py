@@ -27,6 +27,7 @@ class Kube:
         self.cluster = f"cluster-{uuid.uuid4()}"
         self.pods: dict[str, dict] = {}
         self.nodes = {"vn-0": "True"}
+        self.leaving: dict[str, str] = {}
         self.version = 100
         self.refused: str = ""
         self.cut_after: int | None = None
@@ -55,7 +56,8 @@ class Kube:
         if kind == "kube-system":
             return web.json_response({"metadata": {"name": "kube-system", "uid": self.cluster}})
         if kind == "nodes":
-            return web.json_response({"metadata": {}, "items": [node(*each) for each in self.nodes.items()]})
+            nodes = [node(name, ready, self.leaving.get(name)) for name, ready in self.nodes.items()]
+            return web.json_response({"metadata": {}, "items": nodes})
         assert kind == "pods"
         return self._pods(request)
 
@@ -70,11 +72,11 @@ class Kube:
         return web.json_response({"metadata": meta, "items": every[begin : begin + 1]})
 
 
-def node(name: str, ready: str) -> dict:
-    return {
-        "metadata": {"name": name, "uid": name},
-        "status": {"conditions": [{"type": "Ready", "status": ready}]},
-    }
+def node(name: str, ready: str, leaving: str | None) -> dict:
+    conditions = [{"type": "Ready", "status": ready, "lastTransitionTime": None}]
+    if leaving:
+        conditions.append({"type": "Decommissioning", "status": "True", "lastTransitionTime": leaving})
+    return {"metadata": {"name": name, "uid": name}, "status": {"conditions": conditions}}
 
 
 class World:

@@ -73,6 +73,15 @@ async def test_figures_tell_what_there_is_and_what_it_costs_until_another_leads(
     assert told("overspill_orphans_last_look_timestamp_seconds") == 0
 
 
+async def test_how_long_a_node_is_on_its_way_out(world):
+    collector = world.collector()
+    await collector.look()
+    assert told("overspill_decommission_oldest_seconds") == 0
+    world.kube.leaving["vn-0"] = "2026-01-01T00:00:00Z"
+    await collector.look()
+    assert told("overspill_decommission_oldest_seconds") > 3600
+
+
 async def test_nothing_is_deleted_where_the_policy_is_to_report(world):
     orphan = await world.orphan()
     with capture_logs() as logs:

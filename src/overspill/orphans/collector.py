@@ -18,6 +18,7 @@ from overspill.kube.client import Client
 from overspill.kube.events import Events, ObjectRef
 from overspill.metrics import (
     CONTAINER_GROUPS,
+    DECOMMISSION_SECONDS,
     ORPHAN_PRICE,
     ORPHANS_DELETED,
     ORPHANS_DOUBTED,
@@ -137,6 +138,7 @@ class Collector:
         ORPHAN_PRICE.clear()
         for currency, price in costs(found).items():
             ORPHAN_PRICE.labels(currency).set(float(price))
+        DECOMMISSION_SECONDS.set(max((time.time() - since for since in look.leaving), default=0.0))
         ORPHANS_LOOKED_AT.set_to_current_time()
 
     def _tell_doubt(self, doubt: str) -> None:
@@ -152,8 +154,8 @@ class Collector:
         """Another replica tells them now."""
         for series in (CONTAINER_GROUPS, ORPHAN_PRICE):
             series.clear()
-        ORPHANS_DOUBTED.set(0)
-        ORPHANS_LOOKED_AT.set(0)
+        for single in (DECOMMISSION_SECONDS, ORPHANS_DOUBTED, ORPHANS_LOOKED_AT):
+            single.set(0)
 
 
 def _facts(each: Sorted) -> dict[str, str]:

@@ -11,9 +11,12 @@ from overspill.backends.base import Inventory
 from overspill.errors import Misconfigured
 from overspill.kube.client import Client
 from overspill.kube.resources import NAMESPACES, NODES, PODS
+from overspill.model.podstatus import seconds
 from overspill.orphans.sort import Look, Owner
 
 __all__ = ["cluster_id", "take_look"]
+
+DECOMMISSIONING = "Decommissioning"
 
 
 class _Annotations(Struct, frozen=True, gc=False):
@@ -31,9 +34,10 @@ class _Named(Struct, frozen=True):
     metadata: _Meta
 
 
-class _Condition(Struct, frozen=True, gc=False):
+class _Condition(Struct, frozen=True, gc=False, rename="camel"):
     type: str
     status: str
+    last_transition_time: str | None = None  # null where nobody wrote one
 
 
 class _NodeStatus(Struct, frozen=True):
@@ -68,6 +72,7 @@ async def take_look(client: Client, inventory: Inventory) -> Look:
         agents=frozenset(node.metadata.name for node in nodes if _ready(node)),
         foreign=listing.foreign,
         version=version,
+        leaving=tuple(seconds(told) for node in nodes if (told := _since(node, DECOMMISSIONING))),
     )
 
 
@@ -77,4 +82,10 @@ def _owner(meta: _Meta) -> Owner:
 
 def _ready(node: _Node) -> bool:
     """The control plane says Unknown once an agent's lease has run out."""
-    return any(each.type == "Ready" and each.status == "True" for each in node.status.conditions)
+    return _since(node, "Ready") is not None
+
+
+def _since(node: _Node, condition: str) -> str | None:
+    """When a condition became true, "" if it does not say; None if it is not."""
+    found = (each for each in node.status.conditions if each.type == condition and each.status == "True")
+    return next((each.last_transition_time or "" for each in found), None)

@@ -51,6 +51,7 @@ class Look(Struct, frozen=True, kw_only=True):
         agents: the nodes whose agent is there.
         foreign: groups of the account that are not this cluster's.
         version: of the list of pods.
+        leaving: since when nodes are being decommissioned, seconds since 1970.
     """
 
     groups: Sequence[ContainerGroup]
@@ -58,6 +59,7 @@ class Look(Struct, frozen=True, kw_only=True):
     agents: frozenset[str]
     foreign: int
     version: str = ""
+    leaving: Sequence[float] = ()
 
 
 class Sorted(Struct, frozen=True):
