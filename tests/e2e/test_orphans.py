@@ -8,7 +8,7 @@ import signal
 import subprocess
 
 import pytest
-from placement_world import OVERSPILL
+from placement_world import OVERSPILL, ROOT
 
 from overspill.kube.resources import PODS
 from overspill.local.images import WEB
@@ -162,6 +162,7 @@ def test_the_controller_collects_an_orphan_and_nothing_else(emulated, controller
 @pytest.fixture
 def second_cluster(control_plane, emulated, until, tmp_path):
     """Another cluster of the same account whose virtual node has the same name."""
+    control_plane.kubectl("apply", "-k", str(ROOT / "deploy/placement/definitions"))  # for the controller
     _, environ = command_of(emulated.processes()[NODE])
     options = json.loads(emulated.overspill("status", "-o", "json").stdout)["emulator"]
     flags = [
@@ -215,7 +216,7 @@ def test_two_clusters_of_one_account_with_equal_node_names_leave_each_other_alon
     assert emulated.get("pod", "mine")["status"]["phase"] == "Running"
     emulated.kubectl("delete", "pod", "mine", "--timeout=60s")
     other.kubectl("delete", "pod", "theirs", "--force", "--grace-period=0")
-    assert operator.orphans("delete", "--yes").returncode == 0
+    assert operator.orphans("delete", "--yes", "--force").returncode == 0
     until(lambda: not billed(emulated), what="nothing costs money any more")
 
 

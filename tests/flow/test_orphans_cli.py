@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -48,7 +47,6 @@ class Shell:
             text=True,
             check=False,
             timeout=60,
-            env={**os.environ, "COLUMNS": "200"},
         )
 
 

@@ -14,9 +14,9 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from overspill.cli.tables import print_table
 from overspill.errors import Misconfigured
 from overspill.kube.client import Client
 from overspill.kube.config import load_config
@@ -52,7 +52,7 @@ def cost(
         print(msgspec.json.format(msgspec.json.encode(lines), indent=2).decode())
         return
     base = (Decimal(str(base_vcpu_hour)), Decimal(str(base_gib_hour)))
-    Console().print(_table(lines, by, base))
+    print_table(_table(lines, by, base))
     print(
         f"list prices of {list_prices().date}; spot instances and named types are left out", file=sys.stderr
     )

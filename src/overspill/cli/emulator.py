@@ -13,11 +13,11 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from overspill import logs
 from overspill.cli.access import DEFAULT_NAME
+from overspill.cli.tables import print_table
 from overspill.emulator.auth import AccessKey
 from overspill.emulator.bill import total
 from overspill.emulator.cloud import Timings
@@ -185,7 +185,7 @@ def bill(
             f"{line.cost(now):.6f}",
             "ended" if line.ended else "running",
         )
-    Console().print(table)
+    print_table(table)
     print(
         f"{everything.groups} groups, {everything.vcpu_hours:.4f} vCPU-h, {everything.gib_hours:.4f} GiB-h, "
         f"{everything.cost:.6f} CNY; {everything.running} running at {everything.per_hour:.6f} CNY/h"
@@ -260,7 +260,7 @@ def list_faults(state: OwnState = None, name: Cluster = None) -> None:
         left = "all" if armed["left"] is None else str(armed["left"])
         actions = ", ".join(fault["actions"]) or "all"
         table.add_row(str(armed["number"]), fault["kind"], str(armed["met"]), left, actions)
-    Console().print(table)
+    print_table(table)
 
 
 @faults.command("clear")

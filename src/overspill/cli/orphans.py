@@ -14,11 +14,11 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from overspill.backends.base import Inventory
 from overspill.backends.registry import backend_factory, inventory_of
+from overspill.cli.tables import new_table, print_table
 from overspill.errors import Misconfigured, NotFound, OverspillError, Rejected
 from overspill.kube.client import Client
 from overspill.kube.config import load_config
@@ -65,7 +65,7 @@ def list_(
     if output == "json":
         _print_json(shown)
     elif shown:
-        Console().print(_table(shown))
+        print_table(_table(shown))
     print(_summary(seen, found), file=sys.stderr)
 
 
@@ -94,7 +94,7 @@ def delete(
         if not unwanted:
             print("No orphans.", file=sys.stderr)
             return True
-        Console().print(_table(unwanted))
+        print_table(_table(unwanted))
         print(_summary(first, unwanted), file=sys.stderr)
         if not yes:
             print("Nothing was deleted; `overspill orphans delete --yes` does it.", file=sys.stderr)
@@ -171,9 +171,8 @@ def _summary(look: Look, found: Sequence[Sorted]) -> str:
 
 
 def _table(found: Sequence[Sorted]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for head in ("GROUP", "STATE", "NAMESPACE", "POD", "NODE", "STATUS", "AGE", "PRICE/H"):
-        table.add_column(head, justify="right" if head in {"AGE", "PRICE/H"} else "left", no_wrap=True)
+    heads = ("GROUP", "STATE", "NAMESPACE", "POD", "NODE", "STATUS", "AGE", "PRICE/H")
+    table = new_table(heads, numbers={"AGE", "PRICE/H"})
     for each in found:
         group, identity = each.group, each.group.identity
         table.add_row(

@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, TypeVar
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from overspill.cli.tables import new_table, print_table
 from overspill.kube.client import Client
 from overspill.kube.config import Config, load_config
 from overspill.placement.managed import Managed
@@ -28,8 +28,6 @@ Namespace = Annotated[str, typer.Option("--namespace", "-n", help="Namespace; el
 AllNamespaces = Annotated[bool, typer.Option("--all-namespaces", "-A", help="Of all namespaces.")]
 T = TypeVar("T")
 defaults = ControllerSettings()
-# A table is as wide as it must be, as kubectl's; a terminal wraps it.
-WIDE = 1000
 
 
 @app.command()
@@ -50,7 +48,7 @@ def status(
 
     found, controller = _run(config, look)
     if found:
-        Console(width=WIDE).print(_table(found))
+        print_table(_table(found))
     else:
         print(f"No PlacementPolicies in {_named(where)}.")
     print(controller)
@@ -115,19 +113,8 @@ def _run(config: Config, work: Callable[[Client], Awaitable[T]]) -> T:
 
 
 def _table(found: list[Managed]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for head in (
-        "NAMESPACE",
-        "POLICY",
-        "POOL",
-        "LIMIT",
-        "PODS",
-        "SCHEDULED",
-        "READY",
-        "UNSCHEDULABLE",
-        "WAITING",
-    ):
-        table.add_column(head, justify="right" if head in _NUMBERS else "left", no_wrap=True)
+    heads = ("NAMESPACE", "POLICY", "POOL", "LIMIT", "PODS", "SCHEDULED", "READY", "UNSCHEDULABLE", "WAITING")
+    table = new_table(heads, numbers=heads[3:])
     for managed in found:
         meta, waiting = managed.policy.metadata, str(len(managed.state.waiting))
         for pool, count in zip(managed.policy.spec.pools, count_pools(managed.state), strict=True):
@@ -136,6 +123,3 @@ def _table(found: list[Managed]) -> Table:
             table.add_row(meta.namespace, meta.name, pool.name, most, *map(str, numbers), waiting)
             waiting = ""
     return table
-
-
-_NUMBERS = {"LIMIT", "PODS", "SCHEDULED", "READY", "UNSCHEDULABLE", "WAITING"}
