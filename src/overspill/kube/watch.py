@@ -9,8 +9,8 @@ Source: https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-d
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable
-from typing import Generic, TypeVar
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any, Generic, TypeVar
 
 import structlog
 
@@ -21,13 +21,15 @@ from overspill.kube.frames import Batch, Change, Frames, Versioned
 from overspill.kube.resources import Resource
 from overspill.kube.transport import Stream
 
-__all__ = ["Batch", "Change", "Watch"]
+__all__ = ["Batch", "Change", "Watch", "silence"]
 
 log = structlog.get_logger(__name__)
 
 # The apiserver sends a bookmark about each minute. Half a minute more than that without a byte is a
 # dead connection, and if it was not, the new one costs a single request.
 IDLE_LIMIT = 90.0
+# Longer than it takes to notice a dead connection and to make another.
+SILENCE_LIMIT = 150.0
 # The server ends a watch after this many seconds, so that watches move to apiservers that came later.
 SERVER_TIMEOUT = (300, 600)
 PAUSE_FIRST, PAUSE_CAP = 0.05, 2.0
@@ -88,6 +90,15 @@ class Watch(Generic[T]):
             except OverspillError as error:
                 trouble = error
             await self._prepare_next(trouble)
+
+    async def follow(self, changed: Callable[[Batch[T]], None]) -> None:
+        """Hand over every batch, for ever.
+
+        Raises:
+            Misconfigured: this account may not list or watch the resource, or not any longer.
+        """
+        async for batch in self.batches():
+            changed(batch)
 
     async def _once(self) -> AsyncIterator[Batch[T]]:
         """One connection, from the state that is known."""
@@ -151,6 +162,12 @@ class Watch(Generic[T]):
         if isinstance(trouble, Throttled):
             pause = max(pause, trouble.retry_after)
         await asyncio.sleep(pause)
+
+
+def silence(watches: Iterable[Watch[Any]]) -> str | None:
+    """Why some watches are not to be believed: one has heard nothing for too long."""
+    age = max((watch.age for watch in watches), default=0.0)
+    return f"nothing heard from a watch for {age:.0f} s" if age > SILENCE_LIMIT else None
 
 
 def _pause(fruitless: int) -> float:

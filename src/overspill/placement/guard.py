@@ -10,7 +10,6 @@ import asyncio
 import socket
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import structlog
 
@@ -22,7 +21,7 @@ from overspill.kube.events import Events
 from overspill.kube.frames import Batch
 from overspill.kube.leader import Vacancy
 from overspill.kube.resources import PLACEMENT_POLICIES, PODS
-from overspill.kube.watch import Watch
+from overspill.kube.watch import Watch, silence
 from overspill.placement import patch
 from overspill.placement.match import Directory
 from overspill.placement.nodes import contradiction
@@ -38,7 +37,6 @@ log = structlog.get_logger(__name__)
 
 LOOK_EVERY = 2.0
 CONNECTIONS = 6
-WATCH_AGE_LIMIT = 150.0
 
 
 async def run_guard(settings: GuardSettings) -> None:
@@ -57,22 +55,15 @@ async def run_guard(settings: GuardSettings) -> None:
         pods = Watch(client, PODS, kind=Pod, keep=Pod.kept, field_selector="spec.nodeName=")
         policies = Watch(client, PLACEMENT_POLICIES, kind=Policy)
 
-        def trouble() -> str | None:
-            age = max(pods.age, policies.age)
-            return f"nothing heard from a watch for {age:.0f} s" if age > WATCH_AGE_LIMIT else None
-
         host, _, port = settings.health_address.rpartition(":")
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(events.run(), name="events")
-            tasks.create_task(_follow(policies, guard.policies_changed), name="policies")
-            tasks.create_task(_follow(pods, guard.pods_changed), name="pods")
+            tasks.create_task(policies.follow(guard.policies_changed), name="policies")
+            tasks.create_task(pods.follow(guard.pods_changed), name="pods")
             tasks.create_task(guard.run(), name="guard")
-            tasks.create_task(health.serve(host, int(port), {"watches": trouble}), name="health")
-
-
-async def _follow(watch: Watch[Any], changed: Any) -> None:
-    async for batch in watch.batches():
-        changed(batch)
+            tasks.create_task(
+                health.serve(host, int(port), {"watches": lambda: silence([pods, policies])}), name="health"
+            )
 
 
 class Guard:

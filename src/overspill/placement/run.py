@@ -22,7 +22,7 @@ from overspill.kube.resources import (
     REPLICASETS,
     STATEFULSETS,
 )
-from overspill.kube.watch import Watch
+from overspill.kube.watch import Watch, silence
 from overspill.placement.assigner import Assigner
 from overspill.placement.nodes import Node
 from overspill.placement.pods import Pod
@@ -34,7 +34,6 @@ __all__ = ["WATCHES", "Placement"]
 log = structlog.get_logger(__name__)
 
 WATCHES = 6
-WATCH_AGE_LIMIT = 150.0
 
 
 class Placement:
@@ -48,8 +47,7 @@ class Placement:
 
     def trouble(self) -> str | None:
         """Why it does not work, though it runs."""
-        age = max((watch.age for watch in self._watches), default=0.0)
-        return f"nothing heard from a watch for {age:.0f} s" if age > WATCH_AGE_LIMIT else None
+        return silence(self._watches)
 
     async def run(self) -> None:
         """Watch and place until cancelled."""
@@ -83,10 +81,5 @@ async def _follow_synced(
     tasks: asyncio.TaskGroup, watch: Watch[Any], changed: Callable[[Batch[Any]], None], synced: asyncio.Event
 ) -> None:
     """Follow a watch; returns when its whole state was known once."""
-    tasks.create_task(_follow(watch, changed), name="watch")
+    tasks.create_task(watch.follow(changed), name="watch")
     await synced.wait()
-
-
-async def _follow(watch: Watch[Any], changed: Callable[[Batch[Any]], None]) -> None:
-    async for batch in watch.batches():
-        changed(batch)
