@@ -79,6 +79,15 @@ class Controller(Process):
         """The sum of a counter over its labels."""
         return sum(value for name, value in self.metrics().items() if re.match(rf"{series}(\{{|$)", name))
 
+    def gate_seconds(self, quantile):
+        """The bound below which so many of the pods waited for their pool, of those that this replica placed."""
+        found = {
+            float(name.partition('le="')[2].partition('"')[0]): value
+            for name, value in self.metrics().items()
+            if name.startswith("overspill_placement_gate_seconds_bucket")
+        }
+        return min(bound for bound, count in found.items() if count >= quantile * found[float("inf")])
+
     def leads(self):
         return "everything is listed" in self.log.read_text()
 

@@ -68,7 +68,7 @@ def test_07_a_hundred_deployments_each_with_a_policy(space):
 
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("space", [100], indirect=True)
-def test_08_ten_thousand_pods(space):
+def test_08_ten_thousand_pods(space, record_property):
     """The counts are the watch's until the end: to list so many again and again would be the load."""
     world, ledger = space.world, space.ledger
     extra = [world.node(f"elastic-{number}", pods=4000) for number in (1, 2)]
@@ -81,6 +81,7 @@ def test_08_ten_thousand_pods(space):
             seconds=600,
             what="ten thousand pods",
         )
+        record_property("gate wait p99, seconds, less than", world.current.gate_seconds(0.99))
         patched = space.ledger.writes
         survivors = {uid for uid, seen in list(ledger.pods.items()) if seen.pool == "base"}
         space.scale(100)
