@@ -116,6 +116,7 @@ class Ledger:
                     self._hear(json.loads(line))
                     self.least_ready = min(self.least_ready, self._ready)
             if self._process.wait() and not self._closing:
+                self._forget()
                 time.sleep(0.2)  # nobody answers
             if not self._closing:
                 self._start()
@@ -126,13 +127,17 @@ class Ledger:
             self._put(metadata["uid"], seen(event["object"]))
         elif event["type"] == "DELETED":
             self._drop(self.pods.pop(metadata["uid"], None))
-        else:  # 410 after the apiserver was replaced: all is told anew
-            self._version = ""
-            self.pods.clear()
-            self._counts.clear()
-            self._ready = 0
+        else:  # 410 after the apiserver was replaced
+            self._forget()
             return
         self._version = metadata["resourceVersion"]
+
+    def _forget(self):
+        """All is told anew."""
+        self._version = ""
+        self.pods.clear()
+        self._counts.clear()
+        self._ready = 0
 
     @property
     def ready(self):
