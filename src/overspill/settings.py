@@ -174,11 +174,20 @@ class ControllerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_field
         int, _about("Orphans", "How many groups are deleted in any minute, at most."), Meta(ge=1)
     ] = 30
     health_address: HealthAddress = "127.0.0.1:10259"
+    webhook_address: Annotated[
+        str,
+        _about(
+            "Serving",
+            "host:port of the webhook for apiservers without MutatingAdmissionPolicy (before 1.36); none if empty.",
+        ),
+    ] = ""
     log_level: LogLevel = "info"
     log_format: LogFormat = "text"
 
     def __post_init__(self) -> None:
         _check_address("healthAddress", self.health_address)
+        if self.webhook_address:
+            _check_address("webhookAddress", self.webhook_address)
 
 
 class GuardSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):

@@ -1,17 +1,17 @@
-"""The gates' expressions, as the apiserver evaluates them, by the table that the code is held to as well."""
+"""The gates, as a real apiserver adds them: by its policies' expressions and by the webhook, from one table."""
 
 import itertools
 import json
 
 import msgspec
 import pytest
+from forms import policies, webhook
 from placement_ledger import GATE
 from placement_manifests import pool
-from placement_world import apply_gates
 
 from overspill.placement.index import INDEX, INDEXED_LABEL, index_of
 from overspill.placement.policy import Policy
-from placement_cases import CASES, of_deployment, pod, target
+from placement_cases import CASES, MARKED, marked, of_deployment, pod, target
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
@@ -19,10 +19,17 @@ numbers = itertools.count()
 POOLS = {"pools": [pool("base", 5), pool("elastic")]}
 
 
-@pytest.fixture(scope="module")
-def gated(control_plane, until):
-    """A control plane with the gates in force and no controller; tells the gates that a pod would get."""
-    apply_gates(control_plane)
+@pytest.fixture(scope="module", params=["index", "policy", "webhook"])
+def gated(control_plane, until, request, tmp_path_factory):
+    """A control plane with the gates in force in one form; tells the gates that a pod would get.
+
+    Policies of the apiserver look in an index, or at PlacementPolicies that are in none; no controller is there then.
+    """
+    form = (
+        webhook(control_plane, until, tmp_path_factory.mktemp("gates"))
+        if request.param == "webhook"
+        else policies(control_plane, "placement/gate.yaml")
+    )
 
     def gates(namespace, manifest):
         answer = control_plane.kubectl(
@@ -30,8 +37,15 @@ def gated(control_plane, until):
         )
         return [gate["name"] for gate in json.loads(answer)["spec"].get("schedulingGates", [])]
 
-    gates.cluster, gates.until = control_plane, until
-    return gates
+    gates.cluster, gates.until, gates.by = control_plane, until, request.param
+    with form:
+        until(lambda: gates("default", marked(of_deployment("web"))) == [GATE], what="gates in force")
+        yield gates
+
+
+def only(*forms):
+    """Run a test in some of the forms."""
+    return pytest.mark.parametrize("gated", forms, indirect=True)
 
 
 @pytest.fixture
@@ -70,26 +84,45 @@ def index(*policies):
 
 # One that matches always, by which is told whether what was written has arrived.
 MARK = {"targetRef": {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "mark"}}
-MARKED = pod("StatefulSet", "mark")
+OF_MARK = pod("StatefulSet", "mark")
 
 
-@pytest.mark.parametrize("by", ["index", "policy"])
-@pytest.mark.parametrize(("spec", "manifest", "wanted"), CASES)
-def test_gates_are_those_that_the_code_would_remove(gated, namespace, spec, manifest, wanted, by):
+@pytest.fixture(scope="module")
+def cases(gated):
+    """A namespace for each case, with its policy in it; all of them made at once."""
+    namespaces = {case.id: f"case-{next(numbers)}" for case in CASES}
     mark = {**policy(MARK), "metadata": {"name": "mark"}}
-    if by == "index":
-        create(gated, namespace, index(policy(spec), mark))
-    else:
-        create(gated, namespace, policy(spec), mark)
-    gated.until(lambda: gated(namespace, MARKED) == [GATE], what="gates in force")
+    manifests = []
+    for case in CASES:
+        found = [policy(case.values[0]), mark]
+        found = [index(*found)] if gated.by == "index" else found
+        name = namespaces[case.id]
+        manifests.append({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+        manifests += [{**each, "metadata": {**each["metadata"], "namespace": name}} for each in found]
+    gated.cluster.apply(*manifests)
+    yield namespaces
+    gated.cluster.kubectl("delete", "namespace", *namespaces.values(), "--wait=false")
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in CASES])
+def test_gates_are_those_that_the_code_would_remove(gated, cases, case):
+    (_, manifest, wanted), namespace = case.values, cases[case.id]
+    gated.until(lambda: gated(namespace, OF_MARK) == [GATE], what="gates in force")
     assert gated(namespace, manifest) == ([GATE] if wanted else [])
+
+
+@only("policy", "webhook")
+@pytest.mark.parametrize(("manifest", "wanted"), MARKED)
+def test_pods_of_annotated_deployments_wait_before_there_is_a_policy(gated, manifest, wanted):
+    assert gated("default", manifest) == ([GATE] if wanted else [])
 
 
 WEB = target("Deployment", "web")
 
 
 def test_a_gate_is_added_behind_others_and_never_twice(gated, namespace):
-    create(gated, namespace, policy(WEB), index(policy(WEB)))
+    # Both policies of the apiserver would add one; the webhook's controller writes its index itself.
+    create(gated, namespace, policy(WEB), *([] if gated.by == "webhook" else [index(policy(WEB))]))
     gated.until(lambda: gated(namespace, of_deployment("web")) == [GATE], what="gates in force")
     other = {"name": "other/gate"}
     for given, wanted in (([other], ["other/gate", GATE]), ([{"name": GATE}, other], [GATE, "other/gate"])):
@@ -106,16 +139,18 @@ def test_a_bound_pod_is_left_alone(gated, namespace):
     assert gated(namespace, manifest) == []
 
 
+@only("policy")
 def test_a_suspended_policy_and_an_indexed_one_gate_nothing_by_themselves(gated, namespace):
     create(gated, namespace, policy({**WEB, "suspend": True}), {**policy(MARK), "metadata": {"name": "mark"}})
-    gated.until(lambda: gated(namespace, MARKED) == [GATE], what="gates in force")
+    gated.until(lambda: gated(namespace, OF_MARK) == [GATE], what="gates in force")
     assert gated(namespace, of_deployment("web")) == []
     create(gated, namespace, policy({**WEB, "suspend": False}, **{INDEXED_LABEL: "true"}))
     gated.cluster.kubectl("label", "pp", "mark", "-n", namespace, f"{INDEXED_LABEL}=true")
-    gated.until(lambda: gated(namespace, MARKED) == [], what="label in force")
+    gated.until(lambda: gated(namespace, OF_MARK) == [], what="label in force")
     assert gated(namespace, of_deployment("web")) == []
 
 
+@only("policy", "webhook")
 def test_an_annotated_deployment_marks_its_template_once(gated, namespace):
     manifest = {
         "apiVersion": "apps/v1",
@@ -140,9 +175,7 @@ def test_an_annotated_deployment_marks_its_template_once(gated, namespace):
     create(gated, namespace, manifest)  # as GitOps does again and again
     gated.cluster.kubectl("replace", "-n", namespace, "-f", "-", stdin=json.dumps(manifest))
     assert template_of("d") == first, "what is applied again is no rollout"
-    marked = of_deployment("d")
-    marked["metadata"]["annotations"] = {"overspill.dev/base-replicas": "from the Deployment"}
-    assert gated(namespace, marked) == [GATE]
+    assert gated(namespace, marked(of_deployment("d"))) == [GATE]
     later = {**manifest, "metadata": {"name": "e"}}
     create(gated, namespace, later)
     before = template_of("e")
@@ -214,6 +247,7 @@ BAD = [
 ]
 
 
+@only("policy")
 def test_a_good_policy_gets_its_defaults(gated, namespace):
     create(gated, namespace, {**policy({}), "spec": GOOD})
     spec = gated.cluster.get("pp", "p", "-n", namespace)["spec"]
@@ -221,6 +255,7 @@ def test_a_good_policy_gets_its_defaults(gated, namespace):
     assert decoded == msgspec.convert({"metadata": {"name": "p"}, "spec": GOOD}, Policy).spec
 
 
+@only("policy")
 @pytest.mark.parametrize(("wrong", "why"), BAD, ids=[why for _, why in BAD])
 def test_a_bad_policy_is_refused_by_name(gated, namespace, wrong, why):
     spec = {key: value for key, value in {**GOOD, **wrong}.items() if value is not None}

@@ -38,9 +38,23 @@ def up(
     tuned: Annotated[
         bool | None, typer.Option("--tuned", help="Flags for scale runs; no worker.", show_default=False)
     ] = None,
+    injection: Annotated[
+        str | None,
+        typer.Option(
+            help="What adds to new pods: policy (the apiserver itself, as from Kubernetes 1.36 on) or webhook "
+            "(of the controller, as before). Default policy."
+        ),
+    ] = None,
 ) -> None:
     """Start a local cluster, or repair what died of it. Flags not given keep what the cluster has."""
-    options = Options(name=name, workers=workers, virtual_nodes=virtual_nodes, backend=backend, tuned=tuned)
+    options = Options(
+        name=name,
+        workers=workers,
+        virtual_nodes=virtual_nodes,
+        backend=backend,
+        tuned=tuned,
+        injection=injection,
+    )
     asyncio.run(cluster.up(options))
     flag = "" if name == DEFAULT_NAME else f" --name {name}"
     say(f"next: overspill kubectl{flag} -- get nodes")

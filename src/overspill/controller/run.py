@@ -8,7 +8,7 @@ import asyncio
 import os
 import socket
 import uuid
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
@@ -17,6 +17,7 @@ import structlog
 
 from overspill.backends.base import Inventory
 from overspill.backends.registry import BackendFactory, inventory_of
+from overspill.controller.gates import Gates
 from overspill.errors import Unsupported
 from overspill.kube.client import Client
 from overspill.kube.config import load_config
@@ -27,6 +28,7 @@ from overspill.orphans.look import cluster_id
 from overspill.placement.run import WATCHES, Placement
 from overspill.placement.write import WRITERS
 from overspill.serve import health
+from overspill.serve.listener import bind
 from overspill.settings import ControllerSettings
 
 __all__ = ["run_controller"]
@@ -35,6 +37,7 @@ log = structlog.get_logger(__name__)
 
 OTHERS = 10
 COMPONENT = "overspill.dev/controller"
+Check = Callable[[], str | None]
 Work = Callable[[], Coroutine[Any, Any, None]]
 
 
@@ -60,9 +63,28 @@ async def run_controller(settings: ControllerSettings, factory: BackendFactory |
             await stack.enter_async_context(inventory)
             of_leader.append(_collector(client, inventory, events, settings, leader).run)
         host, _, port = settings.health_address.rpartition(":")
-        checks = {"watches": lambda: placement.trouble() if leader.leads else None}
-        of_every_replica.append(partial(health.serve, host, int(port), checks))
+        admission, checks = _admission(stack, client, settings)
+        checks = {"watches": lambda: placement.trouble() if leader.leads else None, **checks}
+        of_every_replica += [admission, partial(health.serve, host, int(port), checks)]
         await _together([partial(leader.run, partial(_together, of_leader)), *of_every_replica])
+
+
+def _admission(
+    stack: AsyncExitStack, client: Client, settings: ControllerSettings
+) -> tuple[Work, Mapping[str, Check]]:
+    """How pods come to wait for their pool: by the webhook, if it is wanted, else by the apiserver itself.
+
+    Raises:
+        Misconfigured: the webhook's address cannot be had.
+    """
+    if not settings.webhook_address:
+        gates = Gates(client)
+        return gates.run, {"gates": lambda: gates.trouble}
+    from overspill.webhook.run import Webhook  # noqa: PLC0415 - 10 MB that only it needs
+
+    bound = bind(settings.webhook_address, what="webhook", flag="--webhook-address")
+    webhook = Webhook(client, stack.enter_context(bound), namespace=settings.lease_namespace)
+    return webhook.run, webhook.checks
 
 
 async def _inventory(

@@ -26,7 +26,7 @@ from overspill.local.metricsserver import start_metrics_server
 from overspill.local.needs import check_needs
 from overspill.local.nodes import NodeStatus, nodes, wait_for_nodes
 from overspill.local.paths import Paths, cluster_paths
-from overspill.local.placement import start_controller
+from overspill.local.placement import start_controller, wait_trusted
 from overspill.local.plan import Options, Plan, load_plan, lock, make_plan, no_cloud
 from overspill.local.processes import Processes, end, marked, started_at, with_descendants
 from overspill.local.render import render
@@ -152,6 +152,8 @@ class _Start:
             count = await start_agents(paths, plan)
         if plan.placement and not plan.workers:
             await start_controller(paths, plan)
+        if plan.placement and plan.injection == "webhook":
+            await wait_trusted(paths, plan)
         await wait_for_nodes(paths, plan, set(node_names(count)))
 
 

@@ -21,6 +21,8 @@ __all__ = ["NAMES", "get", "programs", "start", "wait_usable"]
 
 NAMES = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 READY_TIMEOUT = 90.0
+# The oldest version that these programs can behave as; it has no MutatingAdmissionPolicy, for which a webhook stands in.
+WITHOUT_POLICIES = "1.34"
 
 
 async def start(paths: Paths, plan: Plan, built: Programs) -> None:
@@ -46,6 +48,9 @@ def programs(paths: Paths, plan: Plan, built: Programs) -> list[Program]:
         "kube-controller-manager": _controller_manager(paths, plan),
         "kube-scheduler": _scheduler(paths, plan),
     }
+    if plan.injection == "webhook":
+        for name in NAMES[1:]:
+            flags[name]["emulated-version"] = WITHOUT_POLICIES
     return [
         Program(name=name, argv=(built.path(name), *(f"--{key}={value}" for key, value in values.items())))
         for name, values in flags.items()

@@ -35,8 +35,10 @@ PORTS = (
     "dns-ready",
     "emulator",
     "metrics-server",
+    "webhook",
 )
 BACKENDS = ("eci", "podman", "simulated")
+INJECTIONS = ("policy", "webhook")
 
 
 class Options(Struct, frozen=True, kw_only=True):
@@ -47,6 +49,7 @@ class Options(Struct, frozen=True, kw_only=True):
     virtual_nodes: int | None = None
     backend: str | None = None
     tuned: bool | None = None
+    injection: str | None = None
 
 
 class Plan(Struct, frozen=True, kw_only=True):
@@ -60,6 +63,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     network: str
     link: str
     ports: dict[str, int]
+    injection: str = "policy"
 
     @property
     def machine(self) -> bool:
@@ -200,7 +204,7 @@ def save_plan(paths: Paths, plan: Plan) -> None:
 
 
 def _adapted(plan: Plan, options: Options) -> Plan:
-    for field in ("workers", "backend", "tuned"):
+    for field in ("workers", "backend", "tuned", "injection"):
         wanted, had = getattr(options, field), getattr(plan, field)
         if wanted is not None and wanted != had:
             raise Conflict(
@@ -217,6 +221,9 @@ def _new_plan(options: Options) -> Plan:
     tuned = bool(options.tuned)
     workers = int(root and not tuned) if options.workers is None else options.workers
     backend = options.backend or ("simulated" if tuned or no_cloud() else "eci")
+    injection = options.injection or INJECTIONS[0]
+    if injection not in INJECTIONS:
+        raise Misconfigured(f"unknown injection {injection!r}; there are {', '.join(INJECTIONS)}")
     _check(workers=workers, backend=backend, tuned=tuned, root=root)
     others = [load_plan(path.parent.name) for path in state_root().glob("*/cluster.json")]
     network = choose_network([*routed_networks(), *(IPv4Network(other.network) for other in others)])
@@ -230,6 +237,7 @@ def _new_plan(options: Options) -> Plan:
         # Not made of the name: another user, or a container on this host, may have a cluster of that name.
         link=f"ovs{secrets.token_hex(5)}",
         ports=choose_ports(PORTS, {port for other in others for port in other.ports.values()}),
+        injection=injection,
     )
 
 

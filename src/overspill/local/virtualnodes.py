@@ -100,6 +100,8 @@ def _overlay(paths: Paths, plan: Plan, folder: Path, *, count: int, image: str) 
     }
     if plan.backend == "eci":
         content |= _eci_overlay(paths, plan, folder)
+    if plan.injection == "webhook":
+        content["components"] = [os.path.relpath(deploy / "webhook", folder)]
     return yaml.safe_dump(content, sort_keys=False)
 
 
@@ -171,7 +173,8 @@ async def start_agents(paths: Paths, plan: Plan) -> int:
     """Have the agents running as processes of this machine; returns how many there are."""
     deploy = repository() / "deploy"
     await kubectl(paths, "apply", "-f", str(deploy / "base" / "rbac.yaml"))
-    await kubectl(paths, "apply", "-k", str(deploy / "injection"))
+    if plan.injection == "policy":
+        await kubectl(paths, "apply", "-k", str(deploy / "injection"))
     processes = Processes(paths)
     wanted = node_names(plan.virtual_nodes)
     for process in processes.all():
