@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 from aiohttp import web
-from emulators import KEY, Rig, emulator, tag
+from emulators import KEY, REGION, Rig, emulator, tag
 from kube_server import serving
 from msgspec import structs
 
@@ -144,6 +144,21 @@ async def test_a_group_that_is_listed_but_not_described_is_an_error_unless_it_is
                     await found.list()
             else:
                 assert (await found.list()).groups == []
+
+
+async def test_its_calls_take_a_small_part_of_the_accounts_quota(tmp_path):
+    """However fast it would like to go: agents go by shares that add up to the whole."""
+    async with emulator(tmp_path) as rig:
+        given = {
+            "region": REGION,
+            "endpoint": rig.endpoint.endpoint,
+            "vSwitchIds": "vsw-a",
+            "deleteRate": 40.0,
+        }
+        rates = EciInventory(cluster=OURS, options=given)._client.rates
+        assert {name: rates[name].rate for name in ("status", "describe", "delete")} == pytest.approx(
+            {"status": 16.7, "describe": 3.33, "delete": 4.0}, rel=0.01
+        )
 
 
 async def test_a_wrong_option_is_named():

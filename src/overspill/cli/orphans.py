@@ -6,6 +6,7 @@ the other, have found to be unwanted.
 """
 
 import asyncio
+import os
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -22,6 +23,9 @@ from overspill.cli.tables import new_table, print_table
 from overspill.errors import Misconfigured, NotFound, OverspillError, Rejected
 from overspill.kube.client import Client
 from overspill.kube.config import load_config
+from overspill.local.paths import cluster_paths
+from overspill.local.plan import load_plan
+from overspill.local.virtualnodes import backend_options, environment
 from overspill.model.cost import HOUR, hourly
 from overspill.orphans.look import cluster_id, take_look
 from overspill.orphans.sort import UNWANTED, Look, Sorted, State, costs, counts, doubts, sort
@@ -40,17 +44,20 @@ BackendName = Annotated[str, typer.Option("--backend", help="Where the agents ru
 BackendOption = Annotated[
     list[str] | None, typer.Option("--backend-option", help="A setting of the backend.", metavar="KEY=VALUE")
 ]
+Name = Annotated[str, typer.Option("--name", help="Of a local cluster; instead of all the flags before.")]
 T = TypeVar("T")
 Take = Callable[[], Awaitable[Look]]
 
 
 @app.command("list")
 def list_(
+    *,
     config: Config = "",
     kubeconfig: Kubeconfig = "",
     context: Context = "",
     backend: BackendName = "",
     backend_option: BackendOption = None,
+    name: Name = "",
     all_groups: Annotated[bool, typer.Option("--all", "-A", help="Those that are owned as well.")] = False,
     output: Annotated[Literal["table", "json"], typer.Option("--output", "-o", help="Shape.")] = "table",
 ) -> None:
@@ -59,7 +66,17 @@ def list_(
     async def look(_: Inventory, take: Take) -> Look:
         return await take()
 
-    seen = _run(_settings(config, kubeconfig, context, backend, backend_option), look)
+    seen = _run(
+        _settings(
+            config,
+            name,
+            kubeconfig=kubeconfig,
+            context=context,
+            backend=backend,
+            backend_options=backend_option,
+        ),
+        look,
+    )
     found = sort(seen)
     shown = [each for each in found if all_groups or each.state is not State.OWNED]
     if output == "json":
@@ -71,11 +88,13 @@ def list_(
 
 @app.command()
 def delete(
+    *,
     config: Config = "",
     kubeconfig: Kubeconfig = "",
     context: Context = "",
     backend: BackendName = "",
     backend_option: BackendOption = None,
+    name: Name = "",
     yes: Annotated[bool, typer.Option("--yes", help="Delete; without it nothing is.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be deleted, which is the default.")
@@ -101,7 +120,17 @@ def delete(
             return True
         return await _delete(inventory, unwanted, await take(), force=force)
 
-    if not _run(_settings(config, kubeconfig, context, backend, backend_option), work):
+    if not _run(
+        _settings(
+            config,
+            name,
+            kubeconfig=kubeconfig,
+            context=context,
+            backend=backend,
+            backend_options=backend_option,
+        ),
+        work,
+    ):
         raise typer.Exit(1)
 
 
@@ -135,17 +164,22 @@ async def _deleted(inventory: Inventory, each: Sorted) -> bool:
     return True
 
 
-def _settings(
-    config: str, kubeconfig: str, context: str, backend: str, options: list[str] | None
-) -> ControllerSettings:
-    flags: dict[str, Any] = {"kubeconfig": kubeconfig, "context": context, "backend": backend}
-    given = {name: value for name, value in flags.items() if value}
-    settings = load_controller_settings(config or None, flags={**given, "backend_options": options})
+def _settings(config: str, name: str, **flags: Any) -> ControllerSettings:
+    given = {flag: value for flag, value in flags.items() if value}
+    settings = load_controller_settings(config or None, flags=_of_local(name) if name else given)
     if not settings.backend:
         raise Misconfigured(
-            "which backend do the agents use? Give --backend and --backend-option, or their --config"
+            "which backend do the agents use? Give --backend and --backend-option, their --config, or --name"
         )
     return settings
+
+
+def _of_local(name: str) -> dict[str, Any]:
+    """What a local cluster's controller is given; its credentials come to where backends look for them."""
+    plan, paths = load_plan(name), cluster_paths(name)
+    os.environ.update(environment(paths, plan))
+    options = backend_options(paths, plan)
+    return {"kubeconfig": str(paths.kubeconfig), "backend": plan.backend, "backend_options": options}
 
 
 def _run(settings: ControllerSettings, work: Callable[[Inventory, Take], Awaitable[T]]) -> T:

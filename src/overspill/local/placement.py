@@ -16,7 +16,7 @@ from overspill.local.kubectl import kubectl
 from overspill.local.paths import Paths, repository
 from overspill.local.plan import Plan
 from overspill.local.processes import Processes, Program
-from overspill.local.virtualnodes import CONTROLLER_NAME, environment, option_flags
+from overspill.local.virtualnodes import CONTROLLER_NAME, backend_options, environment
 
 __all__ = ["start_controller", "wait_trusted", "webhook_at"]
 
@@ -43,7 +43,7 @@ async def start_controller(paths: Paths, plan: Plan) -> None:
     argv = (
         *(sys.executable, "-m", "overspill.cli.main", "controller"),
         *(f"--{key}={value}" for key, value in flags.items()),
-        *option_flags(paths, plan),
+        *(f"--backend-option={each}" for each in backend_options(paths, plan)),
     )
     Processes(paths).ensure(Program(name=CONTROLLER_NAME, argv=argv, env=environment(paths, plan)))
 

@@ -27,9 +27,9 @@ from overspill.local.render import render
 __all__ = [
     "AGENT_NAME",
     "CONTROLLER_NAME",
+    "backend_options",
     "environment",
     "node_names",
-    "option_flags",
     "start_agent_pods",
     "start_agents",
     "start_approver",
@@ -199,15 +199,15 @@ def agent_argv(paths: Paths, plan: Plan, node: str) -> tuple[str, ...]:
     return (
         *(sys.executable, "-m", "overspill.cli.main", "agent"),
         *(f"--{key}={value}" for key, value in flags.items()),
-        *option_flags(paths, plan),
+        *(f"--backend-option={each}" for each in backend_options(paths, plan)),
     )
 
 
-def option_flags(paths: Paths, plan: Plan) -> list[str]:
-    """The backend's options, for agents and the controller outside the cluster."""
+def backend_options(paths: Paths, plan: Plan) -> list[str]:
+    """The backend's options as `key=value`, for agents and the controller outside the cluster."""
     options: dict[str, str] = {}
     if plan.backend == "podman":
         options = msgspec.structs.asdict(cloud_facts(paths))
     elif plan.backend == "eci":
         options = _eci_options(_started_emulator(paths, plan))
-    return [f"--backend-option={key}={value}" for key, value in options.items()]
+    return [f"{key}={value}" for key, value in options.items()]
