@@ -3,6 +3,7 @@
 The pods run on the `simulated` backend, which fails on demand; what is killed, is killed in test_kills.py.
 """
 
+import asyncio
 import json
 import pathlib
 import socket
@@ -12,6 +13,10 @@ import sys
 import pytest
 import yaml
 from accounts import kubeconfig_of
+
+from chaos.proxy import Proxy
+from overspill.local.paths import cluster_paths
+from overspill.local.plan import load_plan
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -113,6 +118,25 @@ def test_the_granted_rights_suffice(prepared, start, until):
     prepared.kubectl("delete", "pod", "rights", "-n", NAMESPACE, "--timeout=60s")
     assert "may not" not in agent.log.read_text()
     assert agent.end() == 0
+
+
+async def test_an_agent_starts_while_the_apiserver_refuses_half_of_all_requests(
+    prepared, start, tmp_path, until
+):
+    """Each start that fails would be followed by a longer wait of its kubelet (chaos, seed 1)."""
+    plan, pki = load_plan(prepared.name), cluster_paths(prepared.name).pki
+    async with Proxy(plan.endpoint, pki, host="127.0.0.1", seed=1) as proxy:
+        kubeconfig = kubeconfig_of(prepared, "virtual-node-eci", tmp_path / "through")
+        config = json.loads(kubeconfig.read_text())
+        config["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{proxy.port}"
+        kubeconfig.write_text(json.dumps(config))
+        proxy.order("api-5xx", 600)
+        agent = start("patient", kubeconfig=kubeconfig)
+        await asyncio.to_thread(until, lambda: node_ready(prepared, "patient"), seconds=120)
+        assert proxy.met["api-5xx"]
+        assert agent.process.poll() is None, agent.log.read_text()
+        proxy.calm()
+        await asyncio.to_thread(agent.end)
 
 
 MISSING = [

@@ -8,6 +8,7 @@ import asyncio
 import gc
 import os
 import socket
+import time
 from contextlib import AsyncExitStack, aclosing
 
 import msgspec
@@ -46,6 +47,8 @@ log = structlog.get_logger(__name__)
 WATCH_AGE_LIMIT = 150.0
 LEASE_AGE_LIMIT = 40.0
 BACKEND_RETRY = 1.0
+# Health is served once everything is found; until then a kubelet waits for a minute.
+START_PATIENCE, START_PAUSE = 30.0, 1.0
 WATCHES_AND_MORE = 5
 REVIEWS = 4
 
@@ -69,10 +72,24 @@ class _Version(Struct, frozen=True, rename="camel"):
 async def run_agent(settings: AgentSettings, factory: BackendFactory) -> None:
     """Be one virtual node until cancelled; `factory` makes its backend.
 
+    A start that fails is tried again for a while: whoever started this process would wait ever longer to do so.
+
     Raises:
         Misconfigured: settings, credentials, permissions or the node's name are not usable.
-        Retry: the apiserver or the backend could not be reached at start.
+        Retry: the apiserver could not be reached for so long.
     """
+    deadline = time.monotonic() + START_PATIENCE
+    while True:
+        try:
+            return await _run_once(settings, factory)
+        except Retry as error:  # what ends a running agent comes in a group
+            if time.monotonic() > deadline:
+                raise
+            log.warning("not started yet; trying again", error=str(error))
+        await asyncio.sleep(START_PAUSE)
+
+
+async def _run_once(settings: AgentSettings, factory: BackendFactory) -> None:
     name = settings.require_node_name()
     async with AsyncExitStack() as stack:
         config = load_config(settings.kubeconfig or None, settings.context or None)
