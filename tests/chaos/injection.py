@@ -14,7 +14,7 @@ from chaos.proxy import Proxy
 from chaos.schedule import Fault
 from chaos.workload import NAMESPACE
 from chaos.world import EMULATOR, World
-from overspill.local.commands import run
+from overspill.local.commands import run, succeeds
 from overspill.local.machine import enter
 from overspill.local.virtualnodes import AGENT_NAME
 
@@ -39,6 +39,7 @@ class Injector:
     def __init__(self, world: World, proxy: Proxy, api: Api) -> None:
         self._world, self._proxy, self._api = world, proxy, api
         self._full: set[int] = set()
+        self._half_opens = 0
 
     async def do(self, fault: Fault) -> None:
         """Do it, wait for as long as it lasts, undo it."""
@@ -53,6 +54,7 @@ class Injector:
     async def heal(self) -> None:
         """Whatever was done: undo it."""
         self._proxy.calm()
+        await self._close()
         for name in (
             "etcd",
             "kube-apiserver",
@@ -64,7 +66,8 @@ class Injector:
             self._world.start(name)
         for pids in self._world.pods().values():
             self._world.signal(pids, signal.SIGCONT)
-        self._world.signal({self._world.process(EMULATOR).pid}, signal.SIGCONT)
+        for name in (EMULATOR, "kube-apiserver"):
+            self._world.signal({self._world.process(name).pid}, signal.SIGCONT)
         await self._world.emulator_answers()
         await self._world.emulator("faults", "clear")
         for node in [*self._full]:
@@ -105,6 +108,9 @@ class Injector:
     async def _kill_apiserver(self, fault: Fault) -> None:
         await self._down("kube-apiserver", fault.seconds)
 
+    async def _stop_apiserver(self, fault: Fault) -> None:
+        await self._stopped({self._world.process("kube-apiserver").pid}, fault.seconds)
+
     async def _kill_etcd(self, fault: Fault) -> None:
         await self._down("etcd", fault.seconds)
 
@@ -117,7 +123,21 @@ class Injector:
         self._proxy.cut()
 
     async def _half_open(self, _: Fault) -> None:
-        self._proxy.half_open()
+        """Whatever is sent over the connections that there are vanishes, for ever; new ones work."""
+        self._half_opens += 1
+        chains = []
+        for hook, end in (("prerouting", "s"), ("output", "d")):
+            rules = [
+                f"ip {end}addr {host} tcp {end}port {port} drop" for host, port in sorted(self._proxy.peers())
+            ]
+            head = f"type filter hook {hook} priority -300; policy accept;"
+            chains.append(f"chain {hook} {{ {head}\n" + "\n".join(rules) + "\n}")
+        table = f"table ip {self._world.name}-{self._half_opens} {{\n" + "\n".join(chains) + "\n}"
+        await run(["nft", "-f", "-"], stdin=table.encode())
+
+    async def _close(self) -> None:
+        for number in range(1, self._half_opens + 1):
+            await succeeds(["nft", "delete", "table", "ip", f"{self._world.name}-{number}"])
 
     async def _interrupt(self, _: Fault) -> None:
         pods = await self._api.items(f"/api/v1/namespaces/{NAMESPACE}/pods?labelSelector=app%3Dspot")
@@ -193,6 +213,7 @@ class Injector:
         "emulator-kill": _kill_emulator,
         "emulator-stop": _stop_emulator,
         "apiserver-kill": _kill_apiserver,
+        "apiserver-stop": _stop_apiserver,
         "etcd-kill": _kill_etcd,
         "watch-cut": _cut,
         "half-open": _half_open,

@@ -39,7 +39,6 @@ class Proxy:
         self._watches: dict[asyncio.Task, web.StreamResponse] = {}
         self._expiring: set[asyncio.Task] = set()
         self._connections: set[asyncio.Transport] = set()
-        self._dead: set[asyncio.Transport] = set()
         self.met: Counter[str] = Counter()
         self.port = 0
 
@@ -91,13 +90,13 @@ class Proxy:
             transport.abort()
             self.met["watch-cut"] += 1
 
-    def half_open(self) -> None:
-        """Forget every connection without telling its client: it stays open, and nothing comes any more."""
-        self.met["half-open"] += len(self._connections - self._dead)
-        self._dead |= self._connections
+    def peers(self) -> set[tuple[str, int]]:
+        """Address and port of the other end of every connection."""
+        living = [each for each in self._connections if not each.is_closing()]
+        return {each.get_extra_info("peername")[:2] for each in living}
 
     def calm(self) -> None:
-        """Be a plain proxy again; what is half open stays so."""
+        """Be a plain proxy again."""
         self._orders.clear()
 
     def _met(self, kind: str, *, always: bool = False) -> bool:
@@ -113,7 +112,6 @@ class Proxy:
         assert transport is not None
         self._connections.add(transport)
         self._connections -= {each for each in self._connections if each.is_closing()}
-        await self._unless_dead(transport)
         if request.query.get("watch") in {"true", "1"}:
             return await self._watch(request)
         for kind, (status, reason) in REFUSALS.items():
@@ -125,7 +123,6 @@ class Proxy:
         except (aiohttp.ClientError, OSError):
             transport.abort()
             return web.Response()
-        await self._unless_dead(transport)
         if self._met("api-lost-reply"):
             transport.abort()
         return web.Response(status=answer.status, body=body, headers=_kept(answer.headers))
@@ -153,7 +150,6 @@ class Proxy:
                 response.headers.update(_kept(answer.headers))
                 await response.prepare(request)
                 async for data in answer.content.iter_any():
-                    await self._unless_dead(request.transport)
                     await response.write(data)
         except asyncio.CancelledError:
             if task not in self._expiring:
@@ -171,11 +167,6 @@ class Proxy:
         finally:
             del self._watches[task]
         return response
-
-    async def _unless_dead(self, transport: asyncio.Transport | None) -> None:
-        """Go on, but on a half-open connection never again."""
-        if transport in self._dead:
-            await asyncio.Event().wait()
 
 
 def _kept(headers):

@@ -46,6 +46,7 @@ KINDS: dict[str, tuple[float, float]] = {
     "emulator-kill": (0, 10),
     "emulator-stop": (5, 45),
     "apiserver-kill": (0, 15),
+    "apiserver-stop": (5, 30),
     "etcd-kill": (0, 10),
     "watch-cut": (0, 0),
     "half-open": (0, 0),
