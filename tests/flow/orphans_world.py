@@ -23,8 +23,8 @@ from overspill.orphans.collector import Collector, Rules
 class Kube:
     """Pods, nodes and the namespace kube-system of one cluster, and Events that it was told."""
 
-    def __init__(self) -> None:
-        self.cluster = f"cluster-{uuid.uuid4()}"
+    def __init__(self, *, cluster: str = "") -> None:
+        self.cluster = cluster or f"cluster-{uuid.uuid4()}"
         self.pods: dict[str, dict] = {}
         self.nodes = {"vn-0": "True"}
         self.leaving: dict[str, str] = {}

@@ -3,13 +3,20 @@
 import asyncio
 
 import pytest
+from kube_server import serving
 from msgspec import structs
-from podman_pods import CLUSTER, SLEEP, Stage, backend_of, pod, shell
+from orphans_world import Kube
+from podman_pods import CLUSTER, NODE, SLEEP, Stage, backend_of, pod, shell
 
 from overspill.backends.base import ContainerGroup
 from overspill.backends.podman.inventory import PodmanInventory
 from overspill.errors import Conflict, Misconfigured, NotFound, Retry
+from overspill.kube.client import Client
+from overspill.kube.config import Config
+from overspill.kube.credentials import FileCredentials
+from overspill.kube.events import Events
 from overspill.model.work import EmptyDir, Identity, Mount
+from overspill.orphans.collector import Collector, Rules
 from podman_service import NETWORK, PodmanService
 
 pytestmark = pytest.mark.podman
@@ -57,6 +64,30 @@ async def test_a_pod_without_an_agent_is_removed_with_all_that_it_had(podman: Po
     assert work.identity.uid not in podman.run("volume", "ls")
     async with backend_of(podman) as again:
         assert work.identity not in [each.identity for each in await again.list()]
+
+
+async def test_the_collector_ends_a_pod_that_nobody_wants_and_keeps_the_other(podman: PodmanService):
+    kube = Kube(cluster=CLUSTER)
+    kept, lost = (structs.replace(kube.pod(name), node=NODE) for name in ("kept", "lost"))
+    async with backend_of(podman) as backend, inventory(podman) as found:
+        for identity in (kept, lost):
+            await backend.create(structs.replace(pod(shell(SLEEP)), identity=identity))
+            await _until_listed(found, identity)
+    del kube.pods[lost.uid]
+    now = iter(range(0, 1000, 100))
+    rules = Rules(backend="podman", delete=True, quiet_seconds=60.0, period_seconds=1.0, per_minute=30)
+    async with (
+        serving(kube.handle) as url,
+        Client(Config(server=url, credentials=FileCredentials())) as client,
+        inventory(podman) as found,
+    ):
+        events = Events(client, instance="test")
+        collector = Collector(client, found, events, rules, sure=lambda: True, clock=lambda: next(now))
+        await collector.look()
+        await collector.look()
+        left = {each.identity: each for each in (await found.list()).groups}
+        assert lost not in left
+        await found.remove(left[kept])
 
 
 async def test_a_pod_whose_grace_runs_is_terminating(stage: Stage):

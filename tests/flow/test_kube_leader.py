@@ -14,6 +14,7 @@ from overspill.kube.client import Client
 from overspill.kube.config import Config
 from overspill.kube.credentials import FileCredentials
 from overspill.kube.leader import Leader
+from overspill.metrics import REGISTRY, exposition
 
 
 class Leases:
@@ -108,6 +109,17 @@ async def running(*replicas):
 async def wait(event):
     async with asyncio.timeout(20):
         await event.wait()
+
+
+async def test_a_series_tells_who_leads(client):
+    only = Replica(client, "a")
+    labels = {"name": "controller"}
+    assert REGISTRY.get_sample_value("leader_election_master_status", labels) == 0
+    async with running(only):
+        await wait(only.begun)
+        assert REGISTRY.get_sample_value("leader_election_master_status", labels) == 1
+        assert b'leader_election_master_status{name="controller"} 1.0' in exposition()
+    assert REGISTRY.get_sample_value("leader_election_master_status", labels) == 0
 
 
 async def test_the_first_leads_and_the_lease_is_what_kubectl_shows(client, leases):
