@@ -28,6 +28,17 @@ DEMAND_ANNOTATION = f"{DOMAIN}/quota-demand"
 NOT_HONOURED_ANNOTATION = f"{DOMAIN}/not-honoured"
 COMPONENT = "overspill-agent"
 
+# Scale-in. On a Node: the StatefulSet (namespace/name) and the ordinal that its agent has there; that it is to go
+# for good once its agent is told to end (a label, so that it can be selected); that we cordoned it, nobody else.
+STATEFUL_SET_ANNOTATION = f"{DOMAIN}/statefulset"
+ORDINAL_ANNOTATION = f"{DOMAIN}/ordinal"
+DECOMMISSION_LABEL = f"{DOMAIN}/decommission"
+CORDONED_ANNOTATION = f"{DOMAIN}/cordoned-by"
+CORDONED_BY = "scale-in"
+# Conditions of a Node: it is being emptied for good; it has container groups, which somebody pays for.
+DECOMMISSIONING = "Decommissioning"
+CONTAINER_GROUPS = "ContainerGroups"
+
 # Tags and labels by which a backend's groups are found again.
 CLUSTER_TAG = f"{DOMAIN}/cluster"
 NODE_TAG = f"{DOMAIN}/node"

@@ -53,6 +53,14 @@ LeaseNamespace = Annotated[
     _about("Cluster", "Where the Lease is by which the controller's replicas choose the one that works."),
 ]
 LeaseName = Annotated[str, _about("Cluster", "Its name; two names make two that work.")]
+BarePods = Annotated[
+    Literal["wait", "evict"],
+    _about(
+        "Scale-in",
+        "Pods without a controller, which nobody makes again: a node that is to go waits for their end, or evicts"
+        " them as `kubectl drain --force` does.",
+    ),
+]
 LogLevel = Annotated[Literal["debug", "info", "warning", "error"], _about("Logging", "Least level logged.")]
 LogFormat = Annotated[Literal["text", "json"], _about("Logging", "Shape of a log line.")]
 
@@ -69,6 +77,10 @@ class AgentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         _about(
             "Node", "Uid of the pod that the agent runs in, which tells it from another pod of that name."
         ),
+    ] = ""
+    pod_namespace: Annotated[
+        str,
+        _about("Node", "Namespace of that pod; with it the agent knows the StatefulSet that it is one of."),
     ] = ""
     cpu: Annotated[str, _about("Node", "CPU capacity, as a quantity.")] = "6000"
     memory: Annotated[str, _about("Node", "Memory capacity, as a quantity.")] = "24Ti"
@@ -116,6 +128,7 @@ class AgentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     status_writers: Annotated[
         int, _about("Work", "Status writes in flight at the same time."), Meta(ge=1)
     ] = 8
+    bare_pods: BarePods = "wait"
     log_level: LogLevel = "info"
     log_format: LogFormat = "text"
 
@@ -173,6 +186,7 @@ class ControllerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_field
     orphan_deletions_per_minute: Annotated[
         int, _about("Orphans", "How many groups are deleted in any minute, at most."), Meta(ge=1)
     ] = 30
+    bare_pods: BarePods = "wait"
     health_address: HealthAddress = "127.0.0.1:10259"
     webhook_address: Annotated[
         str,

@@ -30,11 +30,14 @@ def pod_spec():
     return of_kind(BASE / "statefulset.yaml", "StatefulSet")["spec"]["template"]["spec"]
 
 
-def rules(path, kind):
-    """(group, resource, names) -> verbs, of a role."""
+def rules(path, kind, namespace=None):
+    """(group, resource, names) -> verbs, of the roles of a namespace."""
+    roles = [each for each in documents(path) if each["kind"] == kind]
     return {
         (group, resource, tuple(rule.get("resourceNames", ()))): set(rule["verbs"])
-        for rule in of_kind(path, kind)["rules"]
+        for role in roles
+        if role["metadata"].get("namespace") == namespace
+        for rule in role["rules"]
         for group in rule["apiGroups"]
         for resource in rule["resources"]
     }
@@ -54,21 +57,30 @@ def table(permissions, namespace):
 
 def test_roles_grant_what_the_code_declares_and_no_more():
     assert rules(BASE / "rbac.yaml", "ClusterRole") == table(PERMISSIONS, "")
-    assert rules(BASE / "rbac.yaml", "Role") == table(
-        PERMISSIONS, of_kind(BASE / "rbac.yaml", "Role")["metadata"]["namespace"]
-    )
+    assert rules(BASE / "rbac.yaml", "Role", "kube-node-lease") == table(PERMISSIONS, "kube-node-lease")
+    by_the_clusters_own_role = {("", "configmaps", ("extension-apiserver-authentication",))}
+    needed = table(PERMISSIONS, "kube-system")
+    assert rules(BASE / "rbac.yaml", "Role", "kube-system") == {
+        what: verbs for what, verbs in needed.items() if what not in by_the_clusters_own_role
+    }
 
 
 def test_the_one_configmap_of_kube_system_is_read_by_the_clusters_own_role():
-    (needed,) = [permission for permission in PERMISSIONS if permission.namespace == "kube-system"]
-    assert needed.names == ("extension-apiserver-authentication",)
-    (binding,) = [
-        document
+    bound = {
+        document["roleRef"]["name"]: [subject["name"] for subject in document["subjects"]]
         for document in documents(BASE / "rbac.yaml")
         if document["kind"] == "RoleBinding" and document["metadata"]["namespace"] == "kube-system"
-    ]
-    assert binding["roleRef"]["name"] == "extension-apiserver-authentication-reader"
-    assert [subject["name"] for subject in binding["subjects"]] == ["virtual-node-eci"]
+    }
+    assert bound == {
+        "extension-apiserver-authentication-reader": ["virtual-node-eci"],
+        "overspill-agent": ["virtual-node-eci"],
+    }
+
+
+def test_the_statefulset_that_an_agent_may_read_is_its_own():
+    (permission,) = [each for each in PERMISSIONS if each.resource is resources.STATEFULSETS]
+    owner = of_kind(BASE / "statefulset.yaml", "StatefulSet")["metadata"]
+    assert (permission.namespace, permission.names) == (owner["namespace"], (owner["name"],))
 
 
 VERBS = {name: (name,) for name in ("create", "delete", "get", "list", "patch", "update")}
@@ -81,7 +93,8 @@ def called(module):
         if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
             calls = [node for node in ast.walk(function) if isinstance(node, ast.Call)]
             requests = [call.args[0] for call in calls if name_of(call) == "request"]
-            methods = [each.value.lower() for each in requests if isinstance(each, ast.Constant)]
+            constants = [each.value for each in requests if isinstance(each, ast.Constant)]
+            methods = [{"POST": "create"}.get(each, each.lower()) for each in constants]
             for call in calls:
                 # `PODS.path(…)` belongs to the `request("PATCH", …)` of the same function.
                 verbs = methods if name_of(call) == "path" else VERBS.get(name_of(call), ())
@@ -141,7 +154,7 @@ def test_the_controller_of_an_overlay_has_the_agents_backend_and_credentials(fol
     made = yaml.safe_load((ROOT / "deploy" / folder / "kustomization.yaml").read_text())
     files = {each["name"]: each["files"] for each in made["configMapGenerator"]}
     assert files == {
-        "virtual-node-eci": ["agent.yaml"],
+        "virtual-node-eci-settings": ["agent.yaml"],
         "overspill-controller-settings": ["controller.yaml=agent.yaml"],
     }
 
@@ -219,3 +232,64 @@ def test_podman_overlay_mounts_what_its_settings_name():
     assert mounts == volumes
     seen = {str(pathlib.Path(options["socket"]).parent), options["data_dir"], str(CGROUPS)}
     assert set(mounts.values()) == seen
+
+
+def guard(file, name):
+    """A policy of deploy/protection, and what its binding does."""
+    found = documents(ROOT / "deploy/protection" / file)
+    (policy,) = [
+        each["spec"]
+        for each in found
+        if each["kind"] == "ValidatingAdmissionPolicy" and each["metadata"]["name"] == name
+    ]
+    (actions,) = [
+        each["spec"]["validationActions"]
+        for each in found
+        if each["kind"] == "ValidatingAdmissionPolicyBinding" and each["spec"]["policyName"] == name
+    ]
+    return policy, actions
+
+
+ACCOUNTS = {
+    path: f"system:serviceaccount:kube-system:{of_kind(path / 'rbac.yaml', 'ServiceAccount')['metadata']['name']}"
+    for path in (BASE, ROOT / "deploy/placement")
+}
+
+
+def test_guard_of_nodes_warns_by_the_condition_that_the_agent_keeps():
+    policy, actions = guard("deletion.yaml", "node-deletion.overspill.dev")
+    assert actions == ["Warn"]
+    assert f"c.type == '{names.CONTAINER_GROUPS}'" in policy["variables"][0]["expression"]
+    (condition,) = policy["matchConditions"]
+    assert all(f"'{account}'" in condition["expression"] for account in ACCOUNTS.values())
+
+
+def test_guard_of_the_statefulset_is_for_those_with_its_labels():
+    policy, actions = guard("deletion.yaml", "statefulset-deletion.overspill.dev")
+    assert actions == ["Warn"]
+    labels = of_kind(BASE / "statefulset.yaml", "StatefulSet")["metadata"]["labels"]
+    for key in ("app.kubernetes.io/name", "app.kubernetes.io/component"):
+        assert f"[?'{key}'] == optional.of('{labels[key]}')" in policy["matchConditions"][0]["expression"]
+
+
+def test_guard_of_agents_is_for_their_account_and_covers_what_they_write():
+    policy, actions = guard("agents.yaml", "agents.overspill.dev")
+    assert actions == ["Deny"]
+    assert f"'{ACCOUNTS[BASE]}'" in policy["matchConditions"][0]["expression"]
+    guarded = {each for rule in policy["matchConstraints"]["resourceRules"] for each in rule["resources"]}
+    writes = {
+        "/".join(filter(None, (each.resource.plural, each.subresource)))
+        for each in PERMISSIONS
+        if set(each.verbs) - {"get", "list", "watch"}
+    }
+    # Reviews, requests and Events are about nobody's object; an eviction names no node.
+    unbounded = {
+        *("tokenreviews", "subjectaccessreviews", "certificatesigningrequests", "events"),
+        *("serviceaccounts/token", "pods/eviction"),
+    }
+    assert guarded >= writes - unbounded
+
+
+def test_an_agent_that_goes_has_the_grace_that_its_page_says():
+    assert pod_spec()["terminationGracePeriodSeconds"] == 3600
+    assert "is an hour" in (ROOT / "docs/scale-in.md").read_text()

@@ -44,14 +44,6 @@ def test_nodes_ready(nodes, reason):
 
 
 @pytest.mark.parametrize(
-    ("nodes", "reason"),
-    [([node("a"), node("b", "Unknown")], ""), ([node("b")], "still Ready: b"), ([node("b", "False")], "")],
-)
-def test_nodes_not_ready(nodes, reason):
-    assert expect.nodes_not_ready(nodes, ["b"]) == reason
-
-
-@pytest.mark.parametrize(
     ("one", "reason"),
     [
         (pod("p"), ""),

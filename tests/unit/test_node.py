@@ -22,6 +22,7 @@ PROFILE = NodeProfile(
     kubernetes_version="v1.37.0",
     capacity={"cpu": "8", "memory": "32Gi", "pods": "3000"},
     labels={"team": "a"},
+    annotations={"overspill.dev/statefulset": "kube-system/vn", "overspill.dev/ordinal": "0"},
     taint="podman",
 )
 OURS = NodeTaint("virtual-kubelet.io/provider", "NoSchedule", "podman")
@@ -30,7 +31,13 @@ THEIRS = NodeTaint("node.kubernetes.io/not-ready", "NoExecute", time_added="2026
 
 def healthy(**changes) -> NodeObject:
     node = new_node(PROFILE)
-    meta = NodeMeta("vn-0", "u", "7", labels=node["metadata"]["labels"] | {"mine": "x"})
+    meta = NodeMeta(
+        "vn-0",
+        "u",
+        "7",
+        labels=node["metadata"]["labels"] | {"mine": "x"},
+        annotations=node["metadata"]["annotations"] | {"mine": "x"},
+    )
     spec = NodeSpec(taints=(THEIRS, OURS), provider_id=node["spec"]["providerID"])
     return NodeObject(
         structs.replace(meta, **changes.get("meta", {})), structs.replace(spec, **changes.get("spec", {}))
@@ -63,6 +70,10 @@ REPAIRS = {
         healthy(spec={"taints": (NodeTaint(OURS.key, "NoExecute", "other"),)}),
         {"metadata": {"resourceVersion": "7"}, "spec": {"taints": [OURS]}},
     ),
+    "annotation of the agent's place removed": (
+        healthy(meta={"annotations": {"mine": "x"}}),
+        {"metadata": {"resourceVersion": "7", "annotations": PROFILE.annotations}},
+    ),
     "no providerID": (
         healthy(spec={"provider_id": ""}),
         {"metadata": {"resourceVersion": "7"}, "spec": {"providerID": "podman://vn-0"}},
@@ -82,7 +93,10 @@ def test_untainted_node_loses_only_our_taint():
 
 def test_status_says_why_the_node_is_not_ready():
     patch = status_patch(
-        PROFILE, Health(ready=False, since=50.0, started=1.0, message="backend is away"), now=60.0
+        PROFILE,
+        Health(ready=False, since=50.0, started=1.0, message="backend is away"),
+        groups=0,
+        now=60.0,
     )
     ready = next(c for c in patch["status"]["conditions"] if c["type"] == "Ready")
     assert ready == {
@@ -96,5 +110,16 @@ def test_status_says_why_the_node_is_not_ready():
 
 
 def test_version_does_not_claim_more_than_the_apiserver():
-    info = status_patch(PROFILE, Health(ready=True, since=0, started=0), now=0)["status"]["nodeInfo"]
+    info = status_patch(PROFILE, Health(ready=True, since=0, started=0), groups=0, now=0)["status"][
+        "nodeInfo"
+    ]
     assert info["kubeletVersion"].startswith("v1.37.0-overspill.")
+
+
+@pytest.mark.parametrize(("groups", "status", "message"), [(0, "False", "none at"), (3, "True", "3 at")])
+def test_status_tells_whether_there_is_something_to_pay_for(groups, status, message):
+    health = Health(ready=True, since=0, started=0, groups=groups > 0, groups_since=30.0)
+    patch = status_patch(PROFILE, health, groups=groups, now=60.0)
+    told = next(c for c in patch["status"]["conditions"] if c["type"] == "ContainerGroups")
+    assert (told["status"], told["lastTransitionTime"]) == (status, "1970-01-01T00:00:30Z")
+    assert told["message"].startswith(message)

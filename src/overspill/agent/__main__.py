@@ -6,6 +6,7 @@ Invariant: nothing of the command line is in its memory. `overspill agent` becom
 reads flags and prints help weighs as much as 2,000 pods, and an agent runs for months.
 """
 
+import asyncio
 import os
 import sys
 
@@ -24,11 +25,12 @@ from overspill.settings import AgentSettings
 
 
 def main() -> None:
-    """Be the virtual node that the settings describe, until a signal."""
+    """Be the virtual node that the settings describe, until a signal; the first SIGTERM only asks it to end."""
     with os.fdopen(int(sys.argv[1]), "rb") as file:
         settings = msgspec.json.decode(file.read(), type=AgentSettings)
     configure(settings.log_level, settings.log_format)
-    run_until_signalled(run_agent(settings, load_factory(sys.argv[2])))
+    asked = asyncio.Event()
+    run_until_signalled(run_agent(settings, load_factory(sys.argv[2]), asked), asked=asked)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@ __all__ = ["UNSUPPORTED", "Admission", "Amounts", "Refusal", "requests"]
 # replace one that failed at once, and again, for ever.
 UNSUPPORTED = "UnsupportedPod"
 DAEMON_SET = "DaemonSetNotSupported"
+# Of a node that goes: no end of the pod either, for it is evicted, and its successor runs elsewhere.
+CLOSED = "NodeDecommissioning"
 SHAPES_KEPT = 1000
 
 
@@ -50,7 +52,11 @@ class _Held(Struct, frozen=True):
 
 
 class Admission:
-    """Judges pods for one node, and remembers what the admitted ones take."""
+    """Judges pods for one node, and remembers what the admitted ones take.
+
+    Attributes:
+        closed: why no pod is started any more; "" while the node is to stay.
+    """
 
     def __init__(
         self,
@@ -70,6 +76,7 @@ class Admission:
         self._shapes: dict[_Held, _Held] = {}
         self._used = Amounts()
         self._host_ports: set[tuple[str, int]] = set()
+        self.closed = ""
         self.node_changed(labels, taints)
 
     def node_changed(self, labels: Mapping[str, str], taints: Iterable[Taint]) -> None:
@@ -79,6 +86,8 @@ class Admission:
 
     def admit(self, pod: Pod) -> Refusal | None:
         """Why the pod is refused, or None: then it counts, until `release`. A pod that counts is not judged again."""
+        if self.closed:
+            return Refusal(CLOSED, self.closed, terminal=False)
         if pod.metadata.uid in self._held:
             return None
         try:

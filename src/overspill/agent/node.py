@@ -5,6 +5,7 @@ that are not the agent's are never touched; a status is written when it changed 
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 
@@ -27,7 +28,11 @@ TELL_EVERY = 300.0
 
 
 class VirtualNode:
-    """Keeps one Node object in the apiserver."""
+    """Keeps one Node object in the apiserver.
+
+    Attributes:
+        found: as it was last seen there.
+    """
 
     def __init__(
         self,
@@ -35,20 +40,36 @@ class VirtualNode:
         profile: NodeProfile,
         *,
         check: Callable[[], Awaitable[str]],
+        groups: Callable[[], int],
         changed: Callable[[NodeObject], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`check` returns "" when the node can run pods, else why not; `changed` is told what others did to it."""
+        """`check` returns "" when the node can run pods, else why not; `changed` is told what others did to it.
+
+        `groups` counts its container groups.
+        """
         self._client = client
         self._profile = profile
         self._check = check
+        self._groups = groups
         self._changed = changed
         self._clock = clock
-        self._health = Health(ready=False, since=clock(), started=clock(), message="agent is starting")
+        now = clock()
+        self._health = Health(
+            ready=False, since=now, started=now, message="agent is starting", groups_since=now
+        )
+        self.found = NodeObject()
 
     async def register(self) -> None:
         """Create the Node, or adopt and repair the one that is there."""
-        await self._repair(await self._create_or_get())
+        self.found = await self._create_or_get()
+        await self._repair(self.found)
+
+    async def remove(self) -> None:
+        """Delete the Node: it is to go for good. Nothing of `run` may go on."""
+        with contextlib.suppress(NotFound, Conflict):
+            await self._client.delete(NODES, self._profile.name, uid=self.found.metadata.uid)
+        log.info("node deleted", node=self._profile.name)
 
     async def run(self) -> None:
         """Tell the status and repair drift until cancelled."""
@@ -84,6 +105,7 @@ class VirtualNode:
                     await self.register()
                     await self._write_status(self._health)
                 else:
+                    self.found = change.object
                     self._changed(change.object)
                     await self._repair(change.object)
 
@@ -104,7 +126,7 @@ class VirtualNode:
         log.info("node repaired", node=self._profile.name, patched=sorted(patch))
 
     async def _write_status(self, health: Health) -> None:
-        patch = status_patch(self._profile, health, now=self._clock())
+        patch = status_patch(self._profile, health, groups=self._groups(), now=self._clock())
         await self._client.patch(
             NODES, self._profile.name, patch, subresource="status", content_type=STRATEGIC
         )
@@ -114,5 +136,8 @@ class VirtualNode:
         if ready != self._health.ready:
             self._health = structs.replace(self._health, ready=ready, since=self._clock())
             log.info("node readiness changed", node=self._profile.name, ready=ready, reason=trouble)
+        groups = self._groups() > 0
+        if groups != self._health.groups:
+            self._health = structs.replace(self._health, groups=groups, groups_since=self._clock())
         self._health = structs.replace(self._health, message=trouble)
         return self._health

@@ -18,20 +18,30 @@ PERMISSIONS = (
     ),
     Permission(
         resources.NODES,
-        ("create", "get", "list", "patch", "watch"),
-        "register the node, or adopt it; repair its labels and taint when somebody changes them",
+        ("create", "delete", "get", "list", "patch", "watch"),
+        "register the node, or adopt it; repair it when somebody changes it; delete it when it is to go",
     ),
     Permission(resources.NODES, ("patch",), "tell the node's conditions and capacity", subresource="status"),
     Permission(
         resources.LEASES,
-        ("create", "get", "list", "patch", "update"),
-        "the node's heartbeat, and the proof that no other agent is this node; what others ask of a shared quota",
+        ("create", "delete", "get", "list", "patch", "update"),
+        "the node's heartbeat, which goes with it, and the proof that no other agent is this node; what others ask of a shared quota",
         namespace="kube-node-lease",
     ),
     Permission(
         resources.PODS, ("delete", "list", "watch"), "follow the node's pods; end those that have ended"
     ),
     Permission(resources.PODS, ("patch",), "tell the pods' status", subresource="status"),
+    Permission(
+        resources.PODS, ("create",), "empty a node that is to go, as budgets allow", subresource="eviction"
+    ),
+    Permission(
+        resources.STATEFULSETS,
+        ("get",),
+        "whether this node is still wanted when its agent is told to end",
+        namespace="kube-system",
+        names=("virtual-node-eci",),
+    ),
     Permission(resources.CONFIGMAPS, ("get",), "environment and volumes of pods; only what a pod names"),
     Permission(resources.SECRETS, ("get",), "environment, volumes and pull secrets; only what a pod names"),
     Permission(

@@ -162,6 +162,15 @@ class Pods:
         """How many of the backend's pods are in each phase."""
         return Counter(phase_of(seen) for seen in self._seen.values())
 
+    def close(self, why: str) -> None:
+        """Start no pod any more: the node is to go."""
+        self._admission.closed = why
+
+    @property
+    def groups(self) -> int:
+        """How many pods the backend has."""
+        return len(self._seen)
+
     def seen(self, uid: str) -> Observation | None:
         """How a pod stands at the backend."""
         return self._seen.get(uid)

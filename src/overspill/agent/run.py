@@ -19,6 +19,7 @@ from overspill.agent.admission import Admission
 from overspill.agent.kubelet import WEBSOCKETS, KubeletApi, Node
 from overspill.agent.node import VirtualNode
 from overspill.agent.pods import Pods
+from overspill.agent.scalein import ScaleIn, find_place
 from overspill.agent.sharing import Sharing
 from overspill.agent.sources import Sources
 from overspill.agent.spec import NodeFacts
@@ -35,6 +36,7 @@ from overspill.kube.write import StatusWriter
 from overspill.metrics import BackendCall, observe_pods
 from overspill.model.node import NodeObject, NodeProfile, new_node
 from overspill.model.pods import Meta, Pod
+from overspill.model.scalein import Member, annotations_of
 from overspill.serve import health
 from overspill.serve.listener import bind
 from overspill.settings import AgentSettings
@@ -69,8 +71,8 @@ class _Version(Struct, frozen=True, rename="camel"):
     git_version: str
 
 
-async def run_agent(settings: AgentSettings, factory: BackendFactory) -> None:
-    """Be one virtual node until cancelled; `factory` makes its backend.
+async def run_agent(settings: AgentSettings, factory: BackendFactory, asked: asyncio.Event) -> None:
+    """Be one virtual node until cancelled, or until the end that is `asked` for; `factory` makes its backend.
 
     A start that fails is tried again for a while: whoever started this process would wait ever longer to do so.
 
@@ -98,6 +100,9 @@ async def _run_once(settings: AgentSettings, factory: BackendFactory) -> None:
         client = await stack.enter_async_context(Client(config, connections=connections))
         # The heartbeat waits behind nobody, however much there is to do.
         heart = await stack.enter_async_context(Client(config, connections=1))
+        place = await find_place(client, settings)
+        if place.ending:
+            asked.set()
         kube_system = await client.get(NAMESPACES, "kube-system", kind=_Named)
         cluster = kube_system.metadata.uid
         backend = factory(cluster=cluster, node=name, options=settings.backend_options)
@@ -113,13 +118,21 @@ async def _run_once(settings: AgentSettings, factory: BackendFactory) -> None:
         bound = stack.enter_context(
             bind(settings.kubelet_address, what="kubelet API", flag="--kubelet-address")
         )
-        agent = await _assemble(client, settings, backend, lease, cluster, port=bound.getsockname()[1])
+        port = bound.getsockname()[1]
+        agent = await _assemble(client, settings, backend, lease, cluster, member=place.member, port=port)
         api = KubeletApi(settings, bound, client=client, reviews=reviews, node=agent.served)
-        await agent.run(api, sharing)
+        await agent.run(api, sharing, asked)
 
 
 async def _assemble(
-    client: Client, settings: AgentSettings, backend: Backend, lease: NodeLease, cluster: str, *, port: int
+    client: Client,
+    settings: AgentSettings,
+    backend: Backend,
+    lease: NodeLease,
+    cluster: str,
+    *,
+    member: Member | None,
+    port: int,
 ) -> "Agent":
     version = msgspec.json.decode(await client.request("GET", "/version"), type=_Version)
     profile = NodeProfile(
@@ -134,6 +147,7 @@ async def _assemble(
             "pods": str(settings.pods),
         },
         labels={**(await backend.node_labels() if isinstance(backend, Located) else {}), **settings.labels},
+        annotations=annotations_of(member),
         taint=settings.backend if settings.taint else "",
         kubelet_port=port,
         features=(WEBSOCKETS,) if settings.kubelet_websockets else (),
@@ -146,7 +160,7 @@ async def _assemble(
         cluster_dns=tuple(settings.cluster_dns) or await _cluster_dns(client),
         cluster_domain=settings.cluster_domain,
     )
-    return Agent(client, settings, backend, lease, profile, facts)
+    return Agent(client, settings, backend, lease, profile, facts, member)
 
 
 async def _cluster_dns(client: Client) -> tuple[str, ...]:
@@ -169,13 +183,13 @@ class Agent:
         lease: NodeLease,
         profile: NodeProfile,
         facts: NodeFacts,
+        member: Member | None,
     ) -> None:
         self._settings = settings
         self._backend = backend
         self._lease = lease
         self._events = Events(client, instance=profile.name)
         self._writer = StatusWriter(client, workers=settings.status_writers)
-        self._node = VirtualNode(client, profile, check=self._trouble, changed=self._node_changed)
         self._watch = Watch(
             client, PODS, kind=Pod, keep=Pod.kept, field_selector=f"spec.nodeName={profile.name}"
         )
@@ -196,6 +210,22 @@ class Agent:
             workers=settings.workers,
         )
         observe_pods(self._pods.phases)
+        self._node = VirtualNode(
+            client,
+            profile,
+            check=self._trouble,
+            groups=lambda: self._pods.groups,
+            changed=self._node_changed,
+        )
+        self._scale_in = ScaleIn(
+            client,
+            node=self._node,
+            pods=self._pods,
+            backend=backend,
+            events=self._events,
+            member=member,
+            bare_pods=settings.bare_pods,
+        )
         self.served = Node(
             settings,
             backend=backend,
@@ -207,8 +237,8 @@ class Agent:
         self._backend_listed = asyncio.Event()
         self._backend_trouble = ""
 
-    async def run(self, api: KubeletApi, sharing: Sharing | None) -> None:
-        """Run every part until cancelled."""
+    async def run(self, api: KubeletApi, sharing: Sharing | None, asked: asyncio.Event) -> None:
+        """Run every part until cancelled, or until the end that is asked for; a node that goes is deleted."""
         await self._node.register()
         host, _, port = self._settings.health_address.rpartition(":")
         checks = {
@@ -216,19 +246,28 @@ class Agent:
             "lease": self._lease_trouble,
             "backend": lambda: self._backend_trouble or None,
         }
+        parts = {
+            "lease": self._lease.run(),
+            "events": self._events.run(),
+            "status writer": self._writer.run(),
+            "pod watch": self._follow_apiserver(),
+            "backend watch": self._follow_backend(),
+            "pods": self._work(),
+            "files": self._pods.freshness.run(),
+            "node": self._node.run(),
+            "kubelet API": api.run(),
+            "health": health.serve(host, int(port), checks),
+        }
+        if sharing is not None:
+            parts["quota share"] = sharing.run()
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._lease.run(), name="lease")
-            if sharing is not None:
-                tasks.create_task(sharing.run(), name="quota share")
-            tasks.create_task(self._events.run(), name="events")
-            tasks.create_task(self._writer.run(), name="status writer")
-            tasks.create_task(self._follow_apiserver(), name="pod watch")
-            tasks.create_task(self._follow_backend(), name="backend watch")
-            tasks.create_task(self._work(), name="pods")
-            tasks.create_task(self._pods.freshness.run(), name="files")
-            tasks.create_task(self._node.run(), name="node")
-            tasks.create_task(api.run(), name="kubelet API")
-            tasks.create_task(health.serve(host, int(port), checks), name="health")
+            running = [tasks.create_task(part, name=name) for name, part in parts.items()]
+            gone = await self._scale_in.run(asked)
+            for task in running:
+                task.cancel()
+        if gone:
+            await self._node.remove()
+            await self._lease.remove()
 
     async def _follow_apiserver(self) -> None:
         async for batch in self._watch.batches():

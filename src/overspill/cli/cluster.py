@@ -13,6 +13,7 @@ from rich.table import Table
 
 from overspill.cli.access import DEFAULT_NAME, Name
 from overspill.local import cluster
+from overspill.local.nodes import NodeStatus
 from overspill.local.plan import Options
 from overspill.local.talk import say
 
@@ -91,13 +92,22 @@ def _print_status(found: cluster.Status) -> None:
     )
     console.print(f"endpoint    {found.endpoint}\nkubeconfig  {found.kubeconfig}")
     for title, rows in (
-        ("NODE", [(node.name, "Ready" if node.ready else "NotReady") for node in found.nodes]),
+        ("NODE", [(node.name, _state(node)) for node in found.nodes]),
         ("PROCESS", [(each.name, str(each.pid) if each.alive else "ended") for each in found.processes]),
     ):
         table = Table(title, "STATE" if title == "NODE" else "PID", box=None, header_style="", pad_edge=False)
         for row in rows:
             table.add_row(*row)
         console.print(table)
+    for node in found.nodes:
+        if node.decommissioning:
+            console.print(f"{node.name} is being decommissioned: {node.decommissioning}", highlight=False)
+
+
+def _state(node: NodeStatus) -> str:
+    """A node's state in kubectl's words."""
+    words = "Ready" if node.ready else "NotReady"
+    return f"{words},SchedulingDisabled" if node.unschedulable else words
 
 
 def load_image(

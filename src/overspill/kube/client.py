@@ -220,18 +220,20 @@ class Client:
         *,
         namespace: str = "",
         uid: str | None = None,
+        resource_version: str | None = None,
         grace_seconds: int | None = None,
     ) -> None:
         """Delete an object.
 
         Raises:
-            NotFound: it is not there. Conflict: the object of this name has another uid.
+            NotFound: it is not there. Conflict: the object of this name has another uid or version.
         """
         options: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions"}
         if grace_seconds is not None:
             options["gracePeriodSeconds"] = grace_seconds
-        if uid is not None:
-            options["preconditions"] = {"uid": uid}
+        wanted = {"uid": uid, "resourceVersion": resource_version}
+        if preconditions := {key: value for key, value in wanted.items() if value is not None}:
+            options["preconditions"] = preconditions
         path = resource.path(namespace=namespace, name=name)
         await self.request("DELETE", path, body=encoder.encode(options), accept=METADATA_ONLY)
 

@@ -148,6 +148,10 @@ class Events:
         self._tokens -= 1
         return True
 
+    async def flush(self) -> None:
+        """Return when all that was told until now is written, or given up."""
+        await self._queue.join()
+
     # --- writing ---
 
     async def _write_all(self) -> None:
@@ -156,6 +160,7 @@ class Events:
             series = self._series.get(happening)
             if series is not None:
                 await self._write_patiently(happening, series)
+            self._queue.task_done()
 
     async def _write_patiently(self, happening: _Happening, series: _Series) -> None:
         series.written_at = self._clock()

@@ -25,11 +25,11 @@ from overspill.errors import Conflict, Misconfigured, NotFound, OverspillError, 
 from overspill.kube.client import MERGE, Client
 from overspill.kube.resources import LEASES
 
-__all__ = ["NodeLease", "live_leases"]
+__all__ = ["NODE_LEASES", "Lease", "NodeLease", "live_leases"]
 
 log = structlog.get_logger(__name__)
 
-NAMESPACE = "kube-node-lease"
+NODE_LEASES = "kube-node-lease"
 DURATION = 40
 RENEW_EVERY = 10.0
 # After a failure, so that several more fit in before the Lease runs out.
@@ -56,12 +56,15 @@ class _Spec(Struct, rename="camel"):
     lease_duration_seconds: int = DURATION
 
 
-class _Lease(Struct):
+class Lease(Struct):
+    """A node's Lease, in part; without a holder if it was let go, or is not there."""
+
     metadata: _Meta = msgspec.field(default_factory=_Meta)
     spec: _Spec = msgspec.field(default_factory=_Spec)
 
     @property
     def holder(self) -> str:
+        """Which process it is."""
         return self.metadata.annotations.get(names.HOLDER_ANNOTATION, "")
 
     def lives(self, now: float) -> bool:
@@ -73,7 +76,7 @@ async def live_leases(
     client: Client, *, label_selector: str, clock: Callable[[], float] = time.time
 ) -> dict[str, Mapping[str, str]]:
     """Node -> annotations of the Lease of every agent that lives, of those with these labels."""
-    found = await client.list(LEASES, namespace=NAMESPACE, label_selector=label_selector, kind=_Lease)
+    found = await client.list(LEASES, namespace=NODE_LEASES, label_selector=label_selector, kind=Lease)
     now = clock()
     return {each.metadata.name: each.metadata.annotations for each in found if each.lives(now)}
 
@@ -129,7 +132,7 @@ class NodeLease:
                     raise
                 continue
             return
-        raise Retry(f"lease {NAMESPACE}/{self.node} changes faster than it can be taken")
+        raise Retry(f"lease {NODE_LEASES}/{self.node} changes faster than it can be taken")
 
     async def _predecessor_is_silent(self) -> bool:
         """Whether the holder was a pod of our name that is gone, as when it was killed and is made anew.
@@ -147,12 +150,12 @@ class NodeLease:
         self._silent = before.holder, before.spec.renew_time
         return not after.holder or self._silent == (after.holder, after.spec.renew_time)
 
-    async def _read(self) -> _Lease:
+    async def _read(self) -> Lease:
         """As it stands; nobody's if it is not there."""
         try:
-            return await self._client.get(LEASES, self.node, namespace=NAMESPACE, kind=_Lease)
+            return await self._client.get(LEASES, self.node, namespace=NODE_LEASES, kind=Lease)
         except NotFound:
-            return _Lease()
+            return Lease()
 
     async def run(self) -> None:
         """Renew until cancelled, then let go of it, so that a successor need not wait.
@@ -190,14 +193,14 @@ class NodeLease:
 
     async def _take(self) -> None:
         try:
-            found = await self._client.get(LEASES, self.node, namespace=NAMESPACE, kind=_Lease)
+            found = await self._client.get(LEASES, self.node, namespace=NODE_LEASES, kind=Lease)
         except NotFound:
             await self._create()
             return
         self._check(found)
         await self._update(found.metadata.resource_version)
 
-    def _check(self, found: _Lease) -> None:
+    def _check(self, found: Lease) -> None:
         if not found.lives(self._clock()) or (found.holder, found.spec.renew_time) == self._silent:
             return
         if found.holder == self._holder:
@@ -215,15 +218,15 @@ class NodeLease:
 
     async def _create(self) -> None:
         body = self._body(version="")
-        self._note(await self._client.create(LEASES, body, namespace=NAMESPACE, kind=_Lease))
+        self._note(await self._client.create(LEASES, body, namespace=NODE_LEASES, kind=Lease))
 
     async def _update(self, version: str) -> None:
         body = self._body(version=version)
         self._note(
-            await self._client.update(LEASES, self.node, body, namespace=NAMESPACE, kind=_Lease, retry=False)
+            await self._client.update(LEASES, self.node, body, namespace=NODE_LEASES, kind=Lease, retry=False)
         )
 
-    def _note(self, written: _Lease) -> None:
+    def _note(self, written: Lease) -> None:
         self._version = written.metadata.resource_version
         self._renewed = time.monotonic()
         self.renewals += 1
@@ -232,7 +235,7 @@ class NodeLease:
         """Take our name off, unless it is somebody else's by now; the last renewal may have been cut off."""
         with contextlib.suppress(OverspillError, TimeoutError):
             async with asyncio.timeout(RELEASE_TIMEOUT):
-                found = await self._client.get(LEASES, self.node, namespace=NAMESPACE, kind=_Lease)
+                found = await self._client.get(LEASES, self.node, namespace=NODE_LEASES, kind=Lease)
                 if found.holder != self._holder or found.spec.renew_time not in self._sent:
                     return
                 version = found.metadata.resource_version
@@ -243,15 +246,23 @@ class NodeLease:
                     "spec": {"renewTime": _micro_time(self._clock())},
                 }
                 await self._client.patch(
-                    LEASES, self.node, patch, namespace=NAMESPACE, content_type=MERGE, retry=False
+                    LEASES, self.node, patch, namespace=NODE_LEASES, content_type=MERGE, retry=False
                 )
+
+    async def remove(self) -> None:
+        """Delete it with its node, once `run` has let go of it; one that another agent took meanwhile stays."""
+        with contextlib.suppress(NotFound, Conflict):
+            found = await self._client.get(LEASES, self.node, namespace=NODE_LEASES, kind=Lease)
+            if found.holder in {"", self._holder}:
+                version = found.metadata.resource_version
+                await self._client.delete(LEASES, self.node, namespace=NODE_LEASES, resource_version=version)
 
     def _body(self, *, version: str) -> dict[str, Any]:
         renewed = _micro_time(self._clock())
         self._sent.append(renewed)
         metadata: dict[str, Any] = {
             "name": self.node,
-            "namespace": NAMESPACE,
+            "namespace": NODE_LEASES,
             "annotations": {names.HOLDER_ANNOTATION: self._holder, **self.annotate()},
         }
         if self.labels:

@@ -12,7 +12,6 @@ from overspill import names
 
 __all__ = [
     "addresses_distinct",
-    "nodes_not_ready",
     "nodes_ready",
     "pods_on",
     "pods_run",
@@ -34,12 +33,6 @@ def nodes_ready(nodes: Listing, wanted: Collection[str]) -> str:
         return f"unexpected node {', '.join(extra)}"
     unready = sorted(name for name, status in found.items() if status != "True")
     return f"not Ready: {', '.join(unready)}" if unready else ""
-
-
-def nodes_not_ready(nodes: Listing, wanted: Collection[str]) -> str:
-    """These nodes are there, and no agent vouches for them."""
-    ready = sorted(_name(node) for node in nodes if _name(node) in wanted and _ready(node) == "True")
-    return f"still Ready: {', '.join(ready)}" if ready else ""
 
 
 def pods_run(pods: Listing, count: int) -> str:

@@ -6,10 +6,12 @@ In: the apiserver's list. Out: `NodeStatus` values, and the wait until nodes are
 import msgspec
 from msgspec import Struct
 
+from overspill import names
 from overspill.local.commands import until
 from overspill.local.controlplane import get
 from overspill.local.paths import Paths
 from overspill.local.plan import Plan
+from overspill.model.node import NodeObject
 
 __all__ = ["NodeStatus", "nodes", "wait_for_nodes"]
 
@@ -17,32 +19,21 @@ READY_TIMEOUT = 90.0
 
 
 class NodeStatus(Struct, frozen=True):
-    """One node."""
+    """One node.
+
+    Attributes:
+        unschedulable: it is cordoned.
+        decommissioning: how far its end is; "" if it is to stay.
+    """
 
     name: str
     ready: bool
-
-
-class _Condition(Struct, frozen=True):
-    type: str
-    status: str
-
-
-class _Status(Struct, frozen=True):
-    conditions: list[_Condition] = []
-
-
-class _Meta(Struct, frozen=True):
-    name: str
-
-
-class _Node(Struct, frozen=True):
-    metadata: _Meta
-    status: _Status = _Status()
+    unschedulable: bool = False
+    decommissioning: str = ""
 
 
 class _NodeList(Struct, frozen=True):
-    items: list[_Node]
+    items: list[NodeObject]
 
 
 async def nodes(paths: Paths, plan: Plan) -> list[NodeStatus] | None:
@@ -50,27 +41,31 @@ async def nodes(paths: Paths, plan: Plan) -> list[NodeStatus] | None:
     answer = await get(paths, plan, "/api/v1/nodes")
     if answer is None:
         return None
-    return [
-        NodeStatus(
-            node.metadata.name,
-            ("Ready", "True") in {(each.type, each.status) for each in node.status.conditions},
-        )
-        for node in msgspec.json.decode(answer, type=_NodeList).items
-    ]
+    return [_told(node) for node in msgspec.json.decode(answer, type=_NodeList).items]
 
 
-async def wait_for_nodes(paths: Paths, plan: Plan, names: set[str]) -> None:
+def _told(node: NodeObject) -> NodeStatus:
+    ready, going = node.condition("Ready"), node.condition(names.DECOMMISSIONING)
+    return NodeStatus(
+        node.metadata.name,
+        ready=ready is not None and ready.status == "True",
+        unschedulable=node.spec.unschedulable,
+        decommissioning=going.message if going else "",
+    )
+
+
+async def wait_for_nodes(paths: Paths, plan: Plan, wanted: set[str]) -> None:
     """Wait until these nodes are Ready.
 
     Raises:
         Retry: they were not in time; names those that are not.
     """
-    missing = names
+    missing = wanted
 
     async def all_ready() -> bool:
         nonlocal missing
         known = await nodes(paths, plan) or []
-        missing = names - {node.name for node in known if node.ready}
+        missing = wanted - {node.name for node in known if node.ready}
         return not missing
 
     await until(

@@ -15,6 +15,7 @@ import msgspec
 import yaml
 from msgspec import Struct
 
+from overspill import names
 from overspill.local.cloud import cloud_facts
 from overspill.local.controlplane import get
 from overspill.local.emulator import EmulatorFacts, emulator_facts
@@ -39,6 +40,7 @@ AGENT_NAME = "virtual-node-eci"
 CONTROLLER_NAME = "overspill-controller"
 STATEFUL_SET = f"/apis/apps/v1/namespaces/kube-system/statefulsets/{AGENT_NAME}"
 READY_TIMEOUT = 90.0
+DRAIN_GRACE = 60.0
 # The folder of `deploy/` for each backend that has one of its own, agents and controller.
 BASES = {"podman": "podman", "eci": "eci"}
 
@@ -128,7 +130,7 @@ def _eci_overlay(paths: Paths, plan: Plan, folder: Path) -> dict[str, Any]:
     generated = {"namespace": "kube-system", "behavior": "replace"}
     return {
         "configMapGenerator": [
-            {"name": AGENT_NAME, "files": ["agent.yaml"], **generated},
+            {"name": f"{AGENT_NAME}-settings", "files": ["agent.yaml"], **generated},
             {"name": f"{CONTROLLER_NAME}-settings", "files": ["controller.yaml=agent.yaml"], **generated},
         ],
         "secretGenerator": [{"name": "overspill-eci", "literals": literals, **generated}],
@@ -175,11 +177,17 @@ async def start_agents(paths: Paths, plan: Plan) -> int:
     await kubectl(paths, "apply", "-f", str(deploy / "base" / "rbac.yaml"))
     if plan.injection == "policy":
         await kubectl(paths, "apply", "-k", str(deploy / "injection"))
+    await kubectl(paths, "apply", "-k", str(deploy / "protection"))
     processes = Processes(paths)
     wanted = node_names(plan.virtual_nodes)
     for process in processes.all():
         if re.fullmatch(rf"{AGENT_NAME}-\d+", process.name) and process.name not in wanted:
-            processes.stop(process.name, grace=10.0)
+            # Without a StatefulSet only the mark tells an agent that its node is to go, and its pods with it.
+            selector = f"--selector={names.HOSTNAME_LABEL}={process.name}"
+            await kubectl(
+                paths, "label", "nodes", selector, "--overwrite", f"{names.DECOMMISSION_LABEL}=true"
+            )
+            processes.stop(process.name, grace=DRAIN_GRACE)
     for name in wanted:
         argv = agent_argv(paths, plan, name)
         processes.ensure(Program(name=name, argv=argv, env=environment(paths, plan)))

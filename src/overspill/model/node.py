@@ -2,7 +2,7 @@
 
 In: facts from the agent's settings, and its health. Out: the object to create,
 or the smallest patches that bring an existing one back. Invariant: pure; of an
-existing Node only the labels and the taint named here are touched.
+existing Node only the labels, annotations and the taint named here are touched.
 Source: https://kubernetes.io/docs/reference/node/node-status/.
 """
 
@@ -38,6 +38,7 @@ class NodeProfile(Struct, frozen=True, kw_only=True):
     kubernetes_version: str
     capacity: dict[str, str]
     labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
     taint: str = ""
     kubelet_port: int = 0
     features: tuple[str, ...] = ()
@@ -49,12 +50,15 @@ class Health(Struct, frozen=True):
     Attributes:
         since: when `ready` last changed.
         started: when the agent started.
+        groups: whether there are container groups, and since when.
     """
 
     ready: bool
     since: float
     started: float
     message: str = ""
+    groups: bool = False
+    groups_since: float = 0.0
 
 
 class NodeTaint(Taint, frozen=True, rename="camel", omit_defaults=True):
@@ -71,13 +75,29 @@ class NodeMeta(Struct, frozen=True, rename="camel"):
     resource_version: str = ""
     deletion_timestamp: str | None = None
     labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
 
 
 class NodeSpec(Struct, frozen=True, rename="camel"):
     """What is read of a Node's spec."""
 
     taints: tuple[NodeTaint, ...] = ()
+    unschedulable: bool = False
     provider_id: str = msgspec.field(name="providerID", default="")
+
+
+class NodeCondition(Struct, frozen=True, rename="camel"):
+    """What is read of one of a Node's conditions."""
+
+    type: str
+    status: str = ""
+    message: str = ""
+
+
+class NodeStatus(Struct, frozen=True):
+    """What is read of a Node's status."""
+
+    conditions: tuple[NodeCondition, ...] = ()
 
 
 class NodeObject(Struct, frozen=True):
@@ -85,6 +105,11 @@ class NodeObject(Struct, frozen=True):
 
     metadata: NodeMeta = NodeMeta()
     spec: NodeSpec = NodeSpec()
+    status: NodeStatus = NodeStatus()
+
+    def condition(self, kind: str) -> NodeCondition | None:
+        """Its condition of this type, if it has one."""
+        return next((each for each in self.status.conditions if each.type == kind), None)
 
 
 def owned_labels(profile: NodeProfile) -> dict[str, str]:
@@ -111,35 +136,46 @@ def new_node(profile: NodeProfile) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "Node",
-        "metadata": {"name": profile.name, "labels": owned_labels(profile)},
+        "metadata": {
+            "name": profile.name,
+            "labels": owned_labels(profile),
+            "annotations": profile.annotations,
+        },
         "spec": {"providerID": _provider_id(profile), "taints": _owned_taints(profile)},
     }
 
 
 def repair_patch(profile: NodeProfile, found: NodeObject) -> dict[str, Any] | None:
-    """A merge patch for drifted labels, taint and providerID, or None when all is as it should be.
+    """A merge patch for drifted labels, annotations, taint and providerID, or None when all is as it should be.
 
     It carries the resourceVersion: taints are one list, which others edit as well.
     """
-    labels = {k: v for k, v in owned_labels(profile).items() if found.metadata.labels.get(k) != v}
+    labels = _drifted(owned_labels(profile), found.metadata.labels)
+    annotations = _drifted(profile.annotations, found.metadata.annotations)
     spec: dict[str, Any] = {}
     taints = _repaired_taints(profile, found.spec.taints)
     if taints != list(found.spec.taints):
         spec["taints"] = taints
     if not found.spec.provider_id:
         spec["providerID"] = _provider_id(profile)
-    if not labels and not spec:
+    if not labels and not annotations and not spec:
         return None
     patch: dict[str, Any] = {"metadata": {"resourceVersion": found.metadata.resource_version}}
     if labels:
         patch["metadata"]["labels"] = labels
+    if annotations:
+        patch["metadata"]["annotations"] = annotations
     if spec:
         patch["spec"] = spec
     return patch
 
 
-def status_patch(profile: NodeProfile, health: Health, *, now: float) -> dict[str, Any]:
-    """A strategic merge patch of the Node's status."""
+def _drifted(wanted: dict[str, str], found: dict[str, str]) -> dict[str, str]:
+    return {key: value for key, value in wanted.items() if found.get(key) != value}
+
+
+def status_patch(profile: NodeProfile, health: Health, *, groups: int, now: float) -> dict[str, Any]:
+    """A strategic merge patch of the Node's status; it has `groups` container groups."""
     return {
         "status": {
             "capacity": profile.capacity,
@@ -151,7 +187,7 @@ def status_patch(profile: NodeProfile, health: Health, *, now: float) -> dict[st
             "daemonEndpoints": {"kubeletEndpoint": {"Port": profile.kubelet_port}},
             "nodeInfo": _node_info(profile),
             "declaredFeatures": profile.features,
-            "conditions": _conditions(health, now=now),
+            "conditions": [*_conditions(health, now=now), _groups_condition(health, groups, now=now)],
         }
     }
 
@@ -180,6 +216,18 @@ def _conditions(health: Health, *, now: float) -> list[dict[str, str]]:
         now=now,
     )
     return [ready, *pressures, network]
+
+
+def _groups_condition(health: Health, groups: int, *, now: float) -> dict[str, str]:
+    """Told for whoever deletes the Node: an admission policy reads it."""
+    return _condition(
+        names.CONTAINER_GROUPS,
+        on=health.groups,
+        reason="Running" if health.groups else "None",
+        message=f"{groups} at the backend" if health.groups else "none at the backend",
+        since=health.groups_since,
+        now=now,
+    )
 
 
 def _condition(kind: str, *, on: bool, reason: str, message: str, since: float, now: float) -> dict[str, str]:

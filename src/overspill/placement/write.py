@@ -11,11 +11,11 @@ from typing import Protocol
 import structlog
 
 from overspill import metrics
-from overspill.errors import Conflict, NotFound, Rejected, Retry, Throttled
+from overspill.errors import Conflict, NotFound, Rejected, Retry
 from overspill.kube.cache import Cache, Key
-from overspill.kube.client import JSON, JSON_PATCH, METADATA_ONLY, Client
-from overspill.kube.client import encoder as json
+from overspill.kube.client import JSON_PATCH, METADATA_ONLY, Client
 from overspill.kube.events import Events, ObjectRef
+from overspill.kube.eviction import evict
 from overspill.kube.queue import Queue
 from overspill.kube.resources import PODS
 from overspill.placement import patch
@@ -146,12 +146,13 @@ class PodWriter:
         if not self._sure():
             raise Retry("another process may lead by now")
         meta = pod.metadata
-        preconditions = {"uid": meta.uid, "resourceVersion": meta.resource_version}
-        body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": preconditions}
-        path = PODS.path(namespace=meta.namespace, name=meta.name)
         try:
-            await self._client.request(
-                "DELETE", path, body=json.encode(body), content_type=JSON, accept=METADATA_ONLY
+            await self._client.delete(
+                PODS,
+                meta.name,
+                namespace=meta.namespace,
+                uid=meta.uid,
+                resource_version=meta.resource_version,
             )
         except (Conflict, NotFound):
             return False
@@ -162,21 +163,10 @@ class PodWriter:
         """Ask for a pod to make way, as its PodDisruptionBudgets allow."""
         if not self._sure():
             raise Retry("another process may lead by now")
-        meta = pod.metadata
-        body = {
-            "apiVersion": "policy/v1",
-            "kind": "Eviction",
-            "metadata": {"name": meta.name, "namespace": meta.namespace},
-            "deleteOptions": {"preconditions": {"uid": meta.uid}},
-        }
-        path = PODS.path(namespace=meta.namespace, name=meta.name, subresource="eviction")
-        try:
-            await self._client.request("POST", path, body=json.encode(body), retry=False)
-        except Throttled:
-            why = "an earlier pool has room for it, but its PodDisruptionBudget does not let it go now"
+        refused = await evict(self._client, pod.metadata)
+        if refused:
+            why = f"an earlier pool has room for it, but it is not to go now: {refused.partition(': ')[2]}"
             self._events.normal(reference(pod), "RebalanceWaits", why)
-        except (Conflict, NotFound):
-            return
         else:
             self._events.normal(reference(pod), "Rebalanced", "it makes way for one in an earlier pool")
 

@@ -1,0 +1,237 @@
+"""How a virtual node ends: whether it is to go for good, and then the whole way there.
+
+In: the wish that the agent ends (a SIGTERM), its StatefulSet, Node and pods, the backend. Out: an emptied node, or
+one that was left alone; in the end the answer whether the Node is to be deleted.
+Invariants: nothing is touched unless a reason to go was read at the apiserver; while there is a container group
+the agent stays fully at work; the last word that nothing is left is a listing of the backend.
+"""
+
+import asyncio
+import time
+from enum import Enum
+
+import structlog
+from msgspec import Struct
+
+from overspill.agent.node import VirtualNode
+from overspill.agent.pods import Pods
+from overspill.backends.base import Backend
+from overspill.errors import NotFound, OverspillError
+from overspill.kube.client import MERGE, Client
+from overspill.kube.drain import Drain, reference
+from overspill.kube.events import Events
+from overspill.kube.resources import NODES, PODS, STATEFULSETS
+from overspill.metrics import BackendCall
+from overspill.model.node import NodeObject
+from overspill.model.pods import Pod
+from overspill.model.scalein import (
+    BarePods,
+    Leave,
+    Member,
+    StatefulSet,
+    condition_patch,
+    half_done,
+    leave,
+    marked,
+    member_of_pod,
+    to_do,
+    uncordon_patch,
+)
+from overspill.names import DECOMMISSIONING
+from overspill.settings import AgentSettings
+
+__all__ = ["Place", "ScaleIn", "Step", "Unsure", "decide", "find_place"]
+
+log = structlog.get_logger(__name__)
+
+ROUND = 1.0
+READ_TIMEOUT = 5.0
+# An agent that cannot read whether it is wanted ends after this as if it were: a successor finds its pods
+# again, and where there is none the controller finishes.
+UNSURE_LIMIT = 60.0
+TELL_TIMEOUT = 2.0
+
+
+class Place(Struct, frozen=True):
+    """Where the agent's own pod is, if it has one: `ending` when that pod is being deleted already."""
+
+    member: Member | None = None
+    ending: bool = False
+
+
+class Unsure(Struct, frozen=True):
+    """Whether the node is to go could not be read."""
+
+    why: str
+
+
+class Step(Enum):
+    """What an agent that was told to end does next."""
+
+    ASK_AGAIN = "ask again"
+    END = "end and touch nothing"
+    CANCEL = "take the cordon back and end"
+    DRAIN = "empty the node"
+
+
+def decide(reading: Leave | Unsure | None, *, draining: bool, waited: float) -> Step:
+    """The next step; `reading` is why the node is to go, None if it is to stay; `waited` counts seconds."""
+    if isinstance(reading, Unsure):
+        if draining:
+            return Step.DRAIN
+        return Step.ASK_AGAIN if waited < UNSURE_LIMIT else Step.END
+    if reading is None:
+        return Step.CANCEL if draining else Step.END
+    return Step.DRAIN
+
+
+async def find_place(client: Client, settings: AgentSettings) -> Place:
+    """Look the agent's own pod up: who made it, and whether a SIGTERM came before anybody could hear it."""
+    if not settings.pod_namespace:
+        return Place()
+    found = await client.list(
+        PODS,
+        namespace=settings.pod_namespace,
+        field_selector=f"metadata.name={settings.node_name}",
+        kind=Pod,
+    )
+    for pod in found:
+        if pod.metadata.uid == settings.pod_uid:
+            return Place(member_of_pod(pod), ending=pod.metadata.deletion_timestamp is not None)
+    log.warning(
+        "this agent's own pod is not found: it does not know its StatefulSet", node=settings.node_name
+    )
+    return Place()
+
+
+class ScaleIn:
+    """One agent's way out."""
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        node: VirtualNode,
+        pods: Pods,
+        backend: Backend,
+        events: Events,
+        member: Member | None,
+        bare_pods: BarePods,
+    ) -> None:
+        self._client = client
+        self._node = node
+        self._pods = pods
+        self._backend = backend
+        self._events = events
+        self._member = member
+        self._bare_pods = bare_pods
+        self._drain: Drain | None = None
+
+    async def run(self, asked: asyncio.Event) -> bool:
+        """Wait for the wish, then do what it takes; returns whether the Node is to go, with nothing left of it."""
+        await self._settle(asked)
+        await asked.wait()
+        began = time.monotonic()
+        while True:
+            reading = await self._read()
+            step = decide(reading, draining=self._drain is not None, waited=time.monotonic() - began)
+            if step is Step.END:
+                log.info("ending; pods go on", node=self._name)
+                return False
+            if step is Step.CANCEL and await self._cancelled():
+                return False
+            if step is Step.DRAIN and await self._emptied(self._begun(reading)):
+                return True
+            await asyncio.sleep(ROUND)
+
+    @property
+    def _name(self) -> str:
+        return self._node.found.metadata.name
+
+    async def _read(self) -> Leave | Unsure | None:
+        """Why the node is to go."""
+        found = None
+        if self._member is not None:
+            try:
+                async with asyncio.timeout(READ_TIMEOUT):
+                    found = await self._client.get(
+                        STATEFULSETS,
+                        self._member.stateful_set,
+                        namespace=self._member.namespace,
+                        kind=StatefulSet,
+                    )
+            except NotFound:
+                pass
+            except (OverspillError, TimeoutError) as error:
+                log.warning("cannot tell whether this node is wanted", node=self._name, error=str(error))
+                return Unsure(str(error))
+        return leave(self._member, found, marked=marked(self._node.found))
+
+    # --- a node that stays ---
+
+    async def _settle(self, asked: asyncio.Event) -> None:
+        """Undo what an earlier agent left half done on a node that is to stay after all."""
+        while not asked.is_set() and half_done(self._node.found):
+            reading = await self._read()
+            if isinstance(reading, Leave) or (reading is None and await self._cancelled()):
+                return
+            await asyncio.sleep(ROUND)
+
+    async def _cancelled(self) -> bool:
+        """Uncordon, if it was us who cordoned, and tell; False when that has to be tried again."""
+        name = self._name
+        try:
+            node = await self._client.get(NODES, name, kind=NodeObject)
+            patch = uncordon_patch(node)
+            if patch is not None:
+                await self._client.patch(NODES, name, patch, content_type=MERGE)
+            if node.condition(DECOMMISSIONING) is not None:
+                gone = condition_patch(None, since=0.0, now=0.0)
+                await self._client.patch(NODES, name, gone, subresource="status")
+        except OverspillError as error:
+            log.warning("node not set right yet", node=name, error=str(error))
+            return False
+        log.info("node is wanted again", node=name)
+        self._events.normal(
+            reference(node), "DecommissionCancelled", "the node is wanted again; its pods go on"
+        )
+        await self._events_written()
+        return True
+
+    # --- a node that goes ---
+
+    def _begun(self, reading: Leave | Unsure | None) -> Drain:
+        """The drain; what was read last counts while nothing can be read."""
+        if self._drain is None:
+            assert isinstance(reading, Leave)
+            self._pods.close(f"node {self._name} is being decommissioned: {reading.message}")
+            self._drain = Drain(self._client, self._events, self._node.found, reading)
+        elif isinstance(reading, Leave):
+            self._drain.why = reading
+        return self._drain
+
+    async def _emptied(self, drain: Drain) -> bool:
+        """One round; returns whether nothing is left."""
+        try:
+            todo = to_do(self._pods.cache.values(), bare_pods=self._bare_pods)
+            await drain.step(self._node.found, todo)
+            if self._pods.cache.synced.is_set() and not todo.pods and not self._pods.groups:
+                with BackendCall(self._backend.name, "list"):
+                    listing = await self._backend.list()
+                if not listing:
+                    drain.done()
+                    await self._events_written()
+                    return True
+                self._pods.listed(listing)
+            await drain.tell(todo, groups=self._pods.groups)
+        except OverspillError as error:
+            log.warning("node is not empty yet", node=self._name, error=str(error))
+        return False
+
+    async def _events_written(self) -> None:
+        """Give Events the time to be written: this process ends soon."""
+        try:
+            async with asyncio.timeout(TELL_TIMEOUT):
+                await self._events.flush()
+        except TimeoutError:
+            log.info("events not written in time", node=self._name)

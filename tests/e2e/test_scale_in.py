@@ -1,0 +1,413 @@
+"""Scale-in of virtual nodes: `kubectl scale` alone and the ritual, on the ECI path over Podman.
+
+Whether something is left is asked of the emulator's bill and of Podman; whether pods were touched, of the ids
+of their container groups.
+"""
+
+import json
+import os
+import signal
+import subprocess
+
+import pytest
+from test_kills import agent_pids
+
+from overspill import names
+from overspill.local.cloud import cloud_facts
+from overspill.local.kubectl import kubectl_path
+from overspill.local.paths import cluster_paths
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
+SET = "virtual-node-eci"
+BUSYBOX = "localhost/overspill/busybox:1"
+GROUP_ID = "k8s.aliyun.com/eci-instance-id"
+
+
+@pytest.fixture(scope="module")
+def elastic(needs_root, start_cluster):
+    """A worker, and agents in its pods."""
+    with start_cluster("scalein") as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def four(elastic, until):
+    """Four virtual nodes, none of them on its way out, and a namespace whose pods run there."""
+    scale(elastic, 4)
+    until(lambda: ready(elastic) == {f"{SET}-{n}" for n in range(4)}, seconds=300, what="four nodes Ready")
+    labels = {"virtual-node-affinity-injection": "enabled"}
+    elastic.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "vk", "labels": labels}})
+    yield elastic
+    elastic.kubectl("delete", "namespace", "vk", "--timeout=180s", timeout=200)
+    until(lambda: not left(elastic), seconds=180, what="nothing left in the cloud")
+
+
+def scale(cluster, replicas):
+    cluster.kubectl("-n", "kube-system", "scale", "statefulset", SET, f"--replicas={replicas}")
+
+
+def nodes(cluster):
+    """The virtual nodes by name."""
+    return {each["metadata"]["name"]: each for each in cluster.get("nodes", "-l", "type=virtual-kubelet")}
+
+
+def condition(node, kind):
+    return next((each for each in node["status"]["conditions"] if each["type"] == kind), {})
+
+
+def ready(cluster):
+    """Names of virtual nodes that take pods."""
+    return {
+        name
+        for name, node in nodes(cluster).items()
+        if condition(node, "Ready").get("status") == "True" and not node["spec"].get("unschedulable")
+    }
+
+
+def billed(cluster):
+    """Groups that cost money: id -> node."""
+    told = json.loads(cluster.overspill("emulator bill", "--running", "-o", "json").stdout)["lines"]
+    return {line["group"]: line for line in told}
+
+
+def left(cluster):
+    """What is left in the cloud: what the bill has, and what Podman has."""
+    socket = cloud_facts(cluster_paths(cluster.name)).socket
+    command = ["podman", "--remote", "--url", f"unix://{socket}", "ps", "--all", "--format", "json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return [*billed(cluster), *(each["Names"] for each in json.loads(done.stdout))]
+
+
+def pods(cluster, selector="app"):
+    return cluster.get("pods", "-n", "vk", "-l", selector)
+
+
+def groups(cluster, selector="app"):
+    """Pod uid -> (container group, container ids) of running pods."""
+    return {
+        pod["metadata"]["uid"]: (
+            pod["metadata"]["annotations"][GROUP_ID],
+            [each["containerID"] for each in pod["status"]["containerStatuses"]],
+        )
+        for pod in pods(cluster, selector)
+        if pod["status"]["phase"] == "Running" and not pod["metadata"].get("deletionTimestamp")
+    }
+
+
+def workload(name, replicas, *, kind="Deployment", node="", command=None, **spec):
+    """Pods that are gone within a second; `node` is the one where they are to be."""
+    container = {"name": "main", "image": BUSYBOX, "command": command or ["sleep", "infinity"]}
+    pod_spec = {"terminationGracePeriodSeconds": 1, "containers": [container]}
+    if node:
+        term = {"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": [node]}]}
+        preferred = [{"weight": 100, "preference": term}]
+        pod_spec["affinity"] = {
+            "nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred}
+        }
+    template = {"metadata": {"labels": {"app": name}}, "spec": pod_spec}
+    selector = {"matchLabels": {"app": name}}
+    if kind == "Job":
+        pod_spec["restartPolicy"] = "Never"
+        more = {"completions": replicas, "parallelism": replicas}
+        return {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": {"name": name, "namespace": "vk"},
+            "spec": {**more, "template": template, **spec},
+        }
+    return {
+        "apiVersion": "apps/v1",
+        "kind": kind,
+        "metadata": {"name": name, "namespace": "vk"},
+        "spec": {"replicas": replicas, "selector": selector, "template": template, **spec},
+    }
+
+
+def running(cluster, name, count):
+    found = pods(cluster, f"app={name}")
+    alive = [pod for pod in found if not pod["metadata"].get("deletionTimestamp")]
+    return len(groups(cluster, f"app={name}")) == len(alive) == count
+
+
+def agents(cluster):
+    return {
+        pod["metadata"]["name"]: pod
+        for pod in cluster.get("pods", "-n", "kube-system", "-l", f"app.kubernetes.io/instance={SET}")
+    }
+
+
+def left_by(cluster, name):
+    """Whether a node is gone with its lease and its agent."""
+    lease = cluster.kubectl("get", "lease", name, "-n", "kube-node-lease", "--ignore-not-found")
+    return name not in nodes(cluster) and not lease and name not in agents(cluster)
+
+
+def test_kubectl_scale_alone_moves_the_pods_and_leaves_nothing(four, until):
+    """A Deployment and a Job, which counts its evicted pods as no failure of its own."""
+    four.apply(
+        workload("web", 8),
+        workload(
+            "batch",
+            4,
+            kind="Job",
+            backoffLimit=0,
+            podFailurePolicy={
+                "rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]}]
+            },
+        ),
+    )
+    until(lambda: running(four, "web", 8) and running(four, "batch", 4), seconds=180, what="12 pods")
+    uid = nodes(four)[f"{SET}-3"]["metadata"]["uid"]
+    scale(four, 1)
+    until(lambda: all(left_by(four, f"{SET}-{n}") for n in (1, 2, 3)), seconds=300, what="three nodes gone")
+    until(lambda: running(four, "web", 8) and running(four, "batch", 4), seconds=180, what="12 pods again")
+    assert {pod["spec"]["nodeName"] for pod in pods(four)} == {f"{SET}-0"}
+    assert len(billed(four)) == 12
+    reasons = {
+        event["reason"]
+        for event in four.get("events", "-n", "default")
+        if event["involvedObject"].get("uid") == uid
+    }
+    assert {"Decommissioning", "Decommissioned"} <= reasons
+
+
+def test_a_budget_and_a_bare_pod_hold_the_node_for_a_while(four, until):
+    node = f"{SET}-3"
+    budget = {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": {"name": "held", "namespace": "vk"},
+        "spec": {"maxUnavailable": 0, "selector": {"matchLabels": {"app": "held"}}},
+    }
+    bare = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "bare", "namespace": "vk", "labels": {"app": "bare"}},
+        "spec": {
+            "nodeName": node,
+            "terminationGracePeriodSeconds": 1,
+            "containers": [{"name": "main", "image": BUSYBOX, "command": ["sleep", "infinity"]}],
+        },
+    }
+    four.apply(budget, workload("held", 1, node=node), bare)
+    until(lambda: running(four, "held", 1) and running(four, "bare", 1), seconds=120, what="two pods")
+    before = groups(four)
+    scale(four, 3)
+
+    def told():
+        return condition(nodes(four)[node], names.DECOMMISSIONING).get("message", "")
+
+    until(
+        lambda: "1 held by disruption budgets, 1 without a controller" in told(), what="the condition tells"
+    )
+    assert "2 container groups left" in told()
+    assert condition(nodes(four)[node], "Ready")["status"] == "True"
+    assert four.kubectl("exec", "-n", "vk", "bare", "--", "echo", "served").strip() == "served"
+    shown = four.overspill("status").stdout
+    assert "SchedulingDisabled" in shown
+    assert "1 held by disruption budgets" in shown
+    assert groups(four) == before
+    four.kubectl("delete", "pdb", "held", "-n", "vk")
+    four.kubectl("delete", "pod", "bare", "-n", "vk")
+    until(lambda: left_by(four, node), seconds=120, what="the node gone")
+    until(lambda: running(four, "held", 1), seconds=120, what="the pod elsewhere")
+    assert not {group for group, _ in before.values()} & set(billed(four))
+
+
+def test_scaled_back_up_in_the_middle(four, until):
+    """What still runs goes on as it is; a node that somebody else has cordoned stays cordoned."""
+    budget = {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": {"name": "web", "namespace": "vk"},
+        "spec": {"maxUnavailable": 0, "selector": {"matchLabels": {"app": "web"}}},
+    }
+    four.apply(budget, workload("web", 8))
+    until(lambda: running(four, "web", 8), seconds=120, what="8 pods")
+    before = groups(four)
+    four.kubectl("cordon", f"{SET}-3")
+    scale(four, 1)
+    until(
+        lambda: all(
+            condition(nodes(four)[f"{SET}-{n}"], names.DECOMMISSIONING) and f"{SET}-{n}" not in ready(four)
+            for n in (1, 2, 3)
+        ),
+        what="three nodes on their way out",
+    )
+    scale(four, 4)
+    until(lambda: ready(four) == {f"{SET}-{n}" for n in (0, 1, 2)}, seconds=180, what="uncordoned")
+    until(
+        lambda: (
+            not any(condition(node, names.DECOMMISSIONING) for node in nodes(four).values())
+            and all(
+                condition(node, "Ready")["status"] == "True"
+                and not agents(four)[name]["metadata"].get("deletionTimestamp")
+                for name, node in nodes(four).items()
+            )
+        ),
+        seconds=180,
+        what="all as before",
+    )
+    assert nodes(four)[f"{SET}-3"]["spec"]["unschedulable"]
+    assert groups(four) == before
+    four.kubectl("uncordon", f"{SET}-3")
+
+
+def test_a_rolling_update_touches_no_container(four, until):
+    four.apply(workload("web", 8))
+    until(lambda: running(four, "web", 8), seconds=120, what="8 pods")
+    before, old = groups(four), {pod["metadata"]["uid"] for pod in agents(four).values()}
+    four.kubectl("-n", "kube-system", "rollout", "restart", "statefulset", SET)
+    four.kubectl("-n", "kube-system", "rollout", "status", "statefulset", SET, "--timeout=300s", timeout=320)
+    until(lambda: ready(four) == {f"{SET}-{n}" for n in range(4)}, seconds=120, what="four nodes Ready")
+    assert not old & {pod["metadata"]["uid"] for pod in agents(four).values()}
+    assert groups(four) == before
+    assert set(billed(four)) == {group for group, _ in before.values()}
+
+
+def test_the_ritual(four, until):
+    """Drain, scale, delete what is left of the node: as the documentation of other virtual nodes says."""
+    four.apply(workload("web", 8))
+    until(lambda: running(four, "web", 8), seconds=120, what="8 pods")
+    gone = [f"{SET}-{n}" for n in (1, 2, 3)]
+    four.kubectl("drain", *gone, timeout=300)
+    until(lambda: running(four, "web", 8), seconds=120, what="8 pods on one node")
+    kept = groups(four)
+    scale(four, 1)
+    until(lambda: all(left_by(four, node) for node in gone), seconds=180, what="the nodes gone")
+    four.kubectl("delete", "node", "--ignore-not-found", *gone)
+    assert groups(four) == kept
+    assert set(billed(four)) == {group for group, _ in kept.values()}
+
+
+def kill(cluster, name):
+    """An agent ends in the middle of what it does, and its pod is on its way out, so that nobody starts it again."""
+    assert agents(cluster)[name]["metadata"]["deletionTimestamp"]
+    for pid in agent_pids(cluster, name):
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_killed_in_the_middle_the_controller_finishes(four, until):
+    """One agent is killed while a budget and a bare pod hold its node; the bare pod is ended by hand afterwards."""
+    node = f"{SET}-3"
+    budget = {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": {"name": "held", "namespace": "vk"},
+        "spec": {"maxUnavailable": 0, "selector": {"matchLabels": {"app": "held"}}},
+    }
+    four.apply(budget, workload("held", 2, node=node))
+    until(lambda: running(four, "held", 2), seconds=120, what="two pods")
+    here = {pod["metadata"]["uid"] for pod in pods(four) if pod["spec"]["nodeName"] == node}
+    assert here
+    lost = {groups(four)[uid][0] for uid in here}
+    scale(four, 3)
+    until(lambda: condition(nodes(four)[node], names.DECOMMISSIONING), what="the node on its way out")
+    kill(four, node)
+    until(lambda: node not in agents(four), seconds=120, what="no agent")
+    assert lost <= set(billed(four))
+
+    def goes_on():
+        return "the controller goes on" in condition(nodes(four)[node], names.DECOMMISSIONING).get(
+            "message", ""
+        )
+
+    until(goes_on, seconds=180, what="the controller takes over")
+    assert lost <= set(billed(four)), "the budget holds for the controller as well"
+    four.kubectl("delete", "pdb", "held", "-n", "vk")
+    until(lambda: left_by(four, node), seconds=180, what="the node gone")
+    until(lambda: running(four, "held", 2), seconds=120, what="the pods elsewhere")
+    assert not lost & set(billed(four))
+
+
+def test_a_deleted_statefulset_is_warned_of_and_leaves_nothing(four, until):
+    four.apply(workload("web", 4))
+    until(lambda: running(four, "web", 4), seconds=120, what="4 pods")
+    kept = four.get("statefulset", SET, "-n", "kube-system")
+    told = said(four, "delete", "statefulset", SET, "-n", "kube-system")
+    assert "Warning: " in told
+    assert "--replicas=0" in told
+    until(lambda: not nodes(four), seconds=300, what="no virtual node")
+    until(lambda: not left(four), seconds=60, what="nothing in the cloud")
+    for key in ("resourceVersion", "uid", "creationTimestamp", "generation", "managedFields"):
+        kept["metadata"].pop(key, None)
+    kept.pop("status")
+    four.apply(kept)
+    until(lambda: running(four, "web", 4), seconds=300, what="4 pods again")
+
+
+def test_who_deletes_a_node_that_costs_money_is_warned(four, until):
+    four.apply(workload("web", 4))
+    until(lambda: running(four, "web", 4), seconds=120, what="4 pods")
+    node = pods(four)[0]["spec"]["nodeName"]
+    until(
+        lambda: condition(nodes(four)[node], "ContainerGroups").get("status") == "True", what="the condition"
+    )
+    told = said(four, "delete", "node", node, "--dry-run=server")
+    assert f"virtual node {node} has container groups" in told
+    assert "go on costing money" in told
+
+
+def said(cluster, *args, succeeds=True, **environment):
+    """What kubectl says beside its answer."""
+    program, as_admin = kubectl_path(cluster.name)
+    done = subprocess.run(
+        [program, *args],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        env={**os.environ, **(environment or as_admin)},
+    )
+    assert (done.returncode == 0) == succeeds, done.stderr
+    return done.stderr
+
+
+@pytest.fixture
+def as_agent(four):
+    """kubectl with the token that the agent of virtual-node-eci-1 has mounted; gives what it is refused."""
+    name = f"{SET}-1"
+    token = four.kubectl(
+        *(
+            "create",
+            "token",
+            SET,
+            "-n",
+            "kube-system",
+            "--bound-object-kind=Pod",
+            f"--bound-object-name={name}",
+        ),
+        f"--bound-object-uid={agents(four)[name]['metadata']['uid']}",
+    ).strip()
+    paths = cluster_paths(four.name)
+    flags = (
+        f"--server={json.loads(four.overspill('status', '-o', 'json').stdout)['endpoint']}",
+        f"--certificate-authority={paths.pki / 'ca.crt'}",
+        f"--token={token}",
+    )
+    return lambda *args, succeeds: said(four, *flags, *args, succeeds=succeeds, KUBECONFIG="/dev/null")
+
+
+def test_an_agents_token_is_good_for_its_own_node_alone(four, as_agent, until):
+    four.apply(workload("web", 8))
+    until(lambda: running(four, "web", 8), seconds=120, what="8 pods")
+    by_node = {pod["spec"]["nodeName"]: pod["metadata"]["name"] for pod in pods(four)}
+    own, other = f"{SET}-1", f"{SET}-2"
+    label = ("--type=merge", "-p", '{"metadata":{"labels":{"tried":"yes"}}}')
+    status = ("--type=merge", "--subresource=status", "-p", '{"status":{"message":"tried"}}')
+    dry = "--dry-run=server"
+    for node, succeeds in ((own, True), (other, False), ("worker-0", False)):
+        told = [
+            as_agent("patch", "node", node, *label, dry, succeeds=succeeds),
+            as_agent("delete", "node", node, dry, succeeds=succeeds),
+        ]
+        assert succeeds or all("an agent writes its own Node and Lease only" in each for each in told)
+    as_agent("-n", "kube-node-lease", "delete", "lease", own, dry, succeeds=True)
+    told = as_agent("-n", "kube-node-lease", "delete", "lease", other, dry, succeeds=False)
+    assert "an agent writes its own Node and Lease only" in told
+    as_agent("-n", "vk", "patch", "pod", by_node[own], *status, dry, succeeds=True)
+    for args in (("patch", "pod", by_node[other], *status, dry), ("delete", "pod", by_node[other], dry)):
+        told = as_agent("-n", "vk", *args, succeeds=False)
+        assert "an agent writes pods of its own node only" in told
