@@ -22,12 +22,23 @@ PERMISSIONS = (
         "follow pods, place them; delete those that their pool cannot run; whose container groups are orphans",
     ),
     Permission(
-        resources.PODS, ("create",), "move pods to an earlier pool, where asked", subresource="eviction"
+        resources.PODS,
+        ("create",),
+        "move pods to an earlier pool, where asked; empty nodes that are to go and have no agent",
+        subresource="eviction",
     ),
     Permission(
         resources.NODES,
-        ("list", "watch"),
-        "which pool a node belongs to, what room it has, and whether its agent is there",
+        ("delete", "list", "patch", "watch"),
+        "which pool a node belongs to, what room it has, and whether its agent is there; cordon and delete those"
+        " that are to go and have no agent",
+    ),
+    Permission(resources.NODES, ("patch",), "tell how far such a node's end is", subresource="status"),
+    Permission(
+        resources.LEASES,
+        ("delete", "get"),
+        "whether a virtual node's agent lives; the Lease of one that is taken away",
+        namespace="kube-node-lease",
     ),
     Permission(resources.REPLICASETS, ("list", "watch"), "which revision of a workload is the newest"),
     Permission(resources.DEPLOYMENTS, ("list", "watch"), "how many pods a workload wants; the annotation"),

@@ -18,6 +18,7 @@ import structlog
 from overspill.backends.base import Inventory
 from overspill.backends.registry import BackendFactory, inventory_of
 from overspill.controller.gates import Gates
+from overspill.decommission.finisher import Finisher
 from overspill.errors import Unsupported
 from overspill.kube.client import Client
 from overspill.kube.config import load_config
@@ -62,6 +63,15 @@ async def run_controller(settings: ControllerSettings, factory: BackendFactory |
         if inventory is not None:
             await stack.enter_async_context(inventory)
             of_leader.append(_collector(client, inventory, events, settings, leader).run)
+        finisher = Finisher(
+            client,
+            events,
+            inventory,
+            backend=settings.backend,
+            bare_pods=settings.bare_pods,
+            sure=lambda: leader.sure,
+        )
+        of_leader.append(finisher.run)
         host, _, port = settings.health_address.rpartition(":")
         admission, checks = _admission(stack, client, settings)
         checks = {"watches": lambda: placement.trouble() if leader.leads else None, **checks}

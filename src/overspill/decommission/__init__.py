@@ -1,0 +1,1 @@
+"""Nodes that are to go and have no agent any more."""

@@ -1,0 +1,186 @@
+"""Finishes what agents could not: empties nodes that are to go and have no agent, and takes them away.
+
+In: virtual Nodes, their StatefulSets, Leases and pods; the container groups of the whole cluster at the backend.
+Out: evictions, groups removed at the backend, then pods, Lease and Node deleted. Runs in the controller that leads.
+Invariants: a node whose agent lives is left alone; nothing is concluded from a list that was not whole; a Node goes
+after two looks in a row that found neither pod nor group.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Collection
+
+import structlog
+
+from overspill import names
+from overspill.backends.base import ContainerGroup, Inventory
+from overspill.decommission.decide import Heart, rest
+from overspill.errors import Conflict, NotFound, OverspillError, Retry
+from overspill.kube.client import Client
+from overspill.kube.drain import Drain
+from overspill.kube.events import Events
+from overspill.kube.lease import NODE_LEASES, Lease
+from overspill.kube.resources import LEASES, NODES, PODS, STATEFULSETS
+from overspill.model.node import NodeObject
+from overspill.model.pods import Pod
+from overspill.model.scalein import (
+    BarePods,
+    Leave,
+    Member,
+    StatefulSet,
+    leave,
+    marked,
+    member_of_node,
+    to_do,
+)
+
+__all__ = ["Finisher"]
+
+log = structlog.get_logger(__name__)
+
+ROUND = 5.0
+SURE_AFTER = 2  # looks
+
+
+class Finisher:
+    """Looks for such nodes, and deals with them one after another."""
+
+    def __init__(
+        self,
+        client: Client,
+        events: Events,
+        inventory: Inventory | None,
+        *,
+        backend: str,
+        bare_pods: BarePods,
+        sure: Callable[[], bool],
+    ) -> None:
+        """`inventory` is of `backend`; None: it cannot be seen. `sure` says that no other replica can be at it."""
+        self._client = client
+        self._events = events
+        self._inventory = inventory
+        self._backend = backend
+        self._bare_pods = bare_pods
+        self._sure = sure
+        self._hearts: dict[str, Heart] = {}
+        self._drains: dict[str, Drain] = {}
+        self._clear: dict[str, int] = {}
+
+    async def run(self) -> None:
+        """Look every few seconds, until cancelled."""
+        while True:
+            try:
+                await self.look()
+            except OverspillError as error:
+                log.warning("cannot look for nodes that are to go", error=str(error))
+            await asyncio.sleep(ROUND)
+
+    async def look(self) -> None:
+        """One look, and one step for each node that is to go."""
+        selector = f"{names.NODE_TYPE_LABEL}={names.NODE_TYPE}"
+        nodes = await self._client.list(NODES, label_selector=selector, kind=NodeObject)
+        members = {node.metadata.name: member_of_node(node) for node in nodes}
+        sets = await self._stateful_sets({each for each in members.values() if each is not None})
+        going = {}
+        for node in nodes:
+            member = members[node.metadata.name]
+            found = sets.get(_set_of(member)) if member else None
+            why = leave(member, found, marked=marked(node))
+            if why is not None and not await self._agent_lives(node.metadata.name):
+                going[node.metadata.name] = (node, why)
+        for known in (self._drains, self._clear):
+            for name in known.keys() - going.keys():
+                del known[name]
+        groups = await self._groups() if going else []
+        for name, (node, why) in going.items():
+            try:
+                await self._finish(node, why, [each for each in groups if each.identity.node == name])
+            except OverspillError as error:
+                log.warning("node is not finished yet", node=name, error=str(error))
+
+    async def _stateful_sets(self, members: Collection[Member]) -> dict[tuple[str, str], StatefulSet]:
+        """Those of these members that are there, by namespace and name."""
+        found: dict[tuple[str, str], StatefulSet] = {}
+        for namespace, name in {_set_of(member) for member in members}:
+            for each in await self._client.list(
+                STATEFULSETS,
+                namespace=namespace,
+                field_selector=f"metadata.name={name}",
+                kind=StatefulSet,
+            ):
+                found[namespace, name] = each
+        return found
+
+    async def _agent_lives(self, name: str) -> bool:
+        lease = await self._lease(name)
+        heart = self._hearts.setdefault(name, Heart())
+        return heart.beats(lease.holder, lease.spec.renew_time, now=time.monotonic())
+
+    async def _lease(self, name: str) -> Lease:
+        try:
+            return await self._client.get(LEASES, name, namespace=NODE_LEASES, kind=Lease)
+        except NotFound:
+            return Lease()
+
+    async def _groups(self) -> list[ContainerGroup]:
+        """Those of the whole cluster."""
+        return [*(await self._inventory.list()).groups] if self._inventory else []
+
+    async def _finish(self, node: NodeObject, why: Leave, groups: list[ContainerGroup]) -> None:
+        """One step for one node."""
+        if not self._sure():
+            raise Retry("another process may lead by now")
+        name = node.metadata.name
+        if name not in self._drains:
+            self._drains[name] = Drain(self._client, self._events, node, why)
+        drain = self._drains[name]
+        drain.why = why
+        pods = await self._client.list(PODS, field_selector=f"spec.nodeName={name}", kind=Pod)
+        todo = to_do(pods, bare_pods=self._bare_pods)
+        if not self._sees(node):
+            note = (
+                f"; its agent is gone, and the controller does not see the backend of {node.spec.provider_id}"
+            )
+            await drain.tell(todo, groups=None, note=note)
+            return
+        await drain.step(node, todo)
+        await self._remove(groups, pods)
+        self._clear[name] = 0 if todo.pods or groups else self._clear.get(name, 0) + 1
+        if self._clear[name] >= SURE_AFTER:
+            await self._take_away(node)
+            drain.done()
+        else:
+            await drain.tell(todo, groups=len(groups), note="; its agent is gone, the controller goes on")
+
+    def _sees(self, node: NodeObject) -> bool:
+        return self._inventory is not None and node.spec.provider_id.startswith(f"{self._backend}://")
+
+    async def _remove(self, groups: list[ContainerGroup], pods: list[Pod]) -> None:
+        assert self._inventory is not None
+        now = rest(groups, pods)
+        for group in now.groups:
+            log.info("removing a container group without an agent", group=group.id, node=group.identity.node)
+            with contextlib.suppress(NotFound, Conflict):
+                await self._inventory.remove(group)
+        for pod in now.pods:
+            meta = pod.metadata
+            with contextlib.suppress(NotFound, Conflict):
+                await self._client.delete(
+                    PODS, meta.name, namespace=meta.namespace, uid=meta.uid, grace_seconds=0
+                )
+
+    async def _take_away(self, node: NodeObject) -> None:
+        """Delete Lease and Node; a Lease that somebody took meanwhile stays, and the Node with it."""
+        name = node.metadata.name
+        version = (await self._lease(name)).metadata.resource_version
+        if await self._agent_lives(name):
+            return
+        if version:
+            await self._client.delete(LEASES, name, namespace=NODE_LEASES, resource_version=version)
+        with contextlib.suppress(NotFound):
+            await self._client.delete(NODES, name, uid=node.metadata.uid)
+
+
+def _set_of(member: Member) -> tuple[str, str]:
+    return member.namespace, member.stateful_set
