@@ -83,15 +83,15 @@ async def run_agent(settings: AgentSettings, factory: BackendFactory, asked: asy
     deadline = time.monotonic() + START_PATIENCE
     while True:
         try:
-            return await _run_once(settings, factory)
+            return await _run_once(settings, factory, asked)
         except Retry as error:  # what ends a running agent comes in a group
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or asked.is_set():
                 raise
             log.warning("not started yet; trying again", error=str(error))
         await asyncio.sleep(START_PAUSE)
 
 
-async def _run_once(settings: AgentSettings, factory: BackendFactory) -> None:
+async def _run_once(settings: AgentSettings, factory: BackendFactory, asked: asyncio.Event) -> None:
     name = settings.require_node_name()
     async with AsyncExitStack() as stack:
         config = load_config(settings.kubeconfig or None, settings.context or None)
