@@ -6,6 +6,7 @@ Source: https://kubernetes.io/docs/reference/labels-annotations-taints/; Describ
 VPC's API, version 2016-04-28.
 """
 
+import asyncio
 from collections.abc import Iterable
 
 import structlog
@@ -18,6 +19,8 @@ __all__ = ["VPC_VERSION", "labels_of", "zones_of"]
 
 log = structlog.get_logger(__name__)
 
+# Seconds for all of them: an agent starts all the same.
+PATIENCE = 10.0
 VPC_VERSION = "2016-04-28"
 REGION_LABEL = "topology.kubernetes.io/region"
 # The second is what Alibaba's disk driver writes into the node affinity of its PersistentVolumes.
@@ -27,15 +30,16 @@ ZONE_LABELS = ("topology.kubernetes.io/zone", "topology.diskplugin.csi.alibabacl
 async def zones_of(vpc: Client, v_switches: Iterable[str]) -> set[str]:
     """The zones of some vSwitches; empty where not all of them could be found out."""
     found = set()
-    for name in v_switches:
-        try:
-            answer = await vpc.call(
-                "DescribeVSwitchAttributes", {"VSwitchId": name}, VSwitchAttributes, tries=2
-            )
-        except OverspillError as error:
-            log.warning("the zones of the vSwitches are not known: no label", vswitch=name, error=str(error))
-            return set()
-        found.add(answer.zone_id)
+    try:
+        async with asyncio.timeout(PATIENCE):
+            for name in v_switches:
+                asked = {"VSwitchId": name}
+                answer = await vpc.call("DescribeVSwitchAttributes", asked, VSwitchAttributes, tries=2)
+                found.add(answer.zone_id)
+    except (OverspillError, TimeoutError) as error:
+        why = str(error) or "no answer in time"
+        log.warning("the zones of the vSwitches are not known: the node has no label of a zone", error=why)
+        return set()
     return found - {""}
 
 
