@@ -84,9 +84,9 @@ class PodmanService:
         return json.loads(self.run("ps", "--all", "--external", "--format", "json"))
 
     def leftovers(self) -> list[str]:
-        """Whatever of any pod is still there."""
+        """Whatever of any pod is still there, but for volumes that outlive pods."""
         volumes = self.run("volume", "ls", "--quiet").split()
-        folders = [str(path) for path in Path(self.data_dir).glob("*/*/*")]
+        folders = [str(path) for path in Path(self.data_dir).glob("*/*/*") if path.parent.name != "_kept"]
         return [*(str(c["Names"]) for c in self.containers()), *volumes, *folders]
 
     async def stopped(self, pod: str) -> None:

@@ -2,7 +2,7 @@
 
 In: `structlog.get_logger(__name__)` calls and stdlib records, both with what is bound to the context
 (`structlog.contextvars`). Out: one line each on stderr, as text or JSON. Invariant: a value under a
-name that speaks of a secret is never written, and a line below the level costs a comparison.
+name that speaks of a secret is never written, an event is one line whatever is in it, and a line below the level costs a comparison.
 """
 
 import logging
@@ -11,9 +11,13 @@ from typing import Literal, TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from overspill.printable import printable
+
 __all__ = ["configure"]
 
 SECRET_WORDS = ("authorization", "password", "secret", "token", "credential", "private_key")
+# Of several lines by nature, and made by Python.
+TRACES = ("exception", "stack")
 # Libraries that tell at "info" what is nobody's concern.
 QUIET = ("aiohttp.access", "asyncio")
 
@@ -46,7 +50,7 @@ def _formatter(fmt: Literal["json", "text"], *, colors: bool) -> logging.Formatt
     last: list[Processor] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
         if fmt == "json"
-        else [structlog.dev.ConsoleRenderer(colors=colors)]
+        else [_on_one_line, structlog.dev.ConsoleRenderer(colors=colors)]
     )
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=_shared(),
@@ -63,6 +67,14 @@ def _shared() -> list[Processor]:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _without_secrets,
     ]
+
+
+def _on_one_line(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """No text of others makes a line of its own or moves the cursor; JSON escapes such by itself."""
+    for name, value in event.items():
+        if isinstance(value, str) and name not in TRACES:
+            event[name] = printable(value)
+    return event
 
 
 def _without_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from overspill.errors import NotFound, OverspillError
+from overspill.printable import printable
 
 __all__ = ["ending_well", "first_of", "run_until_signalled"]
 
@@ -22,7 +23,8 @@ def ending_well(main: Callable[[], Any]) -> None:
     try:
         main()
     except OverspillError as error:
-        sys.stderr.write(f"error: {error}\n")
+        told = "\n".join(map(printable, str(error).split("\n")))
+        sys.stderr.write(f"error: {told}\n")
         sys.exit(3 if isinstance(error, NotFound) else 1)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")

@@ -22,6 +22,7 @@ from overspill.errors import Unsupported
 from overspill.model.claims import Bound, Claim, Claimed, ClaimSpec, ClaimStatus, PersistentVolume
 from overspill.model.fields import unsupported_fields
 from overspill.model.pods import Pod
+from overspill.printable import printable
 
 __all__ = ["check"]
 
@@ -53,7 +54,7 @@ def check(
         raise typer.Exit(2) from error
     reports = list(_reports(objects, factory))
     for report in reports:
-        print(f"{report.thing}: {report.text}", file=sys.stdout if report.refused else sys.stderr)
+        print(printable(f"{report.thing}: {report.text}"), file=sys.stdout if report.refused else sys.stderr)
     refused = {report.thing for report in reports if report.refused}
     count = sum(1 for each in objects if _template(each) is not None)
     print(f"{count} pod specs checked against {backend}; {len(refused)} would be refused", file=sys.stderr)

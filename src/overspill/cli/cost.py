@@ -16,6 +16,7 @@ import msgspec
 import typer
 from rich.table import Table
 
+from overspill.cli.plain import plain
 from overspill.cli.tables import print_table
 from overspill.errors import Misconfigured
 from overspill.kube.client import Client
@@ -125,5 +126,5 @@ def _table(lines: Iterable[Bill], by: str, base: tuple[Decimal, Decimal]) -> Tab
         own = Decimal(str(line.vcpu_hours)) * base[0] + Decimal(str(line.gib_hours)) * base[1]
         cells = (line.name, str(line.pods), f"{line.vcpu_hours:.2f}", f"{line.gib_hours:.2f}")
         money = (f"{line.cost:.4f}", line.currency)
-        table.add_row(*cells, *money, *([f"{own:.4f}"] if compared else []))
+        table.add_row(*plain(*cells, *money), *([f"{own:.4f}"] if compared else []))
     return table

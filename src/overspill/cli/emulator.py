@@ -17,6 +17,7 @@ from rich.table import Table
 
 from overspill import logs
 from overspill.cli.access import DEFAULT_NAME
+from overspill.cli.plain import plain
 from overspill.cli.tables import print_table
 from overspill.emulator.auth import AccessKey
 from overspill.emulator.bill import total
@@ -178,8 +179,7 @@ def bill(
     table = Table("GROUP", "NAME", "SPEC", "SECONDS", "COST", "STATE", box=None)
     for line in lines:
         table.add_row(
-            line.group,
-            line.name,
+            *plain(line.group, line.name),
             f"{line.cpu:g}-{line.memory:g}Gi",
             f"{line.seconds(now):.0f}",
             f"{line.cost(now):.6f}",

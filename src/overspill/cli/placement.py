@@ -10,12 +10,14 @@ from typing import Annotated, TypeVar
 import typer
 from rich.table import Table
 
+from overspill.cli.plain import plain
 from overspill.cli.tables import new_table, print_table
 from overspill.kube.client import Client
 from overspill.kube.config import Config, load_config
 from overspill.placement.managed import Managed
 from overspill.placement.status import count_pools
 from overspill.placement.survey import explain_pod, leading, release_pods, survey
+from overspill.printable import printable
 from overspill.settings import ControllerSettings
 
 __all__ = ["app"]
@@ -65,7 +67,7 @@ def explain(
     config = load_config(kubeconfig or None, context or None)
     name = _name(pod)
     for sentence in _run(config, lambda client: explain_pod(client, namespace or config.namespace, name)):
-        print(sentence)
+        print(printable(sentence))
 
 
 @app.command()
@@ -120,6 +122,6 @@ def _table(found: list[Managed]) -> Table:
         for pool, count in zip(managed.policy.spec.pools, count_pools(managed.state), strict=True):
             most = "none" if pool.max_replicas is None else str(pool.max_replicas)
             numbers = (count.assigned, count.scheduled, count.ready, count.unschedulable)
-            table.add_row(meta.namespace, meta.name, pool.name, most, *map(str, numbers), waiting)
+            table.add_row(*plain(meta.namespace, meta.name, pool.name, most), *map(str, numbers), waiting)
             waiting = ""
     return table
