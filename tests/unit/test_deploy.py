@@ -293,3 +293,45 @@ def test_guard_of_agents_is_for_their_account_and_covers_what_they_write():
 def test_an_agent_that_goes_has_the_grace_that_its_page_says():
     assert pod_spec()["terminationGracePeriodSeconds"] == 3600
     assert "is an hour" in (ROOT / "docs/scale-in.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("component", "file", "kind"),
+    [
+        ("agent", "base/statefulset.yaml", "StatefulSet"),
+        ("controller", "placement/deployment.yaml", "Deployment"),
+    ],
+)
+def test_network_policies_select_what_is_deployed_and_its_ports(component, file, kind):
+    (policy,) = [
+        each
+        for each in documents(ROOT / "examples" / "network-policies.yaml")
+        if each["metadata"]["name"] == f"overspill-{component}"
+    ]
+    deployed = of_kind(ROOT / "deploy" / file, kind)["spec"]["template"]
+    selected = policy["spec"]["podSelector"]["matchLabels"]
+    assert selected.items() <= deployed["metadata"]["labels"].items()
+    (container,) = deployed["spec"]["containers"]
+    open_ports = {port["port"] for rule in policy["spec"]["ingress"] for port in rule["ports"]}
+    assert open_ports == {port["containerPort"] for port in container["ports"]}
+
+
+@pytest.mark.parametrize("file", ["base/statefulset.yaml", "placement/deployment.yaml"])
+def test_nothing_of_ours_runs_as_root_or_writes_into_its_image(file):
+    (workload,) = [
+        each for each in documents(ROOT / "deploy" / file) if each["kind"] in {"StatefulSet", "Deployment"}
+    ]
+    pod = workload["spec"]["template"]["spec"]
+    assert pod["securityContext"]["runAsNonRoot"]
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in pod["containers"]:
+        security = container["securityContext"]
+        assert security["readOnlyRootFilesystem"]
+        assert not security["allowPrivilegeEscalation"]
+        assert security["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_nobody_lists_or_watches_secrets_and_config_maps_of_pods():
+    for permission in PERMISSIONS:
+        if permission.resource in {resources.SECRETS, resources.CONFIGMAPS} and not permission.names:
+            assert permission.verbs == ("get",)
