@@ -16,8 +16,7 @@ import msgspec
 import typer
 from rich.table import Table
 
-from overspill.cli.plain import plain
-from overspill.cli.tables import print_table
+from overspill.cli.tables import plain, print_table
 from overspill.errors import Misconfigured
 from overspill.kube.client import Client
 from overspill.kube.config import load_config

@@ -17,8 +17,7 @@ from rich.table import Table
 
 from overspill import logs
 from overspill.cli.access import DEFAULT_NAME
-from overspill.cli.plain import plain
-from overspill.cli.tables import print_table
+from overspill.cli.tables import plain, print_table
 from overspill.emulator.auth import AccessKey
 from overspill.emulator.bill import total
 from overspill.emulator.cloud import Timings

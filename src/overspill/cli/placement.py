@@ -10,8 +10,7 @@ from typing import Annotated, TypeVar
 import typer
 from rich.table import Table
 
-from overspill.cli.plain import plain
-from overspill.cli.tables import new_table, print_table
+from overspill.cli.tables import new_table, plain, print_table
 from overspill.kube.client import Client
 from overspill.kube.config import Config, load_config
 from overspill.placement.managed import Managed

@@ -8,8 +8,11 @@ from collections.abc import Collection
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-__all__ = ["new_table", "print_table"]
+from overspill.printable import printable
+
+__all__ = ["new_table", "plain", "print_table"]
 
 WIDE = 10_000
 
@@ -20,6 +23,11 @@ def new_table(heads: Collection[str], *, numbers: Collection[str]) -> Table:
     for head in heads:
         table.add_column(head, justify="right" if head in numbers else "left", no_wrap=True)
     return table
+
+
+def plain(*cells: str) -> list[Text]:
+    """Cells with text of others: as it is, without being markup or something that a terminal obeys."""
+    return [Text(printable(cell)) for cell in cells]
 
 
 def print_table(table: Table) -> None:

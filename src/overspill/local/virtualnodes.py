@@ -175,6 +175,8 @@ async def start_agents(paths: Paths, plan: Plan) -> int:
     """Have the agents running as processes of this machine; returns how many there are."""
     deploy = repository() / "deploy"
     await kubectl(paths, "apply", "-f", str(deploy / "base" / "rbac.yaml"))
+    if plan.backend == "eci":
+        await kubectl(paths, "apply", "-f", str(deploy / "eci" / "rbac.yaml"))
     if plan.injection == "policy":
         await kubectl(paths, "apply", "-k", str(deploy / "injection"))
     await kubectl(paths, "apply", "-k", str(deploy / "protection"))
