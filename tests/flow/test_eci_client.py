@@ -118,9 +118,12 @@ async def test_throttling_slows_that_action_down():
         assert client.rates["delete"].rate == 20
 
 
-async def test_an_answer_that_is_no_json_is_no_answer():
+@pytest.mark.parametrize(
+    ("body", "complaint"), [("<html>", "cannot be read"), (" " * (33 << 20), "more than 32 MiB is not read")]
+)
+async def test_an_answer_that_is_no_json_or_has_no_end_is_no_answer(body, complaint):
     async def handle(_: web.Request) -> web.Response:
-        return web.Response(text="<html>")
+        return web.Response(text=body)
 
     server = Server((200, {}))
     server.handle = handle  # type: ignore[method-assign]  # this one server answers otherwise
@@ -128,7 +131,7 @@ async def test_an_answer_that_is_no_json_is_no_answer():
         keys = {"ALIBABA_CLOUD_ACCESS_KEY_ID": "id", "ALIBABA_CLOUD_ACCESS_KEY_SECRET": "secret"}
         made = find_credentials(keys, region="r")
         async with Client(endpoint=server.url, region="r", credentials=made, rates=Rates()) as client:
-            with pytest.raises(Retry, match="cannot be read"):
+            with pytest.raises(Retry, match=complaint):
                 await client.call("DescribeThis", {}, Answer, tries=1)
 
 

@@ -35,6 +35,8 @@ CONNECTIONS = 64
 TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=5, sock_read=20)
 TRIES = 4
 FIRST_PAUSE, LONGEST_PAUSE = 0.3, 5.0
+# A page of 200 groups has 300 KB; nothing that is answered comes near this.
+MOST_BYTES = 32 << 20
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
@@ -169,7 +171,7 @@ class Client:
             async with self.session.post(
                 self._url, data=body, headers=headers, allow_redirects=False
             ) as response:
-                content = await response.read()
+                content = await _content(action, response)
                 if response.status != 200:
                     raise fault(action, status=response.status, body=content, headers=response.headers)
         except aiohttp.ClientConnectorCertificateError as error:
@@ -181,3 +183,15 @@ class Client:
             return decode(content, kind)
         except msgspec.MsgspecError as error:
             raise Retry(f"ECI {action}: an answer that cannot be read: {error}") from error
+
+
+async def _content(action: str, response: aiohttp.ClientResponse) -> bytes:
+    pieces: list[bytes] = []
+    left = MOST_BYTES
+    async for piece in response.content.iter_any():
+        left -= len(piece)
+        if left < 0:
+            response.close()
+            raise Retry(f"ECI {action}: an answer of more than {MOST_BYTES >> 20} MiB is not read")
+        pieces.append(piece)
+    return b"".join(pieces)
