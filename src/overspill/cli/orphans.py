@@ -19,7 +19,7 @@ from rich.table import Table
 
 from overspill.backends.base import Inventory
 from overspill.backends.registry import backend_factory, inventory_of
-from overspill.cli.tables import new_table, print_table
+from overspill.cli.tables import new_table, plain, print_table
 from overspill.errors import Misconfigured, NotFound, OverspillError, Rejected
 from overspill.kube.client import Client
 from overspill.kube.config import load_config
@@ -210,7 +210,7 @@ def _table(found: Sequence[Sorted]) -> Table:
     for each in found:
         group, identity = each.group, each.group.identity
         table.add_row(
-            *(group.id, each.state, identity.namespace, identity.name, identity.node, group.status),
+            *plain(group.id, each.state, identity.namespace, identity.name, identity.node, group.status),
             _age(group.created_at),
             _price(each),
         )
