@@ -101,6 +101,7 @@ def test_14_without_a_controller_pods_wait(no_controller, space):
     space.scale(10)
     space.world.until(lambda: len(space.pods()) == 10, what="ten pods")
     assert space.counts() == {"base": 5, None: 5}
+    assert "No controller works" in space.placement("status")
     world.leading(world.controller())
     space.settled(base=5, elastic=5)
 
