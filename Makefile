@@ -1,6 +1,6 @@
 # `make` alone lists what there is. Everything here may be repeated; what is done is not done again.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types imports test-unit test-flow test-contract test-e2e test-placement chaos bench bench-eci bench-placement clean
+.PHONY: help setup demo test lint types imports test-unit test-flow test-contract test-e2e test-placement chaos bench bench-eci bench-placement bench-gates clean
 .NOTPARALLEL:
 
 bin := .venv/bin
@@ -62,6 +62,9 @@ bench-eci: setup ## Measure 3,000 container groups on the ECI path, with the def
 
 bench-placement: setup ## Measure placing pods, beside a bare loop of the same PATCHes and beside no policy
 	@$(bin)/python benchmarks/placement.py
+
+bench-gates: setup ## Measure what the gate adds to a pod's creation: policy, webhook, nothing
+	@$(bin)/python benchmarks/gates.py
 
 clean: ## Remove .venv and the tools' caches; builds stay in the cache folder
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

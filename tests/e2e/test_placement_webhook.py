@@ -258,6 +258,11 @@ async def test_certificates_and_authorities_change_without_a_pod_that_slips_thro
     lives = Lives(authority=dt.timedelta(seconds=60), leaf=dt.timedelta(seconds=20), every=0.5)
     address = f"127.0.0.1:{free_port()}"
     point_at(cluster, address)
+    # That a busy machine takes its time is no reason here to go on without an answer.
+    patient = [{"op": "replace", "path": "/webhooks/0/timeoutSeconds", "value": 30}]
+    cluster.kubectl(
+        *("patch", "mutatingwebhookconfiguration", "overspill", "--type=json", "-p", json.dumps(patient))
+    )
     async with Client(load_config(str(kubeconfig), None), connections=4) as client:
         with bind(address, what="webhook", flag="--webhook-address") as bound:
             webhook = Webhook(client, bound, namespace="kube-system", lives=lives)
