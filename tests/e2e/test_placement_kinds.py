@@ -1,9 +1,10 @@
 """Acceptance scenarios of placement: StatefulSets, Jobs, Argo Rollouts, CloneSets, and pods that are none of its business."""
 
+import contextlib
 import json
 
 import pytest
-from placement_ledger import gated, pool_of, revision
+from placement_ledger import COST, gated, pool_of, revision
 from placement_manifests import deployment, pool, template
 
 pytestmark = [pytest.mark.e2e, pytest.mark.matrix, pytest.mark.timeout(300)]
@@ -81,15 +82,38 @@ def test_49_a_jobs_pods_are_never_moved_when_their_pool_is_full(space):
     assert {name: len(uids) for name, uids in space.ledger.uids.items() if name} == {"base": 5, "elastic": 15}
 
 
+@contextlib.contextmanager
+def defined(space, kind, group):
+    """A kind of somebody else's, whose controller is not here; and one object of it, whose uid is given."""
+    plural, version = f"{kind.lower()}s", "v1alpha1"
+    anything = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+    name = f"{plural}.{group}"
+    space.cluster.apply(
+        {
+            "apiVersion": "apiextensions.k8s.io/v1",
+            "kind": "CustomResourceDefinition",
+            "metadata": {"name": name},
+            "spec": {
+                "group": group,
+                "names": {"kind": kind, "plural": plural},
+                "scope": "Namespaced",
+                "versions": [{"name": version, "served": True, "storage": True, "schema": anything}],
+            },
+        }
+    )
+    space.cluster.kubectl("wait", "--for=condition=Established", f"crd/{name}")
+    try:
+        space.apply({"apiVersion": f"{group}/{version}", "kind": kind, "metadata": {"name": "shop"}})
+        yield space.cluster.get(name, "shop", "-n", space.name)["metadata"]["uid"]
+    finally:
+        space.cluster.kubectl("delete", "crd", name)
+
+
 def test_50_an_argo_rollout_from_blue_to_green(space):
     """Argo's controller is not here; what it makes is: a Rollout's ReplicaSets, with its own hash label."""
-    space.cluster.apply(ROLLOUTS)
-    space.cluster.kubectl("wait", "--for=condition=Established", "crd/rollouts.argoproj.io")
     target = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout", "name": "shop"}
-    try:
-        space.policy(name="shop", targetRef=target)
-        space.apply({**{key: target[key] for key in ("apiVersion", "kind")}, "metadata": {"name": "shop"}})
-        owner = space.cluster.get("rollouts.argoproj.io", "shop", "-n", space.name)["metadata"]["uid"]
+    space.policy(name="shop", targetRef=target)
+    with defined(space, "Rollout", "argoproj.io") as owner:
         space.apply(argo_replica_set(1, owner))
         space.settled(base=5, elastic=5)
         space.apply(argo_replica_set(2, owner))
@@ -98,8 +122,53 @@ def test_50_an_argo_rollout_from_blue_to_green(space):
         space.kubectl("scale", "replicaset/shop-hash1", "--replicas=0")
         space.settled(base=5, elastic=5)
         assert {revision(each) for each in space.pods()} == {"shop-hash2"}
-    finally:
-        space.cluster.kubectl("delete", "crd", "rollouts.argoproj.io")
+
+
+def test_pods_of_a_clone_set_count_in_total(space):
+    """In-place updates change their revision and not the pod, so there is one count; its costs are honoured."""
+    target = {"apiVersion": "apps.kruise.io/v1alpha1", "kind": "CloneSet", "name": "shop"}
+    space.policy(pool("base", 2), pool("elastic"), name="shop", targetRef=target)
+    with defined(space, "CloneSet", "apps.kruise.io") as owner:
+        space.apply(*(pod_of_clone_set(number, {**target, "uid": owner}) for number in range(5)))
+        space.settled(base=2, elastic=3)
+        assert len({each["metadata"]["annotations"][COST] for each in space.pods()}) == 5
+        assert space.ranks() == [1, 2, 3, 4, 5]
+
+
+def pod_of_clone_set(number, owner):
+    revision = {"controller-revision-hash": str(number % 2)}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        **template("shop"),
+        "metadata": {
+            "name": f"shop-{number}",
+            "labels": revision,
+            "ownerReferences": [{**owner, "controller": True}],
+        },
+    }
+
+
+def test_a_cron_jobs_pods_count_over_all_its_jobs(space):
+    target = {"apiVersion": "batch/v1", "kind": "CronJob", "name": "report"}
+    space.policy(pool("base", 2), pool("elastic"), name="report", targetRef=target)
+    space.apply(
+        {
+            "apiVersion": "batch/v1",
+            "kind": "CronJob",
+            "metadata": {"name": "report"},
+            "spec": {
+                "schedule": "@yearly",
+                "suspend": True,
+                "jobTemplate": {
+                    "spec": {"parallelism": 3, "template": template("report", restartPolicy="Never")}
+                },
+            },
+        }
+    )
+    for number in (1, 2):
+        space.kubectl("create", "job", f"report-{number}", "--from=cronjob/report")
+    space.settled(base=2, elastic=4)
 
 
 def argo_replica_set(number, rollout):
@@ -127,28 +196,6 @@ def argo_replica_set(number, rollout):
             "template": {**template("shop"), "metadata": {"labels": labels}},
         },
     }
-
-
-ROLLOUTS = {
-    "apiVersion": "apiextensions.k8s.io/v1",
-    "kind": "CustomResourceDefinition",
-    "metadata": {"name": "rollouts.argoproj.io"},
-    "spec": {
-        "group": "argoproj.io",
-        "names": {"kind": "Rollout", "plural": "rollouts"},
-        "scope": "Namespaced",
-        "versions": [
-            {
-                "name": "v1alpha1",
-                "served": True,
-                "storage": True,
-                "schema": {
-                    "openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-                },
-            }
-        ],
-    },
-}
 
 
 def test_51_what_is_no_workloads_pod_is_left_alone(space):
