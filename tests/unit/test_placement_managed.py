@@ -4,6 +4,9 @@ import msgspec
 import pytest
 
 import placing
+from overspill.backends.eci.backend import REFUSED
+from overspill.backends.eci.status import NO_ADDRESS, QUOTA, SPOT, UNPLACED
+from overspill.backends.eci.status import NO_STOCK as NO_STOCK_AT_ECI
 from overspill.placement.annotated import base_replicas, policy_for
 from overspill.placement.capacity import Capacity
 from overspill.placement.decide import Surroundings
@@ -36,7 +39,14 @@ def names_of(pods):
     ("pod", "doomed"),
     [
         pytest.param(placing.placed("p", "base", 1, conditions=[UNSCHEDULABLE]), True, id="unschedulable"),
-        pytest.param(placing.placed("p", "base", 1, conditions=[NO_STOCK], node="n"), True, id="no instance"),
+        *(
+            pytest.param(
+                placing.placed("p", "base", 1, conditions=[{**NO_STOCK, "reason": reason}], node="n"),
+                True,
+                id=f"no instance: {reason}",
+            )
+            for reason in (NO_STOCK_AT_ECI, QUOTA, NO_ADDRESS, SPOT, UNPLACED, REFUSED)
+        ),
         pytest.param(
             placing.placed("p", "base", 1, conditions=[{**NO_STOCK, "reason": "Creating"}], node="n"),
             False,

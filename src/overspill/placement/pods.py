@@ -17,8 +17,10 @@ from overspill.model.pods import OwnerReference
 __all__ = ["Pod", "affinity_terms"]
 
 ORDINAL = re.compile(r"-([0-9]+)$")
-# An instance that a provider cannot give for now: another pool may.
-NOT_PROVISIONED = frozenset({"NoStock", "QuotaExceeded", "SpotInterrupted"})
+# Why a node has no instance for a pod, in our backends' words: another pool may. An instance on its way is none of these.
+NOT_PROVISIONED = frozenset(
+    {"NoStock", "QuotaExceeded", "NoAddress", "SpotInterrupted", "ScheduleFailed", "Refused"}
+)
 ENDED = frozenset({"Succeeded", "Failed"})
 
 
@@ -177,7 +179,11 @@ class Pod(Struct, frozen=True):
         return int(found[1]) if found else None
 
     def stranded(self) -> PodCondition | None:
-        """The condition by which its pool cannot run it: no node takes it, or its node finds no instance."""
+        """The condition by which its pool cannot run it: no node takes it, or its node gets no instance for it.
+
+        Whatever the reason for the latter is, stock, a quota, addresses, a spot instance taken back or an account that
+        is not in order: another pool may do.
+        """
         for each in self.status.conditions:
             if each.status != "False":
                 continue
