@@ -317,11 +317,7 @@ class Space:
         )
         self.world.until(self.ledger_is_up_to_date, what="the watch's pods those of a list")
         self.world.until(self.costs_are_distinct, seconds=15, what="distinct costs")
-        for each in self.cluster.get("pp", "-n", self.name):
-            self.world.until(
-                lambda name=each["metadata"]["name"]: self.status_is_fresh(name),
-                what="status of a fresh list",
-            )
+        self.world.until(self.statuses_are_fresh, what="statuses of a fresh list")
         assert self.ledger.violations == []
 
     def ledger_is_up_to_date(self):
@@ -332,22 +328,24 @@ class Space:
         costs = collections.defaultdict(list)
         for each in self.pods():
             if each["metadata"].get("ownerReferences", [{}])[0].get("kind") == "ReplicaSet" and pool_of(each):
-                costs[revision(each)].append(each["metadata"]["annotations"][COST])
+                costs[revision(each)].append(each["metadata"].get("annotations", {}).get(COST))
         for name, found in costs.items():
+            assert None not in found, f"{name}: pods without a cost"
             twice = [cost for cost, count in collections.Counter(found).items() if count > 1]
             assert not twice, f"{name}: {twice}"
         return True
 
-    def status_is_fresh(self, name):
-        """The status tells what a list of pods and nodes tells, and each pod is on a node of its pool."""
-        found = self.cluster.get("pp", name, "-n", self.name)
-        spec, status = found["spec"], found["status"]
+    def statuses_are_fresh(self):
+        """Every status tells what a list of pods and nodes tells, and each pod is on a node of its pool."""
         labels = {node["metadata"]["name"]: node["metadata"]["labels"] for node in self.cluster.get("nodes")}
-        pods = [
-            each
-            for each in self.pods()
-            if each["metadata"].get("labels", {}).get("placement.overspill.dev/policy") == name
-        ]
+        pods = collections.defaultdict(list)
+        for each in self.pods():
+            pods[each["metadata"].get("labels", {}).get("placement.overspill.dev/policy")].append(each)
+        for found in self.cluster.get("pp", "-n", self.name):
+            self._is_fresh(found["spec"], found["status"], pods[found["metadata"]["name"]], labels)
+        return True
+
+    def _is_fresh(self, spec, status, pods, labels):
         for pool, said in zip(spec["pools"], status["pools"], strict=True):
             mine = [one for one in pods if pool_of(one) == pool["name"]]
             nodes = [one["spec"]["nodeName"] for one in mine if "nodeName" in one["spec"]]
@@ -367,7 +365,6 @@ class Space:
         }
         assert told == dict(revisions), f"status {told}, list {dict(revisions)}"
         assert status["gatedReplicas"] == 0, "a list has none"
-        return True
 
     def ready(self):
         """How many pods of each pool are ready."""

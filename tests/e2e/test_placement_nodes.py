@@ -3,6 +3,7 @@
 import contextlib
 import json
 import signal
+import time
 
 import pytest
 from placement_ledger import pool_of
@@ -42,14 +43,17 @@ def another_node(space, name, *flags, **how):
 def test_27_pods_that_were_bound_in_the_last_moment_are_left_alone(emptied):
     """The controller sleeps over its pods' time-out, and over the arrival of a node that takes them."""
     space = emptied
-    space.policy(small(unschedulableTimeoutSeconds=4, cooldownSeconds=3600), pool("elastic"))
+    seconds = 8  # less than what makes a leader that sleeps lose its Lease
+    space.policy(small(unschedulableTimeoutSeconds=seconds, cooldownSeconds=3600), pool("elastic"))
     with another_node(space, "small-1", pods=3, taint=False):
         with space.world.cordoned("small-1"):
             space.apply(deployment(20))
             space.world.until(lambda: stranded(space) == 2, what="two base pods without a node")
+            began = time.monotonic()
             space.world.current.signal(signal.SIGSTOP)
         try:
             space.world.until(lambda: space.bound() == 20, what="all pods on nodes")
+            space.world.until(lambda: time.monotonic() - began > seconds, what="their time-out")
         finally:
             space.world.current.signal(signal.SIGCONT)
         space.settled(base=5, elastic=15)
@@ -187,11 +191,12 @@ def test_35_spot_without_stock(space):
         space.apply(deployment(40))
         space.settled(base=5, elastic=35)
         assert "spot" in space.condition("PoolUnschedulable")["message"]
-        tried = len(space.ledger.uids["spot"])
         space.world.until(lambda: not space.is_true("PoolUnschedulable"), what="the cool-down's end")
+        tried, began = len(space.ledger.uids["spot"]), time.monotonic()
         space.scale(45)
         space.settled(base=5, elastic=40)
-        assert len(space.ledger.uids["spot"]) == tried + 1, "one probe for a cool-down"
+        probes = len(space.ledger.uids["spot"]) - tried
+        assert 1 <= probes <= 1 + (time.monotonic() - began) / 8, "one for a cool-down"
         node.stop()
         with another_node(space, "spot-0", "--backend-option", "stock=100"):
             space.world.until(lambda: not space.is_true("PoolUnschedulable"), what="the cool-down's end")

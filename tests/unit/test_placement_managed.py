@@ -138,6 +138,13 @@ def test_pods_move_to_an_earlier_pool_that_has_had_room_for_long():
     assert look(managed(*spread(3, 4)), 600.0, desired=7).moving == []  # not asked for
 
 
+def test_who_was_asked_to_go_and_is_still_seen_ready_counts_as_gone():
+    made = managed(*spread(3, 4), rebalance={**REBALANCE, "stabilizationSeconds": 0, "intervalSeconds": 1})
+    assert names_of(look(made, 600.0, desired=7).moving) == ["e8", "e9"]
+    assert look(made, 602.0, desired=7).moving == []  # the watch is late
+    assert names_of(look(made, 611.0, desired=7).moving) == ["e8", "e9"]  # a budget did not let them go
+
+
 def test_nobody_moves_without_gain_or_during_a_rollout():
     assert look(managed(*spread(5, 4), rebalance=REBALANCE), 600.0, desired=9).moving == []
     made = managed(*spread(3, 4), rebalance={**REBALANCE, "stabilizationSeconds": 0})

@@ -281,7 +281,7 @@ class Life(RuleBasedStateMachine):
         # What was let go while the policy was suspended is adopted where it runs, as soon as it does.
         assert all(pool(pod) for pod in pods if pod["spec"].get("nodeName"))
         by_owner = collections.defaultdict(list)
-        for pod in pods:
+        for pod in filter(pool, pods):
             by_owner[pod["metadata"]["ownerReferences"][0]["name"]].append(pod)
         for owner, members in by_owner.items():
             assert len({cost(pod) for pod in members}) == len(members), owner

@@ -18,13 +18,16 @@ __all__ = ["Rebalancer"]
 # Their pods get a successor that is placed anew.
 KINDS = frozenset({"ReplicaSet", "CloneSet"})
 NOWHERE = 1 << 62
+# For how long an eviction that was asked for may be on its way, or refused by a PodDisruptionBudget; seconds.
+UNSEEN = 10.0
 
 
 class Rebalancer:
-    """Remembers since when each pool has had room."""
+    """Remembers since when each pool has had room, and whom it has asked to go."""
 
     def __init__(self) -> None:
         self._since: dict[int, float] = {}
+        self._asked: dict[str, float] = {}
         self._last = 0.0
 
     def evictions(
@@ -43,16 +46,21 @@ class Rebalancer:
         due = max(ripe, self._last + rebalance.interval_seconds) - around.now
         if due > 0:
             return [], due
-        spare = rebalance.max_unavailable - _unavailable(state, desired)
+        spare = rebalance.max_unavailable - self._unavailable(state, desired, around.now)
         stable = around.now - rebalance.stabilization_seconds
         chosen = [pod for pool, pod in movable if self._since[pool] <= stable][: max(spare, 0)]
         if chosen:
             self._last = around.now
+            self._asked.update((pod.metadata.uid, around.now) for pod in chosen)
         return chosen, float(rebalance.interval_seconds)
 
-
-def _unavailable(state: PolicyState, desired: int) -> int:
-    return max(desired - sum(pod.ready for pod in state.pods.values()), 0)
+    def _unavailable(self, state: PolicyState, desired: int, now: float) -> int:
+        """How many of the wanted pods are not ready, or were just asked to go and have not been seen going."""
+        self._asked = {
+            uid: when for uid, when in self._asked.items() if uid in state.pods and now - when < UNSEEN
+        }
+        ready = sum(pod.ready for uid, pod in state.pods.items() if uid not in self._asked)
+        return max(desired - ready, 0)
 
 
 def _misplaced(state: PolicyState, cooldowns: Cooldowns, around: Surroundings) -> Iterator[tuple[int, Pod]]:
