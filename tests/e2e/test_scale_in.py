@@ -368,24 +368,15 @@ def said(cluster, *args):
     return done.stderr
 
 
-@pytest.fixture
-def as_agent(four):
-    """Dry requests with the token that the agent of virtual-node-eci-1 has mounted: "" or why they are refused."""
-    name = f"{SET}-1"
-    token = four.kubectl(
-        *(
-            "create",
-            "token",
-            SET,
-            "-n",
-            "kube-system",
-            "--bound-object-kind=Pod",
-            f"--bound-object-name={name}",
-        ),
-        f"--bound-object-uid={agents(four)[name]['metadata']['uid']}",
+def with_token(cluster, account, pod):
+    """Dry requests with the token that a pod has mounted: "" or why they are refused."""
+    uid = cluster.get("pod", pod, "-n", "kube-system")["metadata"]["uid"]
+    token = cluster.kubectl(
+        *("create", "token", account, "-n", "kube-system", "--bound-object-kind=Pod"),
+        *(f"--bound-object-name={pod}", f"--bound-object-uid={uid}"),
     ).strip()
-    endpoint = json.loads(four.overspill("status", "-o", "json").stdout)["endpoint"]
-    tls = ssl.create_default_context(cafile=cluster_paths(four.name).pki / "ca.crt")
+    endpoint = json.loads(cluster.overspill("status", "-o", "json").stdout)["endpoint"]
+    tls = ssl.create_default_context(cafile=cluster_paths(cluster.name).pki / "ca.crt")
 
     def ask(method, path, body=None):
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/merge-patch+json"}
@@ -401,19 +392,23 @@ def as_agent(four):
     return ask
 
 
-def test_an_agents_token_is_good_for_its_own_node_alone(four, as_agent, until):
+LABEL = {"metadata": {"labels": {"tried": "yes"}}}
+
+
+def test_an_agents_token_is_good_for_its_own_node_alone(four, until):
+    as_agent = with_token(four, SET, f"{SET}-1")
     four.apply(workload("web", 8))
     until(lambda: running(four, "web", 8), seconds=120, what="8 pods")
     by_node = {
         pod["spec"]["nodeName"]: f"/api/v1/namespaces/vk/pods/{pod['metadata']['name']}" for pod in pods(four)
     }
-    label, status = {"metadata": {"labels": {"tried": "yes"}}}, {"status": {"message": "tried"}}
+    status = {"status": {"message": "tried"}}
     lease = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
 
     def told(node):
         return [
-            as_agent("PATCH", f"/api/v1/nodes/{node}", label),
-            as_agent("PATCH", f"/api/v1/nodes/{node}/status", label),
+            as_agent("PATCH", f"/api/v1/nodes/{node}", LABEL),
+            as_agent("PATCH", f"/api/v1/nodes/{node}/status", LABEL),
             as_agent("DELETE", f"/api/v1/nodes/{node}"),
             as_agent("DELETE", f"{lease}/{node}"),
         ]
@@ -425,3 +420,12 @@ def test_an_agents_token_is_good_for_its_own_node_alone(four, as_agent, until):
     assert [as_agent("PATCH", f"{own}/status", status), as_agent("DELETE", own)] == ["", ""]
     for refused in (as_agent("PATCH", f"{other}/status", status), as_agent("DELETE", other)):
         assert "an agent writes pods of its own node only" in refused
+
+
+def test_the_controllers_token_is_good_for_virtual_nodes_alone(four):
+    pods = four.get("pods", "-n", "kube-system", "-l", "app.kubernetes.io/component=controller")
+    ask = with_token(four, "overspill-controller", pods[0]["metadata"]["name"])
+    for node, refused in ((f"{SET}-1", ""), ("worker-0", "the controller writes virtual nodes only")):
+        path = f"/api/v1/nodes/{node}"
+        for told in (ask("PATCH", path, LABEL), ask("PATCH", f"{path}/status", LABEL), ask("DELETE", path)):
+            assert refused in told if refused else not told, told

@@ -290,6 +290,13 @@ def test_guard_of_agents_is_for_their_account_and_covers_what_they_write():
     assert guarded >= writes - unbounded
 
 
+def test_guard_of_the_controller_is_for_its_account():
+    policy, actions = guard("controller.yaml", "controller.overspill.dev")
+    assert actions == ["Deny"]
+    assert f"'{ACCOUNTS[ROOT / 'deploy/placement']}'" in policy["matchConditions"][0]["expression"]
+    assert f"'{names.NODE_TYPE}'" in policy["validations"][0]["expression"]
+
+
 def test_an_agent_that_goes_has_the_grace_that_its_page_says():
     assert pod_spec()["terminationGracePeriodSeconds"] == 3600
     assert "is an hour" in (ROOT / "docs/scale-in.md").read_text()
