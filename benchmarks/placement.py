@@ -46,7 +46,7 @@ POLICIES = f"/apis/placement.overspill.dev/v1alpha1/namespaces/{NAMESPACE}/place
 DEPLOYMENTS = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments"
 PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
 # Of each rate: some twenty seconds, and enough for a p99.
-PODS_AT = {10.0: 200, 100.0: 2000, 500.0: 2500, 0.0: 2500}
+PODS_AT = {10.0: 200, 100.0: 1500, 500.0: 2000, 0.0: 2000}
 QUEUE = 1500
 BASE, OUT, IN = 5, 500, 5
 CAPACITY = {"cpu": "100k", "memory": "100Ti", "pods": "100k"}
