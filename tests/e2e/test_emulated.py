@@ -69,7 +69,8 @@ def group(emulated, until):
     emulated.kubectl("create", "namespace", SPACE)
     until(lambda: emulated.kubectl("-n", SPACE, "get", "serviceaccount", "default"), what="account")
     script = "echo begun; mkdir /tmp/www; echo served > /tmp/www/index.html; exec httpd -f -p 80 -h /tmp/www"
-    emulated.apply(pod("group", "sh", "-c", script))
+    serves = {"httpGet": {"port": 80}, "periodSeconds": 1}
+    emulated.apply(pod("group", "sh", "-c", script, readinessProbe=serves))
     emulated.kubectl("-n", SPACE, "wait", "--for=condition=Ready", "pod/group", "--timeout=60s")
     yield "group"
     emulated.kubectl("-n", SPACE, "delete", "pod", "group", "--timeout=60s")
