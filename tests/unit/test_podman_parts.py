@@ -481,7 +481,7 @@ LOG = b"""\
     ("options", "text"),
     [
         (LogOptions(), b"one\ntwo\nthree"),
-        (LogOptions(tail_lines=2), b"o\nthree"),
+        (LogOptions(tail_lines=2), b"two\nthree"),
         (LogOptions(tail_lines=0), b""),
         (LogOptions(tail_lines=99), b"one\ntwo\nthree"),
         (LogOptions(limit_bytes=4), b"one\n"),
@@ -522,6 +522,18 @@ async def test_a_long_log_is_read_from_its_end(tmp_path):
     pieces = [piece async for piece in read_log(path, LogOptions(tail_lines=5000), ended=lambda: True)]
     lines = b"".join(pieces).split()
     assert (lines[0], len(lines)) == (b"015000", 5000)
+
+
+@pytest.mark.parametrize("tail", [1, 2, 1023, 1024, 1025, 2999, 3000, 3001])
+async def test_the_last_lines_are_whole_however_many_records_they_take(tail, tmp_path):
+    path = tmp_path / "log"
+    records = (b"P %d" % n if n % 3 else b"F end of %d" % n for n in range(1, 9001))
+    path.write_bytes(b"".join(b"2026-11-23T20:33:21.100000000+00:00 stdout %b\n" % each for each in records))
+    whole = b"".join([piece async for piece in read_log(path, LogOptions(), ended=lambda: True)])
+    pieces = [p async for p in read_log(path, LogOptions(tail_lines=tail), ended=lambda: True)]
+    lines = whole.splitlines(keepends=True)
+    assert len(lines) == 3000
+    assert b"".join(pieces) == b"".join(lines[-tail:])
 
 
 # --- feed ---

@@ -146,18 +146,37 @@ def _replaced(file: BinaryIO, path: Path) -> bool:
 
 
 def _tail_offset(file: BinaryIO, lines: int) -> int:
-    """Where the last so many lines begin."""
-    position = end = file.seek(0, os.SEEK_END)
-    found = 0
+    """Where the last so many lines begin. One that conmon has written in parts is one, however many records it takes."""
+    end = file.seek(0, os.SEEK_END)
+    if lines == 0:
+        return end
+    found, begins = 0, end
+    for offset, record in _backwards(file, end):
+        if begins != end and _ends_line(record):
+            found += 1
+            if found == lines:
+                return begins
+        begins = offset
+    return 0
+
+
+def _ends_line(record: bytes) -> bool:
+    return record.split(b" ", 3)[2:3] != [b"P"]
+
+
+def _backwards(file: BinaryIO, end: int) -> Iterator[tuple[int, bytes]]:
+    """The records of a file from its last to its first: where each begins, and what is in it."""
+    position, rest = end, b""
     while position > 0:
         size = min(BLOCK, position)
         position -= size
         file.seek(position)
-        block = file.read(size)
-        for index in range(len(block) - 1, -1, -1):
-            if block[index] != 0x0A or position + index == end - 1:
-                continue
-            found += 1
-            if found == lines:
-                return position + index + 1
-    return end if lines == 0 else 0
+        block = file.read(size) + rest
+        rest, *records = block.split(b"\n")
+        offset = position + len(block)
+        for record in reversed(records):
+            offset -= len(record)
+            if record:  # there is none behind the last line's end
+                yield offset, record
+            offset -= 1
+    yield 0, rest
