@@ -12,6 +12,7 @@ PROVIDER_TAINT = "virtual-kubelet.io/provider"
 HOSTNAME_LABEL = "kubernetes.io/hostname"
 OS_LABEL = "kubernetes.io/os"
 ARCH_LABEL = "kubernetes.io/arch"
+REGION_LABEL = "topology.kubernetes.io/region"
 EXCLUDE_BALANCERS_LABEL = "node.kubernetes.io/exclude-from-external-load-balancers"
 
 # Namespaces.

@@ -139,7 +139,9 @@ async def finisher(world):
         url = await stack.enter_async_context(serving(world.answer))
         client = await stack.enter_async_context(Client(Config(server=url, credentials=FileCredentials())))
         events = Events(client, instance="test")
-        yield Finisher(client, events, world, backend="cloud", bare_pods="wait", sure=lambda: world.sure)
+        yield Finisher(
+            client, events, world, backend="cloud", region="north", bare_pods="wait", sure=lambda: world.sure
+        )
 
 
 CORDON, EVICT = f"PATCH {NODE_PATH}", f"POST {POD}/eviction"
@@ -210,11 +212,16 @@ async def test_nothing_is_done_without_a_whole_list_of_groups(world, finisher):
     assert world.writes == []
 
 
-async def test_nothing_is_done_where_the_groups_cannot_be_seen(world, finisher):
-    world.node["spec"]["providerID"] = f"another://{NODE}"
+@pytest.mark.parametrize(
+    ("provider", "region", "told"),
+    [("another", "north", "another://vn-3 north"), ("cloud", "south", "cloud://vn-3 south")],
+)
+async def test_nothing_is_done_where_the_groups_cannot_be_seen(world, finisher, provider, region, told):
+    world.node["spec"]["providerID"] = f"{provider}://{NODE}"
+    world.node["metadata"]["labels"]["topology.kubernetes.io/region"] = region
     await finisher.look()
     assert world.writes == []
-    assert "the controller does not see the backend of another://vn-3" in world.message
+    assert f"the controller does not see the backend of {told}" in world.message
 
 
 async def test_nothing_is_done_when_another_may_lead(world, finisher):

@@ -68,6 +68,7 @@ async def run_controller(settings: ControllerSettings, factory: BackendFactory |
             events,
             inventory,
             backend=settings.backend,
+            region=str(settings.backend_options.get("region", "")),
             bare_pods=settings.bare_pods,
             sure=lambda: leader.sure,
         )

@@ -53,14 +53,19 @@ class Finisher:
         inventory: Inventory | None,
         *,
         backend: str,
+        region: str,
         bare_pods: BarePods,
         sure: Callable[[], bool],
     ) -> None:
-        """`inventory` is of `backend`; None: it cannot be seen. `sure` says that no other replica can be at it."""
+        """`inventory` is of `backend`, in `region` if that has regions; None: it cannot be seen.
+
+        `sure` says that no other replica can be at it.
+        """
         self._client = client
         self._events = events
         self._inventory = inventory
         self._backend = backend
+        self._region = region
         self._bare_pods = bare_pods
         self._sure = sure
         self._hearts: dict[str, Heart] = {}
@@ -139,9 +144,8 @@ class Finisher:
         pods = await self._client.list(PODS, field_selector=f"spec.nodeName={name}", kind=Pod)
         todo = to_do(pods, bare_pods=self._bare_pods)
         if not self._sees(node):
-            note = (
-                f"; its agent is gone, and the controller does not see the backend of {node.spec.provider_id}"
-            )
+            where = f"{node.spec.provider_id} {node.metadata.labels.get(names.REGION_LABEL, '')}".strip()
+            note = f"; its agent is gone, and the controller does not see the backend of {where}"
             await drain.tell(todo, groups=None, note=note)
             return
         await drain.step(node, todo)
@@ -154,7 +158,10 @@ class Finisher:
             await drain.tell(todo, groups=len(groups), note="; its agent is gone, the controller goes on")
 
     def _sees(self, node: NodeObject) -> bool:
-        return self._inventory is not None and node.spec.provider_id.startswith(f"{self._backend}://")
+        """Whether its groups would be among those that are listed: elsewhere there are none, whatever there is."""
+        same_region = node.metadata.labels.get(names.REGION_LABEL, self._region) == self._region
+        same_backend = node.spec.provider_id.startswith(f"{self._backend}://")
+        return self._inventory is not None and same_backend and same_region
 
     async def _remove(self, groups: list[ContainerGroup], pods: list[Pod]) -> None:
         assert self._inventory is not None

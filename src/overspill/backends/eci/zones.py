@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 import structlog
 
+from overspill import names
 from overspill.backends.eci.answers import VSwitchAttributes
 from overspill.backends.eci.client import Client
 from overspill.errors import OverspillError
@@ -22,7 +23,6 @@ log = structlog.get_logger(__name__)
 # Seconds for all of them: an agent starts all the same.
 PATIENCE = 10.0
 VPC_VERSION = "2016-04-28"
-REGION_LABEL = "topology.kubernetes.io/region"
 # The second is what Alibaba's disk driver writes into the node affinity of its PersistentVolumes.
 ZONE_LABELS = ("topology.kubernetes.io/zone", "topology.diskplugin.csi.alibabacloud.com/zone")
 
@@ -45,7 +45,7 @@ async def zones_of(vpc: Client, v_switches: Iterable[str]) -> set[str]:
 
 def labels_of(region: str, zones: set[str]) -> dict[str, str]:
     """The labels of a node whose pods run in these zones."""
-    labels = {REGION_LABEL: region}
+    labels = {names.REGION_LABEL: region}
     if len(zones) == 1:
         labels |= dict.fromkeys(ZONE_LABELS, *zones)
     elif zones:
