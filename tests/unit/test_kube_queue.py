@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from overspill.errors import Throttled
+from overspill.errors import Retry, Throttled
 from overspill.kube.queue import Queue
 
 
@@ -92,6 +92,25 @@ async def test_keys_run_in_parallel_up_to_the_workers():
     async with running(queue):
         await asyncio.sleep(10)
     assert [round(at - start) for at in done.values()] == [1, 1, 2, 2]
+
+
+@fast
+async def test_whatever_failed_for_long_goes_on_soon_after():
+    """An apiserver that was away for an hour; what waits for it is to be right within a minute."""
+    back, done = now() + 3600, []
+
+    async def reconcile(key):
+        if now() < back:
+            raise Retry("away")
+        done.append(now())
+
+    queue = Queue(reconcile, name="test", workers=4)
+    for key in range(5):
+        queue.add(key)
+    async with running(queue):
+        await asyncio.sleep(3600 + 60)
+    assert len(done) == 5
+    assert max(done) - back < 40
 
 
 @fast

@@ -19,6 +19,8 @@ __all__ = ["Queue"]
 
 log = structlog.get_logger(__name__)
 K = TypeVar("K", bound=Hashable)
+# What waited for an apiserver or a backend goes on this soon after it is back, however long it was away.
+LONGEST_BACK_OFF = 30.0
 # Keys that are due within this many seconds of each other are one wake-up; no clock is finer than that.
 RESOLUTION = 0.001
 
@@ -33,7 +35,7 @@ class Queue(Generic[K]):
         name: str,
         workers: int = 16,
         base: float = 0.5,
-        cap: float = 300.0,
+        cap: float = LONGEST_BACK_OFF,
     ) -> None:
         """`reconcile` returns the seconds after which the key is due again, or None; `name` is for the metrics."""
         self._reconcile = reconcile

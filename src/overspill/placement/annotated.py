@@ -79,7 +79,7 @@ class AnnotatedDeployments:
         self._deployments = deployments
         self._policy = policy
         self._events = events
-        self.queue: Queue[PolicyKey] = Queue(self._keep, name="placement-annotated", workers=4, cap=30.0)
+        self.queue: Queue[PolicyKey] = Queue(self._keep, name="placement-annotated", workers=4)
 
     def changed(self, namespace: str, name: str) -> None:
         """A Deployment has changed: look at it if it is, or was, annotated."""

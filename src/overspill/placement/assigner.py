@@ -52,8 +52,8 @@ class Assigner:
         self.stateful_sets: Cache[Workload] = Cache()
         self.policies: Cache[Policy] = Cache()
         self.writer = PodWriter(client, self.pods, self, events, sure=sure)
-        self.looks: Queue[PolicyKey] = Queue(self._look, name="placement-policies", workers=4, cap=30.0)
-        self.indexes: Queue[str] = Queue(self._index, name="placement-indexes", workers=2, cap=30.0)
+        self.looks: Queue[PolicyKey] = Queue(self._look, name="placement-policies", workers=4)
+        self.indexes: Queue[str] = Queue(self._index, name="placement-indexes", workers=2)
         self.annotated = AnnotatedDeployments(client, self.deployments, self._policy, events)
         self._events = events
         self._directory = Directory()

@@ -43,7 +43,7 @@ class Reporter:
         self._desired = desired
         self._written: dict[str, bytes] = {}
         self._at: dict[PolicyKey, float] = {}
-        self.queue: Queue[PolicyKey] = Queue(self._write, name="placement-status", workers=4, cap=30.0)
+        self.queue: Queue[PolicyKey] = Queue(self._write, name="placement-status", workers=4)
 
     def report(self, name: PolicyKey) -> None:
         """Have a policy's status looked at, soon."""

@@ -59,7 +59,7 @@ class PodWriter:
         self._sure = sure
         self._sent: dict[str, str] = {}  # uid -> the version that was patched
         self._missed: set[str] = set()  # uids that are to be looked at in their next version
-        self.queue: Queue[Key] = Queue(self._write, name="placement-pods", workers=WRITERS, cap=30.0)
+        self.queue: Queue[Key] = Queue(self._write, name="placement-pods", workers=WRITERS)
 
     def forget(self, uid: str) -> None:
         """A pod is gone."""
