@@ -1,6 +1,6 @@
 # `make` alone lists what there is. Everything here may be repeated; what is done is not done again.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types imports test-unit test-flow test-contract test-e2e test-placement chaos bench bench-eci bench-placement bench-gates clean
+.PHONY: help setup demo test lint types imports test-unit test-flow test-contract test-e2e test-placement chaos overload bench bench-eci bench-placement bench-gates clean
 .NOTPARALLEL:
 
 bin := .venv/bin
@@ -52,6 +52,9 @@ CHAOS_MINUTES ?= 5
 
 chaos: setup ## Let things go wrong for a while, and see what holds (docs/chaos.md)
 	@PYTHONPATH=tests $(bin)/python -m chaos --seed $(CHAOS_SEEDS) --minutes $(CHAOS_MINUTES)
+
+overload: setup ## Ask for three times the quota for ten minutes, and replace 2,000 pods at once
+	$(bin)/pytest -q tests/e2e/test_overload.py
 
 bench: setup ## Measure the agent on a tuned control plane, and its streams
 	@$(bin)/python benchmarks/pods.py

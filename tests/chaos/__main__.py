@@ -81,6 +81,7 @@ def show(reports: list[Report]) -> None:
     table.add_row("faults", *(str(report.faults.total()) for report in reports))
     table.add_row("not done, one in the way of another", *(str(len(report.skipped)) for report in reports))
     table.add_row("pods", *(str(report.pods) for report in reports))
+    table.add_row("load average of 5 minutes", *(f"{report.load:.0f}" for report in reports))
     took = [report.converged for report in reports]
     table.add_row("converged after", *("never" if each is None else f"{each:.0f} s" for each in took))
     for invariant in dict.fromkeys(name for report in reports for name in report.violations):

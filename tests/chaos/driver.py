@@ -6,6 +6,7 @@ the next run can begin on it.
 
 import asyncio
 import contextlib
+import os
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -14,13 +15,13 @@ from msgspec import Struct, field
 
 from chaos import invariants
 from chaos.api import Api
-from chaos.history import History, Memory, count_base, take
+from chaos.history import History, Memory, alive, count_base, take
 from chaos.injection import Injector
 from chaos.proxy import Proxy
 from chaos.schedule import Fault, schedule
 from chaos.workload import BASE, NAMESPACES, Workload, ticks
 from chaos.world import World
-from overspill.local.virtualnodes import AGENT_NAME
+from overspill.local.virtualnodes import AGENT_NAME, node_names
 
 SAMPLE_SECONDS = 2.0
 # How long no fault and no change comes before the end is judged.
@@ -39,6 +40,7 @@ class Report(Struct):
     violations: dict[str, list[str]] = field(default_factory=dict)
     pods: int = 0
     converged: float | None = None
+    load: float = 0.0
 
     def ok(self) -> bool:
         """Whether every invariant held."""
@@ -53,7 +55,7 @@ class Run:
         self._injector = Injector(world, proxy, api)
         self._workload = Workload(api, pods=pods, seed=seed)
         self._history = History()
-        self._seed = seed
+        self._seed, self._began = seed, time.time()
 
     async def run(self, *, seconds: float, every: float, say: Callable[[str], None]) -> Report:
         """Do it."""
@@ -71,12 +73,13 @@ class Run:
             report.converged = await self._wait_until_converged(PATIENCE, say)
             unfinished = await self._wait_for_jobs()
             await asyncio.sleep(QUIET_SECONDS)
-            self._judge(report, unfinished + await self._missing(), quiet=True)
+            missing = unfinished + await self._missing() + await self._wrong_nodes()
+            self._judge(report, missing, quiet=True)
             await self._workload.end()
             await self._wait_until_empty(report)
             for task in watching:
                 task.cancel()
-        report.pods = len(self._history.pods)
+        report.pods, report.load = len(self._history.pods), os.getloadavg()[1]
         return report
 
     async def _inject(self, faults: list[Fault], report: Report, say: Callable[[str], None]) -> None:
@@ -109,15 +112,35 @@ class Run:
 
     async def _sample(self) -> None:
         async for _ in ticks(SAMPLE_SECONDS):
-            self._history.bill = await asyncio.to_thread(self._world.bill)
+            await asyncio.to_thread(self._world.supervise)
+            await self._read_bill()
             now = time.time()
             for name, pid, megabytes in await asyncio.to_thread(self._world.megabytes):
                 self._history.memory.append(Memory(now, pid, name, megabytes))
 
+    async def _read_bill(self) -> None:
+        """But for what an earlier run on this cluster has paid."""
+        bill = await asyncio.to_thread(self._world.bill)
+        self._history.bill = [line for line in bill if line.began >= self._began or line.ended is None]
+
     async def _missing(self) -> list[str]:
         desired = await self._workload.desired()
-        self._history.bill = await asyncio.to_thread(self._world.bill)
+        await self._read_bill()
         return [*invariants.not_running_once(self._history, desired, AGENT_NAME)]
+
+    async def _wrong_nodes(self) -> list[str]:
+        """Virtual nodes that are missing, left over or not Ready."""
+        wanted = dict.fromkeys(node_names(self._world.nodes), True)
+        found = {
+            each["metadata"]["name"]: ("Ready", "True")
+            in {(c["type"], c["status"]) for c in each["status"].get("conditions", ())}
+            for each in await self._api.items("/api/v1/nodes?labelSelector=type%3Dvirtual-kubelet")
+        }
+        return [
+            f"node {name} is {found.get(name)}"
+            for name in wanted | found
+            if found.get(name) != wanted.get(name)
+        ]
 
     async def _wait_until_converged(self, patience: float, say: Callable[[str], None]) -> float | None:
         """Seconds until everything was as desired; None if it never was."""
@@ -161,14 +184,17 @@ class Run:
 
     async def _wait_until_empty(self, report: Report) -> None:
         """Nothing costs money once everything was deleted."""
-        deadline = time.monotonic() + PATIENCE
+        left: list[str] = []
         with contextlib.suppress(TimeoutError):
-            while time.monotonic() < deadline:
-                left = [line for line in await asyncio.to_thread(self._world.bill) if line.ended is None]
-                pods = [pod for pod in self._history.pods.values() if pod.gone is None]
-                if not left and not pods:
-                    return
-                await asyncio.sleep(1)
-        report.violations["nothing left"] = [f"{line.group} of pod {line.pod}" for line in left] + [
-            f"pod {pod}" for pod in pods
-        ]
+            async with asyncio.timeout(PATIENCE):
+                async for _ in ticks(1):
+                    left = await self._left()
+                    if not left and await self._workload.is_gone():
+                        break
+        report.violations["nothing left at the end"] = left
+
+    async def _left(self) -> list[str]:
+        await self._read_bill()
+        running = [line for line in self._history.bill if line.ended is None]
+        groups = [f"{line.group} of pod {line.pod} costs money" for line in running]
+        return groups + [f"pod {pod}" for pod in alive(self._history)]

@@ -55,20 +55,14 @@ class Injector:
         """Whatever was done: undo it."""
         self._proxy.calm()
         await self._close()
-        for name in (
-            "etcd",
-            "kube-apiserver",
-            "kube-controller-manager",
-            "kube-scheduler",
-            "kubelet",
-            EMULATOR,
-        ):
+        for name in ("etcd", "kube-apiserver", EMULATOR):
             self._world.start(name)
         for pids in self._world.pods().values():
             self._world.signal(pids, signal.SIGCONT)
         for name in (EMULATOR, "kube-apiserver"):
             self._world.signal({self._world.process(name).pid}, signal.SIGCONT)
         await self._world.emulator_answers()
+        await self._world.scale(self._world.nodes)
         await self._world.emulator("faults", "clear")
         for node in [*self._full]:
             await self._empty(node)
@@ -146,8 +140,18 @@ class Injector:
         for group in groups[:2]:
             await self._world.emulator("interrupt", group)
 
+    async def _stray(self, _: Fault) -> None:
+        found = await self._api.ask("GET", "/api/v1/namespaces/kube-system")
+        await self._world.stray(found["metadata"]["uid"])
+
     async def _delete_node(self, fault: Fault) -> None:
         await self._api.ask("DELETE", f"/api/v1/nodes/{AGENT_NAME}-{fault.node}")
+
+    async def _scale(self, fault: Fault) -> None:
+        """Fewer, more and fewer virtual nodes, each while the step before may be under way."""
+        for agents in (1, 6, 2, self._world.nodes):
+            await self._world.scale(agents)
+            await asyncio.sleep(fault.seconds / 4)
 
     async def _twin(self, fault: Fault) -> None:
         """The agent stands still, for long enough or not for another one to take its node; then there are two."""
@@ -218,7 +222,9 @@ class Injector:
         "watch-cut": _cut,
         "half-open": _half_open,
         "spot-interruption": _interrupt,
+        "stray-group": _stray,
         "node-delete": _delete_node,
+        "agents-scale": _scale,
         "twin-agent": _twin,
         "pod-recreated": _recreate,
         "log-disk-full": _fill,

@@ -14,6 +14,8 @@ from chaos.history import Billed, History, Pod, alive
 RECONCILE = 10.0
 # An agent may stand still for a minute; then it deletes what its pod has left.
 LEFTOVER = 120.0
+# Who finds a group that never had a pod is the collector: seen twice over a quiet time, by one that leads meanwhile.
+STRAY = 300.0
 TERMINATING = 120.0
 # An agent of a few hundred pods; see the budget in benchmarks/README.md.
 MOST_MEGABYTES = 120.0
@@ -47,7 +49,7 @@ def leaks(history: History, now: float, *, quiet: bool) -> list[str]:
             continue
         since = line.began if pod is None or pod.gone is None else pod.gone
         over = _end(line, now) - since
-        if over > LEFTOVER or (quiet and line.ended is None):
+        if over > (STRAY if pod is None else LEFTOVER) or (quiet and line.ended is None):
             found.append(f"{line.group} of pod {line.pod} ran {over:.0f} s without its pod")
     return found
 
@@ -62,7 +64,7 @@ def failures(history: History) -> list[str]:
 
 
 def _by_others(pod: Pod) -> bool:
-    return pod.disruption in NOT_OURS or (pod.app == "spot" and pod.reason in {"BidFailed", "SpotReleased"})
+    return pod.disruption in NOT_OURS or (pod.app == "spot" and pod.reason == "SpotInterrupted")
 
 
 def base_bound(history: History) -> list[str]:

@@ -206,6 +206,11 @@ class Workload:
                 if refused.status not in {404, 409}:
                     raise
 
+    async def is_gone(self) -> bool:
+        """Whether the namespaces are no more."""
+        names = {each["metadata"]["name"] for each in await self._api.items("/api/v1/namespaces")}
+        return not names & NAMESPACES
+
 
 async def ticks(seconds: float) -> AsyncIterator[None]:
     """Once in so many seconds, for ever."""

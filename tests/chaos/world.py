@@ -10,23 +10,30 @@ import os
 import shutil
 import sys
 import tempfile
+import uuid
 from pathlib import Path
 
 import yaml
 
 from chaos.history import Billed
+from overspill.backends.eci.answers import Created
+from overspill.backends.eci.client import Client
+from overspill.backends.eci.credentials import find_credentials
+from overspill.backends.eci.rates import Rates
 from overspill.backends.eci.tags import identity_of
+from overspill.backends.eci.translate import Placement, parameters
 from overspill.emulator.run import DATABASE
 from overspill.emulator.store import read_bill
 from overspill.local.cgroups import pids_in_cgroup
 from overspill.local.commands import run, until
-from overspill.local.emulator import emulator_facts
+from overspill.local.emulator import EmulatorFacts, emulator_facts
 from overspill.local.kubectl import kubectl
 from overspill.local.nodes import wait_for_nodes
 from overspill.local.paths import cluster_paths
 from overspill.local.plan import load_plan
 from overspill.local.processes import Process, Processes, Program, end
 from overspill.local.virtualnodes import AGENT_NAME, agent_argv, node_names
+from overspill.model.work import Container, Identity, WorkSpec
 
 OVERSPILL = str(Path(sys.executable).parent / "overspill")
 EMULATOR = "eci-emulator"
@@ -58,6 +65,8 @@ class World:
             f"KUBERNETES_SERVICE_HOST={self.plan.host_address}",
             f"KUBERNETES_SERVICE_PORT={proxy_port}",
         )
+        soon = ("OVERSPILL_ORPHAN_QUIET_SECONDS=20", "OVERSPILL_ORPHAN_PERIOD_SECONDS=10")
+        await kubectl(self.paths, "-n", "kube-system", "set", "env", f"deployment/{CONTROLLER}", *soon)
         for target in (f"statefulset/{AGENT_NAME}", f"deployment/{CONTROLLER}"):
             await kubectl(self.paths, "-n", "kube-system", "set", "env", target, *through)
             await kubectl(self.paths, "-n", "kube-system", "rollout", "status", target, "--timeout=180s")
@@ -99,6 +108,11 @@ class World:
         """Start it as before, unless it runs."""
         known = self.process(name)
         self.processes.ensure(Program(name=name, argv=known.argv, env=known.env))
+
+    def supervise(self) -> None:
+        """Start what ends by itself, as a kubelet would: a scheduler that no more believes its cache, for one."""
+        for name in ("kube-scheduler", "kube-controller-manager"):
+            self.start(name)
 
     def signal(self, pids: set[int], number: int) -> None:
         """Send a signal to those that still live."""
@@ -169,15 +183,31 @@ class World:
 
         await until(answers, what="the emulator to answer", timeout=90)
 
-    async def twin(self, node: int) -> asyncio.subprocess.Process:
-        """Another agent for a node, outside the cluster; its log goes to a disk that is always full."""
+    async def stray(self, cluster: str) -> None:
+        """A container group of this cluster, whose pod and node never were."""
+        facts, key = self._account()
+        who = Identity(cluster, f"{AGENT_NAME}-99", "chaos", "stray", str(uuid.uuid4()))
+        work = WorkSpec(identity=who, hostname="stray", containers=(Container("main", "busybox:1"),))
+        where = Placement(region=facts.region, v_switch_ids=facts.v_switch_ids)
+        os.environ["SSL_CERT_FILE"] = key["SSL_CERT_FILE"]
+        credentials = find_credentials(key, region=facts.region)
+        async with Client(
+            endpoint=facts.endpoint, region=facts.region, credentials=credentials, rates=Rates()
+        ) as client:
+            await client.call("CreateContainerGroup", parameters(work, where), Created)
+
+    def _account(self) -> tuple[EmulatorFacts, dict[str, str]]:
         facts = emulator_facts(self.paths, self.plan)
         assert facts is not None
-        key = {
+        return facts, {
             "ALIBABA_CLOUD_ACCESS_KEY_ID": facts.access_key_id,
             "ALIBABA_CLOUD_ACCESS_KEY_SECRET": facts.access_key_secret,
             "SSL_CERT_FILE": facts.certificate_authority,
         }
+
+    async def twin(self, node: int) -> asyncio.subprocess.Process:
+        """Another agent for a node, outside the cluster; its log goes to a disk that is always full."""
+        _, key = self._account()
         argv = agent_argv(self.paths, self.plan, f"{AGENT_NAME}-{node}")
         full = os.open("/dev/full", os.O_WRONLY)
         try:

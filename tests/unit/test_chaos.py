@@ -70,7 +70,8 @@ def test_duplicates(bill, found):
         (700.0, billed("g", ended=900.0), False, 1),
         (990.0, billed("g", uid="unknown", began=995.0), False, 0),
         (990.0, billed("g", uid="unknown", began=995.0), True, 1),
-        (990.0, billed("g", uid="unknown", began=500.0, ended=700.0), False, 1),
+        (990.0, billed("g", uid="unknown", began=500.0, ended=700.0), False, 0),
+        (990.0, billed("g", uid="unknown", began=500.0, ended=900.0), False, 1),
     ],
 )
 def test_leaks(gone, line, quiet, found):
@@ -84,8 +85,8 @@ def test_leaks(gone, line, quiet, found):
         ({"phase": "Failed", "failed": 900.0, "reason": "ContainersLost"}, 1),
         ({"phase": "Failed", "failed": 900.0, "reason": "ContainersLost", "gone": 950.0}, 1),
         ({"phase": "Failed", "failed": 900.0, "disruption": "DeletionByPodGC"}, 0),
-        ({"phase": "Failed", "failed": 900.0, "reason": "BidFailed", "app": "spot"}, 0),
-        ({"phase": "Failed", "failed": 900.0, "reason": "BidFailed"}, 1),
+        ({"phase": "Failed", "failed": 900.0, "reason": "SpotInterrupted", "app": "spot"}, 0),
+        ({"phase": "Failed", "failed": 900.0, "reason": "SpotInterrupted"}, 1),
         ({"phase": "Running", "disruption": "DeletionByTaintManager"}, 1),
     ],
 )
