@@ -16,8 +16,6 @@ from overspill.orphans.sort import Look, Owner
 
 __all__ = ["cluster_id", "take_look"]
 
-DECOMMISSIONING = "Decommissioning"
-
 
 class _Annotations(Struct, frozen=True, gc=False):
     instance: str = field(name=names.INSTANCE_ANNOTATION, default="")
@@ -72,7 +70,7 @@ async def take_look(client: Client, inventory: Inventory) -> Look:
         agents=frozenset(node.metadata.name for node in nodes if _ready(node)),
         foreign=listing.foreign,
         version=version,
-        leaving=tuple(seconds(told) for node in nodes if (told := _since(node, DECOMMISSIONING))),
+        leaving=tuple(seconds(told) for node in nodes if (told := _since(node, names.DECOMMISSIONING))),
     )
 
 
