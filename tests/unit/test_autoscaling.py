@@ -57,9 +57,9 @@ def test_a_pod_on_nodes_of_another_pool_is_told(wrong):
         (Pool(3), ""),
         (Pool(3, 3), ""),
         (Pool(2, 1), ""),
-        (Pool(2), "only 2 pods run in the base, which is to have 3"),
-        (Pool(4), "4 pods run in the base, which has room for 3 of each revision"),
-        (Pool(1, 4), "4 old, 1 new pods run in the base, which has room for 3 of each revision"),
+        (Pool(2), "2 run in the base, which is to have 3"),
+        (Pool(4), "4 run in the base, which has room for 3 of each revision"),
+        (Pool(1, 4), "4 old, 1 new run in the base, which has room for 3 of each revision"),
     ],
 )
 def test_the_base_is_never_short_and_never_over(base, wrong):

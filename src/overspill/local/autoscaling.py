@@ -73,9 +73,9 @@ class Moment(Struct, frozen=True):
         if self.misplaced:
             return f"not on the nodes of their pool: {', '.join(self.misplaced)}"
         if self.base.new + self.base.old < BASE:
-            return f"only {self.base} pods run in the base, which is to have {BASE}"
+            return f"{self.base} run in the base, which is to have {BASE}"
         if max(self.base.new, self.base.old) > BASE:
-            return f"{self.base} pods run in the base, which has room for {BASE} of each revision"
+            return f"{self.base} run in the base, which has room for {BASE} of each revision"
         return ""
 
     def cells(self) -> tuple[str, ...]:
