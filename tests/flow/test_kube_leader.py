@@ -8,12 +8,12 @@ import pytest
 from aiohttp import web
 from kube_server import refusal, serving
 
-from overspill.errors import Misconfigured
+from overspill.errors import Misconfigured, Retry
 from overspill.kube import leader as leaders
 from overspill.kube.client import Client
 from overspill.kube.config import Config
 from overspill.kube.credentials import FileCredentials
-from overspill.kube.leader import Leader
+from overspill.kube.leader import Leader, Vacancy
 from overspill.metrics import REGISTRY, exposition
 
 
@@ -206,6 +206,29 @@ async def test_missing_permission_is_told(client, leases):
     leases.forbidden = True
     with pytest.raises(Misconfigured, match="leases"):
         await Replica(client, "a").leader.run(asyncio.Event().wait)
+
+
+async def test_an_apiserver_that_has_not_read_its_roles_yet_is_asked_again(client, leases):
+    first = Replica(client, "a")
+    async with running(first) as tasks:
+        await wait(first.begun)
+        leases.forbidden = True
+        await wait(first.ended)
+        leases.forbidden = False
+        await wait(first.begun)
+        assert not tasks[0].done()
+
+
+async def test_who_only_looks_waits_for_roles_as_well(client, leases):
+    vacancy = Vacancy(client, "controller", namespace="kube-system")
+    leases.forbidden = True
+    with pytest.raises(Misconfigured):
+        await vacancy.look()
+    leases.forbidden = False
+    await vacancy.look()
+    leases.forbidden = True
+    with pytest.raises(Retry):
+        await vacancy.look()
 
 
 async def test_an_error_of_the_work_ends_it_and_gives_the_lease_back(client, leases):
