@@ -169,7 +169,10 @@ def test_16_pods_that_passed_ungated_are_adopted_by_their_node(no_controller, sp
 
 @pytest.mark.matrix
 def test_17_the_watch_is_closed_with_410_in_a_burst(no_controller, space):
-    """An apiserver that has just started cannot go on from a version before its start: it answers 410 Gone."""
+    """An apiserver that has just started cannot go on from a version before its start: it answers 410 Gone.
+
+    On a busy machine it may be away for longer than the Lease lasts; then all is listed anew by whoever leads next.
+    """
     world = no_controller
     controller = world.leading(world.controller())
     space.policy()
@@ -177,7 +180,8 @@ def test_17_the_watch_is_closed_with_410_in_a_burst(no_controller, space):
     some_placed(space)
     world.replace_apiserver()
     space.settled(base=5, elastic=195, seconds=240)
-    assert controller.total(r'overspill_watch_relists_total{resource="pods"}') >= 1
+    relists = controller.total(r'overspill_watch_relists_total{resource="pods"}')
+    assert relists + controller.log.read_text().count("everything is listed") >= 2
     assert space.ledger.peak["base"] == 5
 
 
