@@ -150,22 +150,31 @@ class ScaleIn:
 
     async def _read(self) -> Leave | Unsure | None:
         """Why the node is to go."""
-        found = None
-        if self._member is not None:
-            try:
-                async with asyncio.timeout(READ_TIMEOUT):
-                    found = await self._client.get(
-                        STATEFULSETS,
-                        self._member.stateful_set,
-                        namespace=self._member.namespace,
-                        kind=StatefulSet,
-                    )
-            except NotFound:
-                pass
-            except (OverspillError, TimeoutError) as error:
-                log.warning("cannot tell whether this node is wanted", node=self._name, error=str(error))
-                return Unsure(str(error))
-        return leave(self._member, found, marked=marked(self._node.found))
+        try:
+            async with asyncio.timeout(READ_TIMEOUT):
+                node, found = await self._marked_node(), await self._stateful_set()
+        except (OverspillError, TimeoutError) as error:
+            if self._member is None:  # nobody but a mark wants it to go, and none was seen
+                return leave(None, None, marked=marked(self._node.found))
+            log.warning("cannot tell whether this node is wanted", node=self._name, error=str(error))
+            return Unsure(str(error))
+        return leave(self._member, found, marked=marked(node))
+
+    async def _marked_node(self) -> NodeObject:
+        """As it is now: whoever marks it and ends the agent at once does not wait for our watch."""
+        try:
+            return await self._client.get(NODES, self._name, kind=NodeObject)
+        except NotFound:
+            return self._node.found
+
+    async def _stateful_set(self) -> StatefulSet | None:
+        if self._member is None:
+            return None
+        name, namespace = self._member.stateful_set, self._member.namespace
+        try:
+            return await self._client.get(STATEFULSETS, name, namespace=namespace, kind=StatefulSet)
+        except NotFound:
+            return None
 
     # --- a node that stays ---
 
