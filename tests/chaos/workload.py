@@ -107,6 +107,8 @@ POLICY = {
             },
             {
                 "name": "elastic",
+                # By default two minutes, for which pods then wait that find no instance anywhere.
+                "cooldownSeconds": 15,
                 "nodeSelector": {"type": "virtual-kubelet"},
                 "tolerations": [
                     {"key": "virtual-kubelet.io/provider", "operator": "Exists", "effect": "NoSchedule"}
