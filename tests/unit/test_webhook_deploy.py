@@ -30,7 +30,7 @@ both = pytest.mark.parametrize("name", WEBHOOKS)
 
 def test_roles_grant_what_the_code_declares_and_no_more():
     assert rules(FOLDER / "rbac.yaml", "ClusterRole") == table(PERMISSIONS, "")
-    assert rules(FOLDER / "rbac.yaml", "Role") == table(PERMISSIONS, "kube-system")
+    assert rules(FOLDER / "rbac.yaml", "Role", "kube-system") == table(PERMISSIONS, "kube-system")
 
 
 def test_table_is_what_the_source_calls():
