@@ -272,7 +272,7 @@ class Space:
         return ""
 
     def apply(self, *manifests):
-        self.kubectl("apply", "-f", "-", stdin="\n---\n".join(map(json.dumps, manifests)))
+        self.kubectl("apply", "-f", "-", stdin="\n---\n".join(map(json.dumps, manifests)), timeout=300)
 
     def policy(self, *pools, **spec):
         made = policy(*pools, **spec)

@@ -58,6 +58,7 @@ def test_04_elastic_pods_that_still_wait_for_their_instances_go_first(space):
     assert space.ready() == {"base": 5}
 
 
+@pytest.mark.timeout(900)
 def test_07_a_hundred_deployments_each_with_a_policy(space):
     names = [f"web-{number}" for number in range(100)]
     target = {"apiVersion": "apps/v1", "kind": "Deployment"}

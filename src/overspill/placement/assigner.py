@@ -325,13 +325,19 @@ class Assigner:
 
     async def _index(self, namespace: str) -> float | None:
         policies = self._directory.of(namespace)
-        if await self._index_writer.write(namespace, policies):
-            return INDEX_SETTLES
+        await self._index_writer.write(namespace, policies)
+        left = 0.0
         for policy in policies:
-            if policy.metadata.deletion_timestamp is None:
-                with contextlib.suppress(Conflict, NotFound):  # its newer version comes here too
-                    await self._index_writer.mark_indexed(policy)
-        return None
+            if policy.metadata.deletion_timestamp is not None:
+                continue
+            # Each by its own time: where policies come one after the other, none is to wait for the last.
+            settles = self._index_writer.named_since(policy) + INDEX_SETTLES - time.monotonic()
+            if settles > 0:
+                left = max(left, settles)
+                continue
+            with contextlib.suppress(Conflict, NotFound):  # its newer version comes here too
+                await self._index_writer.mark_indexed(policy)
+        return left or None
 
 
 def _key(pod: Pod) -> Key:

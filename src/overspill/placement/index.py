@@ -6,6 +6,7 @@ the index or the policy itself makes its pods wait.
 """
 
 import contextlib
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -46,24 +47,32 @@ class IndexWriter:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._written: dict[str, bytes] = {}
+        self._named: dict[str, dict[str, float]] = {}  # namespace -> uid -> since when the index names it
 
-    async def write(self, namespace: str, policies: list[Policy]) -> bool:
-        """Have the index right; tells whether it was written now.
+    def named_since(self, policy: Policy) -> float:
+        """Since when the index has been right for a policy, as `time.monotonic` tells it."""
+        return self._named[policy.metadata.namespace][policy.metadata.uid]
+
+    async def write(self, namespace: str, policies: list[Policy]) -> None:
+        """Have the index right.
 
         Raises:
             OverspillError: it could not be written.
         """
-        spec = index_of(policies)
+        await self._have(namespace, index_of(policies))
+        before, now = self._named.get(namespace, {}), time.monotonic()
+        self._named[namespace] = {each.metadata.uid: before.get(each.metadata.uid, now) for each in policies}
+
+    async def _have(self, namespace: str, spec: dict[str, Any]) -> None:
         body = encoder.encode(spec)
         if self._written.get(namespace) == body:
-            return False
+            return
         if not spec["workloads"] and not spec["selectors"]:
             with contextlib.suppress(NotFound):
                 await self._client.delete(PLACEMENT_INDEXES, INDEX, namespace=namespace)
         else:
             await self._apply(namespace, spec)
         self._written[namespace] = body
-        return True
 
     async def _apply(self, namespace: str, spec: dict[str, Any]) -> None:
         content = {
