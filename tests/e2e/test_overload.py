@@ -102,9 +102,11 @@ def rig(control_plane, tmp_path):
         return made[-1]
 
     yield rig
-    control_plane.kubectl("delete", "--raw", f"{PODS}?gracePeriodSeconds=0")  # one request for all
-    for each in made:
-        each.end()
+    try:
+        control_plane.kubectl("delete", "--raw", f"{PODS}?gracePeriodSeconds=0")  # one request for all
+    finally:
+        for each in made:
+            each.end()
     control_plane.kubectl("delete", "node", NODE, "--ignore-not-found")
 
 
