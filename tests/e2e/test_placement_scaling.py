@@ -67,7 +67,7 @@ def test_07_a_hundred_deployments_each_with_a_policy(space):
     space.settled(base=500, seconds=240)
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("space", [100], indirect=True)
 def test_08_ten_thousand_pods(space, record_property):
     """The counts are the watch's until the end: to list so many again and again would be the load."""
@@ -79,14 +79,14 @@ def test_08_ten_thousand_pods(space, record_property):
         space.apply(deployment(10_000))
         world.until(
             lambda: (ledger.count("base"), ledger.count("elastic"), ledger.ready) == (100, 9900, 10_000),
-            seconds=600,
+            seconds=1800,
             what="ten thousand pods",
         )
         record_property("gate wait p99, seconds, less than", world.current.gate_seconds(0.99))
         patched = space.ledger.writes
         survivors = {uid for uid, seen in list(ledger.pods.items()) if seen.pool == "base"}
         space.scale(100)
-        world.until(lambda: len(ledger.pods) == 100, seconds=400, what="a hundred pods")
+        world.until(lambda: len(ledger.pods) == 100, seconds=900, what="a hundred pods")
         assert set(ledger.pods) == survivors
         assert space.ledger.writes == patched, "scale-in takes no write"
         space.settled(base=100)
