@@ -1,5 +1,6 @@
 """The Node object: what is created, and what an existing one is brought back to."""
 
+import msgspec
 import pytest
 from msgspec import structs
 
@@ -14,6 +15,7 @@ from overspill.model.node import (
     repair_patch,
     status_patch,
 )
+from overspill.model.scalein import uncordon_patch
 
 PROFILE = NodeProfile(
     name="vn-0",
@@ -42,6 +44,13 @@ def healthy(**changes) -> NodeObject:
     return NodeObject(
         structs.replace(meta, **changes.get("meta", {})), structs.replace(spec, **changes.get("spec", {}))
     )
+
+
+def test_a_new_node_that_may_go_at_once_is_cordoned_as_by_ourselves():
+    node = msgspec.convert(new_node(PROFILE, cordoned=True), NodeObject)
+    assert node.spec.unschedulable
+    assert uncordon_patch(node), "whoever stays after all undoes it"
+    assert uncordon_patch(msgspec.convert(new_node(PROFILE), NodeObject)) is None
 
 
 def test_new_node_shows_as_an_agent_and_keeps_ordinary_pods_away():

@@ -60,9 +60,9 @@ class VirtualNode:
         )
         self.found = NodeObject()
 
-    async def register(self) -> None:
-        """Create the Node, or adopt and repair the one that is there."""
-        self.found = await self._create_or_get()
+    async def register(self, *, cordoned: bool = False) -> None:
+        """Create the Node, as one of ours that is `cordoned` or not, or adopt and repair the one that is there."""
+        self.found = await self._create_or_get(cordoned=cordoned)
         await self._repair(self.found)
 
     async def remove(self) -> None:
@@ -109,9 +109,10 @@ class VirtualNode:
                     self._changed(change.object)
                     await self._repair(change.object)
 
-    async def _create_or_get(self) -> NodeObject:
+    async def _create_or_get(self, *, cordoned: bool) -> NodeObject:
         try:
-            return await self._client.create(NODES, new_node(self._profile), kind=NodeObject)
+            body = new_node(self._profile, cordoned=cordoned)
+            return await self._client.create(NODES, body, kind=NodeObject)
         except Conflict:
             return await self._client.get(NODES, self._profile.name, kind=NodeObject)
 

@@ -239,7 +239,8 @@ class Agent:
 
     async def run(self, api: KubeletApi, sharing: Sharing | None, asked: asyncio.Event) -> None:
         """Run every part until cancelled, or until the end that is asked for; a node that goes is deleted."""
-        await self._node.register()
+        # A new Node that is to go again at once takes no pods meanwhile; who stays after all undoes that.
+        await self._node.register(cordoned=asked.is_set())
         host, _, port = self._settings.health_address.rpartition(":")
         checks = {
             "watch": self._watch_trouble,

@@ -3,7 +3,8 @@
 In: the wish that the agent ends (a SIGTERM), its StatefulSet, Node and pods, the backend. Out: an emptied node, or
 one that was left alone; in the end the answer whether the Node is to be deleted.
 Invariants: nothing is touched unless a reason to go was read at the apiserver; while there is a container group
-the agent stays fully at work; the last word that nothing is left is a listing of the backend.
+the agent stays fully at work; the last word that nothing is left is a list of each side, of the pods and of
+the groups, taken when the node had been cordoned for a while.
 """
 
 import asyncio
@@ -224,18 +225,25 @@ class ScaleIn:
         try:
             todo = to_do(self._pods.cache.values(), bare_pods=self._bare_pods)
             await drain.step(self._node.found, todo)
-            if self._pods.cache.synced.is_set() and not todo.pods and not self._pods.groups:
-                with BackendCall(self._backend.name, "list"):
-                    listing = await self._backend.list()
-                if not listing:
-                    drain.done()
-                    await self._events_written()
-                    return True
-                self._pods.listed(listing)
+            idle = self._pods.cache.synced.is_set() and not todo.pods and not self._pods.groups
+            if idle and drain.settled and await self._nothing_left():
+                drain.done()
+                await self._events_written()
+                return True
             await drain.tell(todo, groups=self._pods.groups)
         except OverspillError as error:
             log.warning("node is not empty yet", node=self._name, error=str(error))
         return False
+
+    async def _nothing_left(self) -> bool:
+        """By new lists of both sides: a watch may be late."""
+        pods = await self._client.list(PODS, field_selector=f"spec.nodeName={self._name}", kind=Pod)
+        if to_do(pods, bare_pods=self._bare_pods).pods:
+            return False
+        with BackendCall(self._backend.name, "list"):
+            listing = await self._backend.list()
+        self._pods.listed(listing)
+        return not listing
 
     async def _events_written(self) -> None:
         """Give Events the time to be written: this process ends soon."""

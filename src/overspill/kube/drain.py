@@ -36,6 +36,8 @@ log = structlog.get_logger(__name__)
 # What `kubectl drain` waits after a refused eviction.
 EVICT_AGAIN_AFTER = 5.0
 EVICTIONS_AT_ONCE = 8
+# A scheduler binds what it had in hand when the node was cordoned; its own watch is late by less than this.
+SETTLED_AFTER = 3.0
 NAMED = 5
 
 
@@ -58,16 +60,25 @@ class Drain:
         self._since = clock()
         self._clock = clock
         self._told: Leave | None = None
+        self._cordoned_at = math.inf
         self._asked_at: dict[str, float] = {}  # uid -> when it was last to be evicted
         self._refused: dict[str, str] = {}  # uid -> why it was not
         self.why = why
         log.info("node is decommissioned", node=self._name, reason=why.reason, why=why.message)
         events.normal(self._reference, DECOMMISSIONING, why.message)
 
+    @property
+    def settled(self) -> bool:
+        """Whether the node was seen cordoned for so long that nobody binds a pod to it any more."""
+        return time.monotonic() - self._cordoned_at >= SETTLED_AFTER
+
     async def step(self, node: NodeObject, todo: Todo) -> None:
         """Cordon the node, unless that is done, and evict what is to be evicted and due."""
         patch = cordon_patch(node)
-        if patch is not None:
+        if patch is None:
+            self._cordoned_at = min(self._cordoned_at, time.monotonic())
+        else:
+            self._cordoned_at = math.inf
             try:
                 await self._client.patch(NODES, self._name, patch, content_type=MERGE)
             except (Conflict, NotFound):

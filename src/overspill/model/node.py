@@ -131,17 +131,22 @@ def architecture() -> str:
     return ARCHITECTURES.get(machine, machine)
 
 
-def new_node(profile: NodeProfile) -> dict[str, Any]:
-    """The Node to create."""
+def new_node(profile: NodeProfile, *, cordoned: bool = False) -> dict[str, Any]:
+    """The Node to create; `cordoned` as by ourselves, for one that may have to go at once."""
+    marks = {names.CORDONED_ANNOTATION: names.CORDONED_BY} if cordoned else {}
     return {
         "apiVersion": "v1",
         "kind": "Node",
         "metadata": {
             "name": profile.name,
             "labels": owned_labels(profile),
-            "annotations": profile.annotations,
+            "annotations": {**profile.annotations, **marks},
         },
-        "spec": {"providerID": _provider_id(profile), "taints": _owned_taints(profile)},
+        "spec": {
+            "providerID": _provider_id(profile),
+            "taints": _owned_taints(profile),
+            **({"unschedulable": True} if cordoned else {}),
+        },
     }
 
 

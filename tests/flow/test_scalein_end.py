@@ -1,0 +1,90 @@
+"""The last look of an agent that goes for good: its own watch may be late, and so may a scheduler be."""
+
+import asyncio
+import contextlib
+from types import SimpleNamespace
+
+from aiohttp import web
+from kube_server import serving
+
+from overspill.agent.scalein import ScaleIn
+from overspill.kube.client import Client
+from overspill.kube.config import Config
+from overspill.kube.credentials import FileCredentials
+from overspill.kube.events import Events
+from overspill.model.node import NodeMeta, NodeObject, NodeSpec
+from overspill.names import DECOMMISSION_LABEL
+
+NODE = "vn-3"
+POD = {
+    "metadata": {
+        "name": "late",
+        "namespace": "default",
+        "uid": "p",
+        "deletionTimestamp": "2026-11-29T00:00:00Z",
+    }
+}
+
+
+class World:
+    """A marked node; `pods` are those that the apiserver has and the agent's watch has not told of yet."""
+
+    name = "cloud"
+
+    def __init__(self, pods):
+        self.pods = pods
+        self.cordoned = False
+        self.said = []
+        self.cache = SimpleNamespace(values=list, synced=asyncio.Event())
+        self.cache.synced.set()
+        self.groups = 0
+
+    async def answer(self, request):
+        self.said.append(f"{request.method} {request.path}")
+        if request.path == "/api/v1/pods":
+            assert self.cordoned
+            items = [self.pods.pop()] if self.pods else []
+            return web.json_response({"metadata": {"resourceVersion": "1"}, "items": items})
+        if request.method == "PATCH" and request.path == f"/api/v1/nodes/{NODE}":
+            self.cordoned = True
+        meta = {"name": NODE, "labels": {DECOMMISSION_LABEL: ""}}
+        return web.json_response({"metadata": meta, "spec": {"unschedulable": self.cordoned}})
+
+    @property
+    def found(self):
+        return NodeObject(
+            metadata=NodeMeta(name=NODE, labels={DECOMMISSION_LABEL: ""}),
+            spec=NodeSpec(unschedulable=self.cordoned),
+        )
+
+    # --- what else an agent has ---
+
+    def close(self, why):
+        assert DECOMMISSION_LABEL in why
+
+    async def list(self):
+        return []
+
+    def listed(self, listing):
+        assert listing == []
+
+
+async def test_a_node_goes_after_a_list_without_pods_that_was_taken_when_it_had_been_cordoned_for_a_while():
+    world = World(pods=[POD, POD])
+    async with contextlib.AsyncExitStack() as stack:
+        url = await stack.enter_async_context(serving(world.answer))
+        client = await stack.enter_async_context(Client(Config(server=url, credentials=FileCredentials())))
+        asked = asyncio.Event()
+        asked.set()
+        scale_in = ScaleIn(
+            client,
+            node=world,
+            pods=world,
+            backend=world,
+            events=Events(client, instance="test"),
+            member=None,
+            bare_pods="wait",
+        )
+        assert await scale_in.run(asked)
+    assert world.pods == [], "each list that had a pod was followed by another"
+    assert world.said.count("GET /api/v1/pods") == 3
