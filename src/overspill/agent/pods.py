@@ -324,8 +324,8 @@ class Pods:
         return min(MISSING_FIRST * 2.0 ** (memory.waits - 1), MISSING_CAP) * random.uniform(0.8, 1.2)  # noqa: S311 - spreads load
 
     def _report(self, key: Key, pod: Pod, seen: Observation) -> None:
-        """Hand the status to the writer; a pod on its way out gets its last words in `_finalize`."""
-        if pod.metadata.deletion_timestamp is not None or pod.ended:
+        """Hand the status to the writer; a pod on its way out gets its last words in `_finalize` or `_fail`."""
+        if pod.metadata.deletion_timestamp is not None or pod.ended or seen.deleting:
             return
         status = self.status(key, pod, seen)
         self._writer.put(key, encode(status), annotations=seen.annotations)
