@@ -1,6 +1,6 @@
 # `make` alone lists what there is. Everything here may be repeated; what is done is not done again.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types imports test-unit test-flow test-contract test-e2e test-placement chaos overload bench bench-eci bench-placement bench-gates clean
+.PHONY: help setup demo test lint types imports test-unit test-flow test-contract test-e2e test-placement test-matrix chaos overload bench bench-eci bench-placement bench-gates clean
 .NOTPARALLEL:
 
 bin := .venv/bin
@@ -45,6 +45,9 @@ test-e2e: $(bin)/overspill ## Test on real clusters (a worker needs root and Pod
 
 test-placement: $(bin)/overspill ## Test all scenarios of placement on a real control plane
 	$(bin)/pytest -q tests/unit tests/flow tests/e2e -k placement
+
+test-matrix: $(bin)/overspill ## Test on real clusters what `make test` leaves out
+	$(bin)/pytest -q tests/e2e -m matrix
 
 # Seeds to run, and minutes for each.
 CHAOS_SEEDS ?= 1 2 3

@@ -24,7 +24,7 @@ from overspill.emulator.store import read_bill
 from overspill.local.paths import cluster_paths
 from overspill.local.plan import load_plan
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.matrix, pytest.mark.timeout(900)]
 
 OVERSPILL = str(pathlib.Path(sys.executable).parent / "overspill")
 NODE = "overload"
@@ -181,7 +181,7 @@ async def until_running(api, names, *, seconds=SETTLED):
     await until(running, seconds=seconds)
 
 
-@pytest.mark.parametrize("seconds", [12, pytest.param(600, marks=pytest.mark.matrix)])
+@pytest.mark.parametrize("seconds", [12, 600])
 async def test_three_times_the_quota(rig, control_plane, seconds):
     """Queues are bounded, the oldest goes first, the wait is told, the Lease is never late."""
     here = rig()
@@ -240,7 +240,7 @@ async def test_a_pod_that_always_fails_slows_no_other(rig, control_plane):
         await until(gone)
 
 
-@pytest.mark.parametrize("count", [200, pytest.param(2000, marks=pytest.mark.matrix)])
+@pytest.mark.parametrize("count", [200, 2000])
 async def test_as_many_pods_come_as_go(rig, control_plane, count):
     here = rig(rate=100_000, burst=100_000)
     async with Api(here.plan.endpoint, here.paths.pki) as api:

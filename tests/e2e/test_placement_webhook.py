@@ -305,6 +305,7 @@ def issued(certificate, authority):
     return True
 
 
+@pytest.mark.matrix
 def test_replicas_on_a_worker_answer_through_their_service_also_while_they_are_replaced(
     needs_root, start_cluster, until
 ):

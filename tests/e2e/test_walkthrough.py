@@ -26,7 +26,7 @@ STEPS = [
 
 
 @pytest.mark.usefixtures("needs_root")
-@pytest.mark.parametrize("backend", ["podman", "eci"])
+@pytest.mark.parametrize("backend", ["eci", pytest.param("podman", marks=pytest.mark.matrix)])
 def test_every_step_holds_and_nothing_is_left(backend):
     name = f"walk-{os.getpid()}-{backend}"
     command = [OVERSPILL, "demo", "--name", name, "--backend", backend]
