@@ -251,6 +251,7 @@ def assert_heals(cluster, until, address):
     until(lambda: is_asked(cluster), what="gates by the new authority")
 
 
+@pytest.mark.matrix  # lives of seconds: a machine that is busy with more lets one run out
 async def test_certificates_and_authorities_change_without_a_pod_that_slips_through(elsewhere):
     """Lives of a minute instead of years; the apiserver asks again and again all the while."""
     cluster = elsewhere.cluster
