@@ -1,6 +1,7 @@
 """When container groups that found no room are asked for again: soon, but not by all at once."""
 
 import asyncio
+import random
 
 import pytest
 
@@ -94,6 +95,7 @@ async def test_groups_are_made_within_a_minute_once_there_is_room(trouble, order
 
 async def test_the_first_that_finds_room_wakes_the_many_that_wait():
     """Each of 600 would ask every five minutes; meanwhile most of the 20 calls a second are for others."""
+    random.seed(1)  # how the waits are spread decides about a call more or less
     late, asked = await after_trouble(TROUBLES["no stock"], orders=600, seconds=1200)
     assert late <= 30
-    assert asked / 1200 < 5, "a quarter of the 20 calls a second"
+    assert asked / 1200 < 4
