@@ -18,6 +18,7 @@ from overspill.kube.credentials import FileCredentials
 from overspill.kube.events import Events
 from overspill.model.work import Identity
 from overspill.orphans.collector import Collector, Rules
+from overspill.orphans.record import Record
 
 
 class Kube:
@@ -32,6 +33,7 @@ class Kube:
         self.refused: str = ""
         self.cut_after: int | None = None
         self.events: list[dict] = []
+        self.record: dict = {}
         self.pod("of-another-node")
 
     def pod(self, name: str, *, instance: str = "") -> Identity:
@@ -51,6 +53,8 @@ class Kube:
         if kind == "events":
             self.events.append(await request.json())
             return web.json_response({})
+        if "configmaps" in request.path:
+            return await self._record(request)
         if kind == self.refused:
             return refusal(403, "Forbidden", f"cannot list {kind}")
         if kind == "kube-system":
@@ -60,6 +64,19 @@ class Kube:
             return web.json_response({"metadata": {}, "items": nodes})
         assert kind == "pods"
         return self._pods(request)
+
+    async def _record(self, request: web.Request) -> web.Response:
+        """The one ConfigMap."""
+        if self.refused == "configmaps":
+            return refusal(403, "Forbidden", "cannot get configmaps")
+        if request.method == "GET":
+            return web.json_response(self.record) if self.record else refusal(404, "NotFound", "none")
+        body = await request.json()
+        version = self.record.get("metadata", {}).get("resourceVersion")
+        if body["metadata"].get("resourceVersion") != version:
+            return refusal(409, "Conflict", "the object has been modified")
+        self.record = {**body, "metadata": {"resourceVersion": str(int(version or 0) + 1)}}
+        return web.json_response(self.record)
 
     def _pods(self, request: web.Request) -> web.Response:
         """In pages of one pod; a list that is cut ends with an expired token, again and again."""
@@ -100,6 +117,7 @@ class World:
             self.inventory,
             self.events,
             Rules(**(given | rules)),
+            Record(self.client, "orphans", namespace="kube-system"),
             sure=lambda: self.leads,
             clock=lambda: self.now,
         )

@@ -17,6 +17,7 @@ from overspill.kube.credentials import FileCredentials
 from overspill.kube.events import Events
 from overspill.model.work import EmptyDir, Identity, Mount
 from overspill.orphans.collector import Collector, Rules
+from overspill.orphans.record import Record
 from podman_service import NETWORK, PodmanService
 
 pytestmark = pytest.mark.podman
@@ -82,7 +83,10 @@ async def test_the_collector_ends_a_pod_that_nobody_wants_and_keeps_the_other(po
         inventory(podman) as found,
     ):
         events = Events(client, instance="test")
-        collector = Collector(client, found, events, rules, sure=lambda: True, clock=lambda: next(now))
+        record = Record(client, "orphans", namespace="kube-system")
+        collector = Collector(
+            client, found, events, rules, record, sure=lambda: True, clock=lambda: next(now)
+        )
         await collector.look()
         await collector.look()
         left = {each.identity: each for each in (await found.list()).groups}

@@ -198,12 +198,64 @@ async def test_who_does_not_surely_lead_deletes_nothing(world):
     assert await world.groups() == {orphan}
 
 
-async def test_a_new_leader_counts_for_itself(world):
+async def test_leaders_that_come_and_go_count_on_from_each_other(world):
+    """None of them leads for as long as the quiet time."""
     orphan = await world.orphan()
-    collector = world.collector(quiet_seconds=0.0)
-    await world.looks(collector, times=1)
+    for _ in range(2):
+        await world.looks(world.collector(), times=2, seconds=20.0)
+        assert await world.groups() == {orphan}
+        world.now += 1000.0
+    await world.looks(world.collector(), times=2, seconds=20.0)
+    assert await world.groups() == set()
+
+
+async def test_two_looks_are_needed_whatever_a_predecessor_saw(world):
+    """The pod of its group came back to the list meanwhile, and is gone again."""
+    identity = world.kube.pod("web")
+    group = await world.group(identity)
+    pod = world.kube.pods.pop(identity.uid)
+    await world.looks(world.collector(), times=1)
+    world.kube.pods[identity.uid] = pod
+    successor = world.collector(quiet_seconds=0.0)
+    await world.looks(successor, times=1)
+    del world.kube.pods[identity.uid]
+    await world.looks(successor, times=1)
+    assert await world.groups() == {group}
+
+
+async def test_nothing_is_kept_for_a_successor_where_nothing_is_unwanted_or_who_looks_may_not_lead(world):
+    collector = world.collector()
+    await world.looks(collector)
+    assert not world.kube.record
+    await world.orphan()
+    world.leads = False
+    await world.looks(collector)
+    assert not world.kube.record
+
+
+async def test_a_record_that_is_not_ours_counts_for_nothing(world):
+    orphan = await world.orphan()
+    world.kube.record = {"metadata": {"resourceVersion": "1"}, "data": {"sightings": '{"x": {"looks": "2"}}'}}
     await world.looks(world.collector(quiet_seconds=0.0), times=1)
     assert await world.groups() == {orphan}
+    assert orphan in world.kube.record["data"]["sightings"]
+
+
+async def test_a_record_that_cannot_be_read_deletes_nothing_and_one_that_cannot_be_written_delays_nobody(
+    world,
+):
+    orphan = await world.orphan()
+    collector = world.collector()
+    world.kube.refused = "configmaps"
+    await world.looks(collector)
+    assert await world.groups() == {orphan}
+    world.kube.refused = ""
+    await world.looks(collector, times=1)
+    world.kube.refused = "configmaps"
+    with capture_logs() as logs:
+        await world.looks(collector, times=1)
+    assert "sightings of orphans could not be kept for a successor" in [each["event"] for each in logs]
+    assert await world.groups() == set()
 
 
 async def test_so_many_a_minute_and_no_more(world):

@@ -182,14 +182,16 @@ NONE = sort(look(group(), owners=[owner()]))
 
 
 def due_after(*looks_, quiet=10.0):
-    """What is due at the last of (time, found)."""
+    """What is due at the last of (time, found); None: another process goes on, "anew": from nothing."""
     sightings = Sightings(quiet_seconds=quiet)
     for now, found in looks_:
-        if found is None:
-            sightings.clear()
+        if found == "anew":
+            sightings.begin({})
+        elif found is None:
+            sightings.begin(sightings.seen)
         else:
             sightings.note(found, now)
-    return [each.group.id for each in sightings.due(found, now)]
+    return [each.group.id for each in sightings.due(found)]
 
 
 def test_due_after_two_looks_and_the_quiet_time():
@@ -203,11 +205,20 @@ def test_due_after_two_looks_and_the_quiet_time():
 def test_counting_begins_anew_when_it_was_wanted_or_another_or_all_was_forgotten():
     assert due_after((0.0, ORPHAN), (5.0, NONE), (20.0, ORPHAN)) == []
     assert due_after((0.0, ORPHAN), (5.0, []), (20.0, ORPHAN)) == []
-    assert due_after((0.0, ORPHAN), (5.0, None), (20.0, ORPHAN)) == []
+    assert due_after((0.0, ORPHAN), (5.0, "anew"), (20.0, ORPHAN)) == []
     duplicate = sort(look(group("kept", created=1), group(), owners=[owner(instance="kept")]))
     assert due_after((0.0, ORPHAN), (20.0, duplicate)) == []
     of_another = sort(look(group(uid="u9"), owners=[owner()]))
     assert due_after((0.0, ORPHAN), (20.0, of_another)) == []
+
+
+def test_a_successor_goes_on_and_counts_nothing_of_the_time_between():
+    one = ((0.0, ORPHAN), (6.0, ORPHAN), (6.0, None))
+    assert due_after(*one, (1000.0, ORPHAN)) == []
+    assert due_after(*one, (1000.0, ORPHAN), (1003.9, ORPHAN)) == []
+    assert due_after(*one, (1000.0, ORPHAN), (1004.0, ORPHAN)) == ["eci-1"]
+    assert due_after((0.0, ORPHAN), (0.0, None), (1000.0, ORPHAN), quiet=0.0) == ["eci-1"]
+    assert due_after(*one, (1000.0, NONE), (1004.0, ORPHAN)) == []
 
 
 def test_what_is_new_is_told_once():

@@ -78,6 +78,11 @@ def test_the_lease_is_the_one_that_the_role_is_for():
         == settings.lease_namespace
         == of_kind(FOLDER / "rbac.yaml", "Role")["metadata"]["namespace"]
     )
+    (record,) = [each for each in PERMISSIONS if each.names and each.resource == resources.CONFIGMAPS]
+    assert (record.names, record.namespace) == (
+        (f"{settings.lease_name}-orphans",),
+        settings.lease_namespace,
+    )
 
 
 def schema():

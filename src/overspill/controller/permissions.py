@@ -65,6 +65,19 @@ PERMISSIONS = (
         namespace="kube-system",
         names=("overspill-controller",),
     ),
+    Permission(
+        resources.CONFIGMAPS,
+        ("create",),
+        "keep which container groups were seen without their pod, for the replica that works next",
+        namespace="kube-system",
+    ),
+    Permission(
+        resources.CONFIGMAPS,
+        ("get", "update"),
+        "go on from there",
+        namespace="kube-system",
+        names=("overspill-controller-orphans",),
+    ),
 )
 
 GUARD_PERMISSIONS = (

@@ -26,6 +26,7 @@ from overspill.kube.events import Events
 from overspill.kube.leader import Leader
 from overspill.orphans.collector import Collector, Rules
 from overspill.orphans.look import cluster_id
+from overspill.orphans.record import Record
 from overspill.placement.run import WATCHES, Placement
 from overspill.placement.write import WRITERS
 from overspill.serve import health
@@ -119,7 +120,8 @@ def _collector(
         period_seconds=settings.orphan_period_seconds,
         per_minute=settings.orphan_deletions_per_minute,
     )
-    return Collector(client, inventory, events, rules, sure=lambda: leader.sure)
+    record = Record(client, f"{settings.lease_name}-orphans", namespace=settings.lease_namespace)
+    return Collector(client, inventory, events, rules, record, sure=lambda: leader.sure)
 
 
 async def _together(works: Sequence[Work]) -> None:

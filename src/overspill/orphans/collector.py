@@ -1,8 +1,8 @@
 """Finds container groups that nobody wants any more, again and again, and deletes them.
 
 In: an inventory, a client. Out: deletions, Events, metrics, log lines. Invariant: a group is deleted only by a process
-that surely leads, after two looks and the quiet time, none of them older than this process' leading; a look that
-failed, or that something speaks against, deletes nothing.
+that surely leads, after two looks and the quiet time; a look that failed, or that something speaks against, deletes
+nothing. Who led before has counted as well, but not while nobody looked.
 """
 
 import asyncio
@@ -27,6 +27,7 @@ from overspill.metrics import (
 )
 from overspill.model.cost import hourly
 from overspill.orphans.look import take_look
+from overspill.orphans.record import Record
 from overspill.orphans.sightings import Pace, Sightings
 from overspill.orphans.sort import Look, Sorted, State, costs, counts, doubts, sort
 
@@ -46,7 +47,7 @@ class Rules(Struct, frozen=True, kw_only=True):
 
 
 class Collector:
-    """Works while it runs; what it knew is forgotten with the end of `run`."""
+    """Works while it runs; what it saw goes to whoever runs next by its record."""
 
     def __init__(
         self,
@@ -54,6 +55,7 @@ class Collector:
         inventory: Inventory,
         events: Events,
         rules: Rules,
+        record: Record,
         *,
         sure: Callable[[], bool],
         clock: Callable[[], float] = time.monotonic,
@@ -63,17 +65,18 @@ class Collector:
         self._inventory = inventory
         self._events = events
         self._rules = rules
+        self._record = record
         self._sure = sure
         self._clock = clock
         self._sightings = Sightings(quiet_seconds=rules.quiet_seconds)
         self._pace = Pace(rules.per_minute)
+        self._began = False
         self._version = 0
         self._doubt = ""
 
     async def run(self) -> None:
         """Look and collect until cancelled."""
-        self._sightings.clear()
-        self._version, self._doubt = 0, ""
+        self._began, self._version, self._doubt = False, 0, ""
         try:
             while True:
                 await self.look()
@@ -84,6 +87,9 @@ class Collector:
     async def look(self) -> None:
         """Look once, tell what was seen, and delete what is due."""
         try:
+            if not self._began:
+                self._sightings.begin(await self._record.read())
+                self._began = True
             with BackendCall(self._rules.backend, "inventory"):
                 look = await take_look(self._client, self._inventory)
         except OverspillError as error:
@@ -94,10 +100,12 @@ class Collector:
         self._check_version(look)
         for each in self._sightings.note(found, now):
             log.warning("container group is unwanted", state=each.state, why=each.why, **_facts(each))
+        if self._sure():
+            await self._record.keep(self._sightings.seen)
         doubt = doubts(look, found)
         self._tell_doubt(doubt)
         if not doubt and self._rules.delete:
-            await self._delete(self._sightings.due(found, now))
+            await self._delete(self._sightings.due(found))
 
     async def _delete(self, due: Sequence[Sorted]) -> None:
         for each in due:
@@ -128,7 +136,7 @@ class Collector:
         version = int(look.version) if look.version.isdigit() else 0
         if version < self._version:
             log.warning("the apiserver's versions went back; orphans are counted anew", version=version)
-            self._sightings.clear()
+            self._sightings.begin({})
         self._version = version
 
     def _tell(self, look: Look, found: Sequence[Sorted]) -> None:
