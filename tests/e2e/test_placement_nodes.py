@@ -206,6 +206,25 @@ def test_35_spot_without_stock(space):
             space.settled(base=5, spot=5, elastic=40)
 
 
+@pytest.mark.parametrize("space", [6], indirect=True)
+def test_35_the_last_pool_without_stock_is_asked_on(space):
+    """There is no other pool to go to: its cool-down holds nobody up, and the condition tells."""
+    spot = pool("spot", unschedulableTimeoutSeconds=1, cooldownSeconds=3600)
+    with another_node(space, "spot-0", "--backend-option", "stock=0") as node:
+        space.policy(pool("base", 5), spot)
+        space.apply(deployment(7))
+        space.world.until(lambda: space.is_true("PoolUnschedulable"), what="a condition that tells")
+        assert "spot keeps pods" in space.condition("PoolUnschedulable")["message"]
+        space.apply(policy(pool("base", 6), spot))
+        space.arrived(base=6, spot=1, running=False)
+        assert "spot is left alone" in space.condition("PoolUnschedulable")["message"]
+        space.scale(10)
+        space.arrived(base=6, spot=4, running=False)
+        node.stop()
+        with another_node(space, "spot-0", "--backend-option", "stock=100"):
+            space.settled(base=6, spot=4)
+
+
 def test_37_spot_instances_that_are_taken_away(space):
     """Ten at once, as their provider says it; only five can be had again."""
     failed = json.dumps({"status": {"phase": "Failed", "reason": "SpotInterrupted"}})

@@ -160,6 +160,12 @@ def test_base_replicas_annotation(space):
     )
     space.kubectl("annotate", "deployment", "web", "overspill.dev/base-replicas-")
     space.world.until(lambda: not space.cluster.get("pp", "-n", space.name), what="policy that is gone")
+    (replica_set,) = space.cluster.get("rs", "-n", space.name)
+    space.scale(5)  # the template has its mark still: without one it would be another revision
+    space.world.until(lambda: space.bound() == 5, what="pods that are let go")
+    assert [each["metadata"]["uid"] for each in space.cluster.get("rs", "-n", space.name)] == [
+        replica_set["metadata"]["uid"]
+    ]
 
 
 def test_a_pod_that_waited_too_long_is_let_go(space):

@@ -154,6 +154,19 @@ def test_16_webhook_down_pods_are_made_and_adopted_by_their_node_when_it_is_back
     space.settled(base=5, elastic=5)
 
 
+@pytest.mark.matrix
+def test_the_guard_that_up_has_started_lets_pods_go(hooked, space):
+    """Their gate stands in the template: nobody answers who could add it."""
+    space.policy(gate={"timeoutSeconds": 1, "onTimeout": "Release"})
+    space.apply(deployment(5, schedulingGates=[{"name": GATE}]))
+    space.settled(base=5)
+    kill_controller(hooked, signal.SIGKILL)
+    space.scale(7)
+    space.arrived(base=5, elastic=2)
+    hooked.cluster.overspill("up", *WITHOUT_POLICIES, timeout=300)
+    space.settled(base=5, elastic=2)
+
+
 def test_a_webhook_that_hangs_delays_pods_and_stops_none(hooked, space):
     space.policy()
     space.apply(deployment(5))

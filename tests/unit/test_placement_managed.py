@@ -89,6 +89,57 @@ def test_no_pod_makes_way_where_no_other_pool_would_take_its_successor():
     assert look(made, 60.0).doomed == []
 
 
+def stranded(name, pool, rank):
+    return placing.placed(name, pool, rank, conditions=[NO_STOCK], node="n")
+
+
+def test_the_last_pool_goes_on_taking_pods_where_there_is_no_other():
+    made = managed(*(placing.placed(f"b{n}", "base", n, conditions=[READY]) for n in range(1, 6)))
+    for number in (6, 7):
+        made.apply(stranded(f"e{number}", "elastic", number), 0.0)
+    assert look(made, 60.0, desired=7).doomed == []
+    assert "sold out" in made.stuck["elastic"]
+    made.apply(placing.gated("later"), 61.0)
+    assert names_of(pod for pod, _ in look(made, 61.0, desired=8).decisions.placed) == ["later"]
+    for number in (6, 7):
+        made.remove(f"e{number}")
+    look(made, 62.0, desired=6)
+    assert made.stuck == {}
+
+
+def test_no_more_pods_make_way_than_others_take():
+    made = managed(*(placing.placed(f"b{n}", "base", n, conditions=[READY]) for n in range(1, 4)))
+    for number in range(6, 12):
+        made.apply(stranded(f"e{number}", "elastic", number), 0.0)
+    assert len(look(made, 60.0, desired=9).doomed) == 2
+    for name in ("e6", "e7"):
+        made.remove(name)
+    assert look(made, 60.1, desired=9).doomed == []  # their successors are on their way
+    for name in ("s1", "s2", "s3"):
+        made.apply(placing.gated(name), 60.2)
+    look(made, 60.2, desired=9)
+    assert made.state.totals == [5, 5]  # the third goes to the pool in trouble, there being no other
+
+
+def test_a_pool_that_is_tried_again_is_given_one_pod():
+    made = managed()
+    made.cooldowns.begin("base", until=50.0, why="no node")
+    for number in range(6, 12):
+        made.apply(stranded(f"e{number}", "elastic", number), 0.0)
+    assert len(look(made, 60.0, desired=6).doomed) == 1
+
+
+@pytest.mark.parametrize(("pods", "doomed"), [("0", 0), ("9", 1)])
+def test_a_pod_makes_way_only_where_there_is_room_for_it(pods, doomed):
+    pools = placing.pool("base", 5, capacityCheck="Simulate"), placing.pool("elastic")
+    made = Managed(placing.policy(*pools))
+    made.apply(
+        placing.placed("e", "elastic", 6, conditions=[UNSCHEDULABLE], nodeSelector=placing.VIRTUAL), 0.0
+    )
+    left = Capacity([placing.node("n", pods=pods)], [])
+    assert len(look(made, 60.0, desired=1, capacity=lambda: left).doomed) == doomed
+
+
 def test_a_pool_may_be_waited_for():
     made = Managed(placing.policy(placing.pool("base", 5, whenUnschedulable="Wait"), placing.pool("elastic")))
     made.apply(placing.placed("p", "base", 1, conditions=[UNSCHEDULABLE]), 0.0)

@@ -94,6 +94,7 @@ def test_one_pool_grows_at_each_step_and_ranks_name_it(most, more):
 
 
 BUSY = Refusal("CoolingDown", "is left alone")
+SPARED = Refusal("CoolingDown", "is left alone", spares=True)
 CONFLICT = Refusal("PoolConflict", "has no node that fits", lasting=True)
 
 
@@ -105,6 +106,26 @@ CONFLICT = Refusal("PoolConflict", "has no node that fits", lasting=True)
         pytest.param([None, 6], {}, Assignment(1, 6, ((0, FULL),)), id="full"),
         pytest.param([3, 6], {0: BUSY}, Assignment(1, 6, ((0, BUSY),)), id="in trouble"),
         pytest.param([3, None], {0: BUSY}, Assignment(None, 0, ((0, BUSY), (1, FULL))), id="wait for it"),
+        pytest.param([3, 6], {0: SPARED}, Assignment(1, 6, ((0, SPARED),)), id="spared"),
+        pytest.param([3, None], {0: SPARED}, Assignment(0, 3), id="spared, but the only one with room"),
+        pytest.param(
+            [3, 6],
+            {0: SPARED, 1: SPARED},
+            Assignment(1, 6, ((0, SPARED),)),
+            id="the last of those that are spared",
+        ),
+        pytest.param(
+            [3, 6],
+            {0: BUSY, 1: SPARED},
+            Assignment(1, 6, ((0, BUSY),)),
+            id="spared, and the other takes nobody",
+        ),
+        pytest.param(
+            [3, 6],
+            {0: SPARED, 1: CONFLICT},
+            Assignment(None, 0, ((0, SPARED), (1, CONFLICT))),
+            id="spared, and fits nowhere else",
+        ),
         pytest.param([None, None], {}, Assignment(None, 0, ((0, FULL), (1, FULL))), id="nothing left"),
         pytest.param(
             [None, 6], {1: CONFLICT}, Assignment(0, 0, ((0, FULL), (1, CONFLICT))), id="fits nowhere else"

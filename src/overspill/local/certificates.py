@@ -94,6 +94,12 @@ def _leaves(plan: Plan) -> list[Leaf]:
             kubeconfig=True,
         ),
         Leaf(
+            file="guard",
+            name="system:serviceaccount:kube-system:overspill-guard",
+            groups=("system:serviceaccounts", "system:serviceaccounts:kube-system"),
+            kubeconfig=True,
+        ),
+        Leaf(
             file="kubelet",
             name=f"system:node:{WORKER}",
             groups=("system:nodes",),

@@ -1,7 +1,7 @@
-"""The controller of a local cluster without a worker, as a plain process: base and overflow placement, orphans.
+"""The controller of a local cluster without a worker, and its guard: base and overflow placement, orphans.
 
-In: a plan, `deploy/placement` and `deploy/webhook` of the checkout. Out: definitions and gates, and a process. On a
-worker it is part of what `virtualnodes` applies.
+In: a plan, `deploy/placement` and `deploy/webhook` of the checkout. Out: definitions and gates, and two plain
+processes. On a worker they are part of what `virtualnodes` applies.
 """
 
 import sys
@@ -20,12 +20,13 @@ from overspill.local.virtualnodes import CONTROLLER_NAME, backend_options, envir
 
 __all__ = ["start_controller", "wait_trusted", "webhook_at"]
 
+GUARD_NAME = "overspill-guard"
 CONFIGURATION = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/overspill"
 READY_TIMEOUT = 90.0
 
 
 async def start_controller(paths: Paths, plan: Plan) -> None:
-    """Have the controller running as a process of this machine."""
+    """Have the controller and its guard running as processes of this machine."""
     deploy = repository() / "deploy"
     await kubectl(paths, "apply", "-k", str(deploy / "placement" / "definitions"))
     await kubectl(paths, "apply", "-f", str(deploy / "placement" / "rbac.yaml"))
@@ -46,6 +47,24 @@ async def start_controller(paths: Paths, plan: Plan) -> None:
         *(f"--backend-option={each}" for each in backend_options(paths, plan)),
     )
     Processes(paths).ensure(Program(name=CONTROLLER_NAME, argv=argv, env=environment(paths, plan)))
+    await _start_guard(paths)
+
+
+async def _start_guard(paths: Paths) -> None:
+    await kubectl(paths, "apply", "-f", "-", stdin=_guards_rights().encode())
+    flags = {"kubeconfig": paths.pki / "guard.kubeconfig", "health-address": "127.0.0.1:0"}
+    argv = (
+        *(sys.executable, "-m", "overspill.cli.main", "guard"),
+        *(f"--{key}={value}" for key, value in flags.items()),
+    )
+    Processes(paths).ensure(Program(name=GUARD_NAME, argv=argv))
+
+
+def _guards_rights() -> str:
+    """Its manifest without the Deployment."""
+    file = repository() / "deploy" / "placement" / "guard.yaml"
+    found = yaml.safe_load_all(file.read_text(encoding="utf-8"))
+    return yaml.safe_dump_all(each for each in found if each["kind"] != "Deployment")
 
 
 def webhook_at(url: str) -> str:

@@ -1,7 +1,7 @@
 """Pools that could not run a pod, and when they are tried again.
 
 In: failures and successes of pods, a clock's reading. Out: whether a pool takes a pod now. Pure.
-Invariant: after a failure a pool takes nothing for its cool-down; then one pod, whose fate decides.
+Invariant: after a failure a pool takes nothing that another does for its cool-down; then one pod, whose fate decides.
 Times are seconds of a clock that never goes back, so that no other machine's clock matters.
 """
 
@@ -41,9 +41,11 @@ class Cooldowns:
             return None
         if now < trouble.until:
             left = trouble.until - now
-            return Refusal("CoolingDown", f"is left alone for {left:.0f} s more: {trouble.why}")
+            text = f"is left alone for {left:.0f} s more: {trouble.why}"
+            return Refusal("CoolingDown", text, spares=True)
         if trouble.probe:
-            return Refusal("Probing", "has been given one pod to see whether it works again")
+            text = "has been given one pod to see whether it works again"
+            return Refusal("Probing", text, spares=True)
         return None
 
     def given(self, pool: str, uid: str) -> None:

@@ -17,7 +17,7 @@ from overspill.placement.pools import FULL, Assignment, Refusal, choose_pool
 from overspill.placement.ranks import UNKNOWN, Seat, deletion_cost
 from overspill.placement.state import PolicyState, revision_of
 
-__all__ = ["Decisions", "Surroundings", "assignment_for", "cost_of", "decide"]
+__all__ = ["Decisions", "Surroundings", "assignment_for", "cost_of", "decide", "too_many"]
 
 Refusals = dict[int, Refusal]
 
@@ -151,7 +151,7 @@ def _refusals(state: PolicyState, cooldowns: Cooldowns, around: Surroundings, po
     for index, pool in enumerate(state.policy.spec.pools):
         refusal = (
             refused.get(index)
-            or _too_many(state, index)
+            or too_many(state, index)
             or contradiction(pod, pool, around.nodes())
             or cooldowns.refusal(pool.name, around.now)
         )
@@ -162,7 +162,7 @@ def _refusals(state: PolicyState, cooldowns: Cooldowns, around: Surroundings, po
     return refused
 
 
-def _too_many(state: PolicyState, index: int) -> Refusal | None:
+def too_many(state: PolicyState, index: int) -> Refusal | None:
     """Whether all revisions together have what a rollout may have of a pool."""
     surge, limit = state.policy.spec.rollout.max_surge, state.order.limit(index)
     if surge is None or limit is None or state.totals[index] < limit + surge:

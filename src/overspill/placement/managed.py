@@ -4,16 +4,19 @@ In: its object, its pods, a clock's reading. Out: what is to be written, deleted
 No I/O. Invariant: what is remembered here alone is how long things have lasted; all else is found again.
 """
 
+import math
 from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+import msgspec
 from msgspec import Struct
 
 from overspill.placement.cooldown import Cooldowns
-from overspill.placement.decide import Decisions, Surroundings, decide
+from overspill.placement.decide import Decisions, Surroundings, decide, too_many
 from overspill.placement.pods import Pod
 from overspill.placement.policy import Policy, PolicyStatus
+from overspill.placement.ranks import Seat
 from overspill.placement.rebalance import Rebalancer
 from overspill.placement.state import PolicyState
 
@@ -53,6 +56,7 @@ class Managed:
         released: uids of pods that are let go without a pool, since they have waited too long.
         conditions: as they were last written.
         older: name of an older policy with which it shares pods, or "".
+        stuck: pools that hold pods which they could not run in time and which stay all the same, and why, by name.
     """
 
     def __init__(self, policy: Policy) -> None:
@@ -62,6 +66,7 @@ class Managed:
         self.reasons: dict[str, Assignment] = {}
         self.older = ""
         self.conditions = policy.status.conditions
+        self.stuck: dict[str, str] = {}
         self._stranded: dict[str, float] = {}
         self._gated: dict[str, float] = {}
         self.released: set[str] = set()
@@ -120,7 +125,7 @@ class Managed:
             self.cooldowns.shorten(pool.name, now + pool.cooldown_seconds)
         made = decide(self.state, self.cooldowns, around)
         self.reasons = made.waiting
-        doomed = list(self._doomed(now))
+        doomed = list(self._doomed(around, desired))
         moving, move_due = self._rebalancer.evictions(self.state, self.cooldowns, around, desired)
         overdue = list(self._overdue(now))
         self.released.update(pod.metadata.uid for pod in overdue)
@@ -152,38 +157,53 @@ class Managed:
         times = [self._gated.get(uid, now) + gate.timeout_seconds - now for uid in self.state.waiting]
         return min((each for each in times if each > 0), default=None)
 
-    def _doomed(self, now: float) -> Iterator[tuple[Pod, str]]:
-        """Pods that their pool could not run for too long, where another pool could; begins its cool-down."""
-        spec = self.policy.spec
-        for uid, since in list(self._stranded.items()):
+    def _doomed(self, around: Surroundings, desired: int) -> Iterator[tuple[Pod, str]]:
+        """Pods that their pool could not run for too long, as many as others could; begins its cool-down."""
+        now, self.stuck = around.now, {}
+        # Pods that wait or are still to be made take room elsewhere, too.
+        coming = max(desired - len(self.state.pods), 0) + len(self.state.waiting)
+        room: dict[tuple[str, int], float] = {}
+        for pod, seat, since, why in list(self._overstayed(now)):
+            pool, owner, place = self.policy.spec.pools[seat.pool], pod.owner, (seat.group, seat.pool)
+            if place not in room:
+                room[place] = self._room_elsewhere(pod, seat, around) - coming
+            movable = pool.when_unschedulable == "NextPool" and owner is not None and owner.kind in MOVABLE
+            if not movable or room[place] < 1:
+                self.stuck[pool.name] = f"keeps pods that it cannot run: {why}"
+                continue
+            room[place] -= 1
+            self.cooldowns.begin(pool.name, until=now + pool.cooldown_seconds, why=why)
+            yield pod, f"pool {pool.name} could not run it for {now - since:.0f} s: {why}"
+
+    def _overstayed(self, now: float) -> Iterator[tuple[Pod, Seat, float, str]]:
+        """Pods that their pool could not run for too long, since when, and why."""
+        for uid, since in self._stranded.items():
             seat, pod = self.state.seats.get(uid), self.state.pods.get(uid)
             condition = pod.stranded() if pod is not None else None
             if seat is None or pod is None or condition is None or seat.pool < 0:
                 continue
-            pool = spec.pools[seat.pool]
-            owner = pod.owner
-            if (
-                pool.when_unschedulable == "Wait"
-                or now - since < pool.unschedulable_timeout_seconds
-                or owner is None
-                or owner.kind not in MOVABLE
-                or not self._elsewhere(seat.group, seat.pool, now)
-            ):
-                continue
-            why = condition.message or condition.reason
-            self.cooldowns.begin(pool.name, until=now + pool.cooldown_seconds, why=why)
-            yield pod, f"pool {pool.name} could not run it for {now - since:.0f} s: {why}"
+            if now - since >= self.policy.spec.pools[seat.pool].unschedulable_timeout_seconds:
+                yield pod, seat, since, condition.message or condition.reason
 
-    def _elsewhere(self, group: str, pool: int, now: float) -> bool:
-        """Whether another pool would take a pod of this group."""
+    def _room_elsewhere(self, pod: Pod, seat: Seat, around: Surroundings) -> float:
+        """How many pods like this one other pools would take."""
         if not self.state.ranked:
-            return pool + 1 < self.state.size
-        vacant = self.state.vacant(group)
-        return any(
-            vacant(other) is not None and self.cooldowns.refusal(each.name, now) is None
-            for other, each in enumerate(self.policy.spec.pools)
-            if other != pool
-        )
+            return math.inf if seat.pool + 1 < self.state.size else 0
+        others = (other for other in range(self.state.size) if other != seat.pool)
+        return sum(self._room(pod, seat.group, other, around) for other in others)
+
+    def _room(self, pod: Pod, group: str, index: int, around: Surroundings) -> float:
+        pool, limit = self.policy.spec.pools[index], self.state.order.limit(index)
+        if (
+            self.state.vacant(group)(index) is None
+            or self.cooldowns.refusal(pool.name, around.now) is not None
+            or too_many(self.state, index) is not None
+            or (pool.capacity_check == "Simulate" and not around.capacity().fits(_unbidden(pod), pool))
+        ):
+            return 0
+        if self.cooldowns.why(pool.name):
+            return 1  # it is tried again
+        return math.inf if limit is None else limit - self.state.group(group).counts[index]
 
     def _works(self, pod: Pod) -> None:
         """Whether a pod shows that its pool runs pods again."""
@@ -196,3 +216,10 @@ class Managed:
         self._stranded.pop(uid, None)
         self._gated.pop(uid, None)
         self.released.discard(uid)
+
+
+def _unbidden(pod: Pod) -> Pod:
+    """A pod as if nobody had sent it anywhere: its pool's selectors cannot be told from its own any more."""
+    return msgspec.structs.replace(
+        pod, spec=msgspec.structs.replace(pod.spec, node_selector=None, affinity=msgspec.Raw())
+    )

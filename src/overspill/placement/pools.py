@@ -105,11 +105,13 @@ class Refusal(Struct, frozen=True):
         reason: one word, as in a condition.
         message: the rest of the sentence "pool X …".
         lasting: no later moment will change it for this pod.
+        spares: it is spared while other pools take pods, and takes those that no other has room for.
     """
 
     reason: str
     message: str
     lasting: bool = False
+    spares: bool = False
 
 
 class Assignment(Struct, frozen=True):
@@ -134,19 +136,25 @@ def choose_pool(
 ) -> Assignment:
     """The pool with the lowest free rank, of those that take the pod.
 
-    A pod that only fits where there is no place left, because of a node selector of its own, goes there all
-    the same: anywhere else it could never run.
+    Where there is room in pools alone that are spared, it goes to the last of them: nothing is won by waiting. A pod
+    that only fits where there is no place left, because of a node selector of its own, goes there all the same:
+    anywhere else it could never run.
 
     Args:
         pools: how many pools there are.
         vacant: the lowest free rank of a pool, None when it is full.
         refused: the pools that do not take this pod now.
     """
-    free = {pool: rank for pool in range(pools) if pool not in refused and (rank := vacant(pool)) is not None}
+    room = {pool: rank for pool in range(pools) if (rank := vacant(pool)) is not None}
+    free = {pool: rank for pool, rank in room.items() if pool not in refused}
     passed = {pool: refused.get(pool, FULL) for pool in range(pools) if pool not in free}
     if free:
         pool = min(free, key=free.__getitem__)
         return Assignment(pool, free[pool], tuple(each for each in passed.items() if each[0] < pool))
+    spared = [pool for pool in room if refused[pool].spares]
+    if spared and not any(refused[pool].lasting for pool in room):
+        pool = spared[-1]
+        return Assignment(pool, room[pool], tuple(each for each in passed.items() if each[0] < pool))
     fitting = [pool for pool in range(pools) if not (pool in refused and refused[pool].lasting)]
     if 0 < len(fitting) < pools and all(passed[pool] is FULL for pool in fitting):
         return Assignment(fitting[-1], passed=tuple(passed.items()))

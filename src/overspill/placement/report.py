@@ -90,7 +90,8 @@ class Reporter:
             found=desired is not None,
             waiting=len(waiting),
             why=why_waiting(managed.policy, waiting[0]) if waiting else "",
-            trouble={name: managed.cooldowns.why(name) for name in cooldowns},
+            trouble=managed.stuck
+            | {name: f"is left alone for a while: {managed.cooldowns.why(name)}" for name in cooldowns},
             older=managed.older,
             peak=len({seat.revision for seat in state.seats.values()}),
         )
