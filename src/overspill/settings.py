@@ -127,7 +127,7 @@ class AgentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     workers: Annotated[int, _about("Work", "Pods reconciled at the same time."), Meta(ge=1)] = 8
     status_writers: Annotated[
         int, _about("Work", "Status writes in flight at the same time."), Meta(ge=1)
-    ] = 8
+    ] = 16
     bare_pods: BarePods = "wait"
     log_level: LogLevel = "info"
     log_format: LogFormat = "text"
