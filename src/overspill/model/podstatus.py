@@ -10,6 +10,7 @@ https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/.
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Literal
 
 import msgspec
@@ -166,7 +167,12 @@ def encode(status: PodStatus) -> bytes:
 
 def timestamp(seconds: float) -> str:
     """RFC 3339 in whole seconds, as Kubernetes writes metav1.Time."""
-    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return _second(int(seconds))
+
+
+@lru_cache(maxsize=1024)  # a burst of pods shares its few seconds
+def _second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def seconds(text: str) -> float:
