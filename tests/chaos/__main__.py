@@ -64,7 +64,9 @@ async def runs(name: str, *, seeds: Sequence[int], minutes: float, pods: int, ev
                 for each in found:
                     say(f"VIOLATED  {invariant}: {each}")
             if not reports[-1].ok():
-                say(f"logs are in {world.keep_logs()}")
+                folder = world.keep_logs()
+                run.keep(folder)
+                say(f"logs, and what was seen, are in {folder}")
     return reports
 
 
@@ -81,7 +83,10 @@ def show(reports: list[Report]) -> None:
     table.add_row("faults", *(str(report.faults.total()) for report in reports))
     table.add_row("not done, one in the way of another", *(str(len(report.skipped)) for report in reports))
     table.add_row("pods", *(str(report.pods) for report in reports))
+    table.add_row("minutes", *(f"{report.seconds / 60:.0f}" for report in reports))
     table.add_row("load average of 5 minutes", *(f"{report.load:.0f}" for report in reports))
+    memory = [report.megabytes for report in reports]
+    table.add_row("MB of an agent, before and after", *(f"{one:.0f}, {two:.0f}" for one, two in memory))
     took = [report.converged for report in reports]
     table.add_row("converged after", *("never" if each is None else f"{each:.0f} s" for each in took))
     for invariant in dict.fromkeys(name for report in reports for name in report.violations):

@@ -10,12 +10,14 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
+import msgspec
 from msgspec import Struct, field
 
 from chaos import invariants
 from chaos.api import Api
-from chaos.history import History, Memory, alive, count_base, take
+from chaos.history import History, Memory, alive, count_base, held, take
 from chaos.injection import Injector
 from chaos.proxy import Proxy
 from chaos.schedule import Fault, schedule
@@ -31,7 +33,12 @@ CONVERGENCE, PATIENCE = 60.0, 300.0
 
 
 class Report(Struct):
-    """What became of a run."""
+    """What became of a run.
+
+    Attributes:
+        pods: how many there ever were.
+        megabytes: that an agent held, on average, before the first fault and after the last.
+    """
 
     seed: int
     seconds: float
@@ -39,6 +46,7 @@ class Report(Struct):
     skipped: list[str] = field(default_factory=list)
     violations: dict[str, list[str]] = field(default_factory=dict)
     pods: int = 0
+    megabytes: tuple[float, float] = (0.0, 0.0)
     converged: float | None = None
     load: float = 0.0
 
@@ -65,6 +73,7 @@ class Run:
         async with asyncio.TaskGroup() as tasks:
             watching = [tasks.create_task(self._watch()), tasks.create_task(self._sample())]
             await self._wait_until_converged(PATIENCE, say)
+            before = held(self._history, seconds=QUIET_SECONDS, now=time.time())
             churning = tasks.create_task(self._workload.churn(every=every / 2))
             await self._inject(faults, report, say)
             churning.cancel()
@@ -74,6 +83,7 @@ class Run:
             unfinished = await self._wait_for_jobs()
             await asyncio.sleep(QUIET_SECONDS)
             missing = unfinished + await self._missing() + await self._wrong_nodes()
+            report.megabytes = before, held(self._history, seconds=QUIET_SECONDS, now=time.time())
             self._judge(report, missing, quiet=True)
             await self._workload.end()
             await self._wait_until_empty(report)
@@ -81,6 +91,10 @@ class Run:
                 task.cancel()
         report.pods, report.load = len(self._history.pods), os.getloadavg()[1]
         return report
+
+    def keep(self, folder: Path) -> None:
+        """Write down all that was seen."""
+        (folder / "history.json").write_bytes(msgspec.json.encode(self._history))
 
     async def _inject(self, faults: list[Fault], report: Report, say: Callable[[str], None]) -> None:
         began = time.monotonic()

@@ -117,6 +117,12 @@ def alive(history: History) -> list[Pod]:
     return [pod for pod in history.pods.values() if pod.gone is None]
 
 
+def held(history: History, *, seconds: float, now: float) -> float:
+    """How many MB an agent held on average lately; 0 if nobody looked."""
+    lately = [each.megabytes for each in history.memory if each.at > now - seconds]
+    return sum(lately) / len(lately) if lately else 0.0
+
+
 def count_base(history: History, *, most: int, at: float) -> None:
     """Take note of every revision that has more than `most` pods in its pool `base`."""
     held: dict[str, int] = {}

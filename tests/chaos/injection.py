@@ -13,11 +13,13 @@ from chaos.api import Api, Refused
 from chaos.proxy import Proxy
 from chaos.schedule import Fault
 from chaos.workload import NAMESPACE
-from chaos.world import EMULATOR, World
+from chaos.world import EMULATOR, MOST_NODES, World
 from overspill.local.commands import run, succeeds
 from overspill.local.machine import enter
 from overspill.local.virtualnodes import AGENT_NAME
 
+# Beyond the quarter of an hour that a signature may be off.
+JUMP = 1200
 # Faults of the emulator: the words of `overspill emulator faults add`.
 ORDERS = {
     "eci-5xx": ("error", "--probability=0.4"),
@@ -28,8 +30,7 @@ ORDERS = {
     "no-stock": ("no-stock",),
     "no-addresses": ("no-addresses",),
     "schedule-failure": ("schedule-failure", "--probability=0.5"),
-    # Beyond the quarter of an hour that a signature may be off.
-    "clock-jump": ("clock-skew", "--seconds=1200"),
+    "clock-jump": ("clock-skew", f"--seconds={JUMP}"),
 }
 
 
@@ -64,6 +65,8 @@ class Injector:
         await self._world.emulator_answers()
         await self._world.scale(self._world.nodes)
         await self._world.emulator("faults", "clear")
+        for node in range(MOST_NODES):
+            self._world.turn_clock(node, ahead=0.0)
         for node in [*self._full]:
             await self._empty(node)
 
@@ -133,6 +136,12 @@ class Injector:
         for number in range(1, self._half_opens + 1):
             await succeeds(["nft", "delete", "table", "ip", f"{self._world.name}-{number}"])
 
+    async def _turn_clock(self, fault: Fault) -> None:
+        """One agent's clock is ahead or behind, and then right again."""
+        self._world.turn_clock(fault.node, ahead=JUMP if fault.node % 2 else -JUMP)
+        await asyncio.sleep(fault.seconds)
+        self._world.turn_clock(fault.node, ahead=0.0)
+
     async def _interrupt(self, _: Fault) -> None:
         pods = await self._api.items(f"/api/v1/namespaces/{NAMESPACE}/pods?labelSelector=app%3Dspot")
         uids = {each["metadata"]["uid"] for each in pods if each["status"].get("phase") == "Running"}
@@ -149,7 +158,7 @@ class Injector:
 
     async def _scale(self, fault: Fault) -> None:
         """Fewer, more and fewer virtual nodes, each while the step before may be under way."""
-        for agents in (1, 6, 2, self._world.nodes):
+        for agents in (1, MOST_NODES, 2, self._world.nodes):
             await self._world.scale(agents)
             await asyncio.sleep(fault.seconds / 4)
 
@@ -211,6 +220,7 @@ class Injector:
     _own: ClassVar[dict[str, Callable[["Injector", Fault], Awaitable[None]]]] = {
         "agent-kill": _kill_agent,
         "agents-kill-all": _kill_agents,
+        "agent-clock-jump": _turn_clock,
         "agent-stop": _stop_agent,
         "controller-kill": _kill_controllers,
         "controller-stop": _stop_controllers,

@@ -39,6 +39,7 @@ class Fault(Struct, frozen=True):
 # kind -> shortest and longest time that it lasts.
 KINDS: dict[str, tuple[float, float]] = {
     "agent-kill": (0, 0),
+    "agent-clock-jump": (5, 60),
     "agent-stop": (5, 60),
     "agents-kill-all": (0, 0),
     "controller-kill": (0, 0),

@@ -68,6 +68,8 @@ def stateful_set(app: str, replicas: int) -> dict:
             "replicas": replicas,
             "serviceName": app,
             "podManagementPolicy": "Parallel",
+            # One after the other, two dozen pods would take longer to replace than all is given to come right.
+            "updateStrategy": {"rollingUpdate": {"maxUnavailable": "25%"}},
             "selector": {"matchLabels": {"app": app}},
             "template": template(app),
         },

@@ -6,6 +6,7 @@ are pods of the real kubelet, and reach the apiserver by way of the proxy.
 
 import asyncio
 import contextlib
+import json
 import os
 import shutil
 import sys
@@ -35,7 +36,11 @@ from overspill.local.processes import Process, Processes, Program, end
 from overspill.local.virtualnodes import AGENT_NAME, agent_argv, node_names
 from overspill.model.work import Container, Identity, WorkSpec
 
+# Whose sitecustomize turns a process' clock, and where an agent's container finds it and its file.
+CLOCK_FOLDER = Path(__file__).parent / "clock"
+CLOCKS = "/var/lib/chaos"
 OVERSPILL = str(Path(sys.executable).parent / "overspill")
+MOST_NODES = 6
 EMULATOR = "eci-emulator"
 CONTROLLER = "overspill-controller"
 SIMULATED = (
@@ -47,6 +52,12 @@ SIMULATED = (
     "--engine-option=log_seconds=0",
 )
 PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def set_clock(file: Path, *, ahead: float) -> None:
+    """Put the clocks that go by this file so many seconds ahead."""
+    with file.open("r+b" if file.exists() else "wb") as opened:
+        opened.write(f"{ahead:16.3f}".encode())
 
 
 class World:
@@ -67,6 +78,7 @@ class World:
         )
         soon = ("OVERSPILL_ORPHAN_QUIET_SECONDS=20", "OVERSPILL_ORPHAN_PERIOD_SECONDS=10")
         await kubectl(self.paths, "-n", "kube-system", "set", "env", f"deployment/{CONTROLLER}", *soon)
+        await self._give_clocks()
         for target in (f"statefulset/{AGENT_NAME}", f"deployment/{CONTROLLER}"):
             await kubectl(self.paths, "-n", "kube-system", "set", "env", target, *through)
             await kubectl(self.paths, "-n", "kube-system", "rollout", "status", target, "--timeout=180s")
@@ -77,6 +89,30 @@ class World:
         """`kubectl scale` of the virtual nodes."""
         replicas = f"--replicas={agents}"
         await kubectl(self.paths, "-n", "kube-system", "scale", f"statefulset/{AGENT_NAME}", replicas)
+
+    async def _give_clocks(self) -> None:
+        """Have the agents' containers go by clocks that can be turned, each by its own."""
+        folder = self.paths.machine / "lib" / Path(CLOCKS).name
+        shutil.copytree(CLOCK_FOLDER, folder, ignore=shutil.ignore_patterns("__pycache__"))
+        for node in range(MOST_NODES):
+            self.turn_clock(node, ahead=0.0)
+        container = {
+            "name": "agent",
+            "env": [
+                {"name": "PYTHONPATH", "value": CLOCKS},
+                {"name": "CLOCK", "value": f"{CLOCKS}/$(OVERSPILL_NODE_NAME)"},
+            ],
+            "volumeMounts": [{"name": "clocks", "mountPath": CLOCKS, "readOnly": True}],
+        }
+        volume = {"name": "clocks", "hostPath": {"path": CLOCKS}}
+        spec = {"template": {"spec": {"containers": [container], "volumes": [volume]}}}
+        target = ("-n", "kube-system", "patch", f"statefulset/{AGENT_NAME}")
+        await kubectl(self.paths, *target, "-p", json.dumps({"spec": spec}))
+
+    def turn_clock(self, node: int, *, ahead: float) -> None:
+        """The clock of one agent, also of those to come."""
+        folder = self.paths.machine / "lib" / Path(CLOCKS).name
+        set_clock(folder / f"{AGENT_NAME}-{node}", ahead=ahead)
 
     def _simulate(self) -> None:
         known = self.process(EMULATOR)

@@ -20,6 +20,7 @@ from accounts import kubeconfig_of
 from placement_ledger import COST, RANK, Ledger, active, gated, pool_of, ready, revision
 from placement_manifests import policy
 
+from chaos.world import CLOCK_FOLDER, set_clock
 from overspill.local.kubectl import kubectl_path
 
 ROOT = Path(__file__).parents[2]
@@ -135,12 +136,14 @@ class World:
     def controller(self, *flags, skew=0):
         """A replica; `skew` is by how many seconds its clock is wrong, and flags need the administrator's rights."""
         number = next(self._numbers)
-        program = (sys.executable, str(Path(__file__).with_name("skewed.py")), str(skew))
+        clock = self.folder / f"clock-{number}"
+        set_clock(clock, ahead=skew)
+        skewed = ("env", f"PYTHONPATH={CLOCK_FOLDER}", f"CLOCK={clock}", OVERSPILL)
         process = Controller(
             *flags,
             log=self.folder / f"controller-{number}.log",
             kubeconfig=self.kubeconfig if flags else self.account("overspill-controller"),
-            program=program if skew else (OVERSPILL,),
+            program=skewed if skew else (OVERSPILL,),
         )
         self.controllers.append(process)
         self._stack.callback(process.stop)

@@ -24,7 +24,7 @@ from overspill.emulator.store import read_bill
 from overspill.local.paths import cluster_paths
 from overspill.local.plan import load_plan
 
-pytestmark = [pytest.mark.e2e, pytest.mark.matrix, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.matrix, pytest.mark.timeout(2700)]
 
 OVERSPILL = str(pathlib.Path(sys.executable).parent / "overspill")
 NODE = "overload"

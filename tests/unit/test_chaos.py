@@ -3,7 +3,7 @@
 import pytest
 
 from chaos import invariants
-from chaos.history import Billed, History, Memory, Pod, count_base, take
+from chaos.history import Billed, History, Memory, Pod, count_base, held, take
 from chaos.schedule import KINDS, last_end, schedule
 
 NOW = 1000.0
@@ -125,6 +125,12 @@ def test_the_base_is_counted_by_revision():
 
 def samples(*megabytes):
     return [Memory(10.0 * number, 7, "agent-0", each) for number, each in enumerate(megabytes)]
+
+
+def test_what_an_agent_held_lately_is_an_average():
+    seen = history(memory=samples(10, 20, 30, 50))
+    assert held(seen, seconds=15.0, now=30.0) == 40
+    assert held(seen, seconds=15.0, now=60.0) == 0
 
 
 @pytest.mark.parametrize(
