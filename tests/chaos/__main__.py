@@ -55,7 +55,7 @@ async def runs(name: str, *, seeds: Sequence[int], minutes: float, pods: int, ev
         proxy = await stack.enter_async_context(
             Proxy(world.plan.endpoint, world.paths.pki, host=world.plan.host_address, seed=seeds[0])
         )
-        await world.prepare(proxy.port)
+        await world.prepare(api, proxy.port)
         for seed in seeds:
             say(f"seed {seed}")
             run = Run(world, proxy, api, seed=seed, pods=pods)

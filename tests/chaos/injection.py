@@ -63,7 +63,7 @@ class Injector:
         for name in (EMULATOR, "kube-apiserver"):
             self._world.signal({self._world.process(name).pid}, signal.SIGCONT)
         await self._world.emulator_answers()
-        await self._world.scale(self._world.nodes)
+        await self._world.scale(self._api, self._world.nodes)
         await self._world.emulator("faults", "clear")
         for node in range(MOST_NODES):
             self._world.turn_clock(node, ahead=0.0)
@@ -159,7 +159,7 @@ class Injector:
     async def _scale(self, fault: Fault) -> None:
         """Fewer, more and fewer virtual nodes, each while the step before may be under way."""
         for agents in (1, MOST_NODES, 2, self._world.nodes):
-            await self._world.scale(agents)
+            await self._world.scale(self._api, agents)
             await asyncio.sleep(fault.seconds / 4)
 
     async def _twin(self, fault: Fault) -> None:

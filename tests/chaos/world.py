@@ -16,6 +16,7 @@ from pathlib import Path
 
 import yaml
 
+from chaos.api import Api
 from chaos.history import Billed
 from overspill.backends.eci.answers import Created
 from overspill.backends.eci.client import Client
@@ -33,7 +34,7 @@ from overspill.local.nodes import wait_for_nodes
 from overspill.local.paths import cluster_paths
 from overspill.local.plan import load_plan
 from overspill.local.processes import Process, Processes, Program, end
-from overspill.local.virtualnodes import AGENT_NAME, agent_argv, node_names
+from overspill.local.virtualnodes import AGENT_NAME, STATEFUL_SET, agent_argv, node_names
 from overspill.model.work import Container, Identity, WorkSpec
 
 # Whose sitecustomize turns a process' clock, and where an agent's container finds it and its file.
@@ -68,7 +69,7 @@ class World:
         self.paths, self.plan = cluster_paths(name), load_plan(name)
         self.processes = Processes(self.paths)
 
-    async def prepare(self, proxy_port: int) -> None:
+    async def prepare(self, api: Api, proxy_port: int) -> None:
         """Simulate container groups, restart killed agents soon, and put the proxy between."""
         self._simulate()
         self._restart_soon()
@@ -82,13 +83,12 @@ class World:
         for target in (f"statefulset/{AGENT_NAME}", f"deployment/{CONTROLLER}"):
             await kubectl(self.paths, "-n", "kube-system", "set", "env", target, *through)
             await kubectl(self.paths, "-n", "kube-system", "rollout", "status", target, "--timeout=180s")
-        await self.scale(self.nodes)
+        await self.scale(api, self.nodes)
         await wait_for_nodes(self.paths, self.plan, set(node_names(self.nodes)))
 
-    async def scale(self, agents: int) -> None:
-        """`kubectl scale` of the virtual nodes."""
-        replicas = f"--replicas={agents}"
-        await kubectl(self.paths, "-n", "kube-system", "scale", f"statefulset/{AGENT_NAME}", replicas)
+    async def scale(self, api: Api, agents: int) -> None:
+        """What `kubectl scale` of the virtual nodes does, once the apiserver is there."""
+        await api.merge(f"{STATEFUL_SET}/scale", {"spec": {"replicas": agents}})
 
     async def _give_clocks(self) -> None:
         """Have the agents' containers go by clocks that can be turned, each by its own."""

@@ -28,6 +28,7 @@ from overspill.local.render import render
 __all__ = [
     "AGENT_NAME",
     "CONTROLLER_NAME",
+    "STATEFUL_SET",
     "backend_options",
     "environment",
     "node_names",
