@@ -100,7 +100,7 @@ class World:
             "name": "agent",
             "env": [
                 {"name": "PYTHONPATH", "value": CLOCKS},
-                {"name": "CLOCK", "value": f"{CLOCKS}/$(OVERSPILL_NODE_NAME)"},
+                {"name": "CLOCK", "value": f"{CLOCKS}/$HOSTNAME"},
             ],
             "volumeMounts": [{"name": "clocks", "mountPath": CLOCKS, "readOnly": True}],
         }

@@ -10,6 +10,7 @@ import yaml
 import overspill
 from overspill import names
 from overspill.agent.permissions import CLAIM_PERMISSIONS, PERMISSIONS
+from overspill.agent.run import START_PATIENCE
 from overspill.backends.podman.usage import CGROUPS
 from overspill.kube import resources
 from overspill.settings import AgentSettings, load_agent_settings, load_controller_settings
@@ -81,6 +82,14 @@ def test_the_statefulset_that_an_agent_may_read_is_its_own():
     (permission,) = [each for each in PERMISSIONS if each.resource is resources.STATEFULSETS]
     owner = of_kind(BASE / "statefulset.yaml", "StatefulSet")["metadata"]
     assert (permission.namespace, permission.names) == (owner["namespace"], (owner["name"],))
+
+
+def test_a_start_is_not_broken_off_while_apiserver_or_backend_do_not_answer():
+    """A last try after the patience, in which first the one side and then the other answers late."""
+    (container,) = pod_spec()["containers"]
+    probe = container["startupProbe"]
+    assert probe["httpGet"] == container["livenessProbe"]["httpGet"]
+    assert probe["periodSeconds"] * probe["failureThreshold"] > 3 * START_PATIENCE
 
 
 VERBS = {name: (name,) for name in ("create", "delete", "get", "list", "patch", "update")}

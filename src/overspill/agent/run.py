@@ -49,7 +49,7 @@ log = structlog.get_logger(__name__)
 WATCH_AGE_LIMIT = 150.0
 LEASE_AGE_LIMIT = 40.0
 BACKEND_RETRY = 1.0
-# Health is served once everything is found; until then a kubelet waits for a minute.
+# Health is served once everything is found; until then a kubelet waits for five minutes.
 START_PATIENCE, START_PAUSE = 30.0, 1.0
 WATCHES_AND_MORE = 5
 REVIEWS = 4
