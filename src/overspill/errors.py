@@ -9,6 +9,7 @@
     ├── Unsupported       a backend cannot do this, and says which fields or verbs: refuse the pod
     ├── Rejected          the request itself is wrong; repeating it cannot help
     └── Misconfigured     a person must act: address, credentials, RBAC, settings, missing programs
+        └── Unsettled     … unless it passes by itself soon after a start: roles not read yet, a clock not set yet
 
 Library errors are chained as causes. A message names the thing, the cause and
 the next step, and never holds a secret.
@@ -25,6 +26,7 @@ __all__ = [
     "Rejected",
     "Retry",
     "Throttled",
+    "Unsettled",
     "Unsupported",
 ]
 
@@ -79,3 +81,7 @@ class Rejected(OverspillError):
 
 class Misconfigured(OverspillError):
     """Settings, credentials, permissions or programs are not as they must be; a person has to act."""
+
+
+class Unsettled(Misconfigured):
+    """As above, but an apiserver or a machine that has just started says so as well, for a moment."""

@@ -9,13 +9,21 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+import time
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from overspill.errors import NotFound, OverspillError
+import structlog
+
+from overspill.errors import NotFound, OverspillError, Retry, Unsettled
 from overspill.printable import printable
 
-__all__ = ["ending_well", "first_of", "run_until_signalled"]
+__all__ = ["ending_well", "first_of", "patiently", "run_until_signalled"]
+
+log = structlog.get_logger(__name__)
+
+# How long a start is tried, and the pause between two tries.
+PATIENCE, PAUSE = 30.0, 1.0
 
 
 def ending_well(main: Callable[[], Any]) -> None:
@@ -46,6 +54,36 @@ def run_until_signalled(main: Coroutine[Any, Any, None], *, asked: asyncio.Event
             asyncio.run(_cancelled_by_signals(main, asked))
         else:
             uvloop.run(_cancelled_by_signals(main, asked))
+
+
+async def patiently(
+    run: Callable[[], Awaitable[None]], *, hurried: Callable[[], bool] = lambda: False
+) -> None:
+    """Run it, and begin anew what fails at the start and may pass by itself, for half a minute.
+
+    Whoever started this process would wait ever longer to do so. Nobody waits once it is `hurried`.
+
+    Raises:
+        Whatever ended it for good; at the end of the patience that says what to do.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return await run()
+        except (Retry, Unsettled, ExceptionGroup) as error:
+            cause = _passing(error)
+            if cause is None or time.monotonic() > deadline or hurried():
+                raise
+            log.warning("not started yet; trying again", error=str(cause))
+        await asyncio.sleep(PAUSE)
+
+
+def _passing(error: Exception) -> BaseException | None:
+    """What may pass by itself; what ends a process in the midst of its work comes in a group."""
+    if not isinstance(error, ExceptionGroup):
+        return error
+    ours, others = error.split(Unsettled)
+    return first_of(ours) if ours is not None and others is None else None
 
 
 async def _cancelled_by_signals(main: Coroutine[Any, Any, None], asked: asyncio.Event | None) -> None:

@@ -11,7 +11,7 @@ from emulators import KEY, Rig, emulator, until
 from overspill.backends.base import LogOptions
 from overspill.backends.eci.backend import EciBackend
 from overspill.emulator.network import SecurityGroup, VSwitch
-from overspill.errors import Misconfigured, Retry
+from overspill.errors import Misconfigured, Retry, Unsettled
 from overspill.model.observation import Gone, Happened, Observation, Running, Sighting
 from overspill.model.work import Container, File, Files, Identity, Mount, SecurityContext, WorkSpec
 
@@ -98,6 +98,14 @@ async def test_a_lost_reply_makes_no_second_group(tmp_path):
         for work in works:
             await watched.running(work)
         assert sum((await groups(rig)).values()) == 3
+
+
+async def test_a_start_with_a_clock_that_is_off_may_be_tried_again(tmp_path):
+    async with emulator(tmp_path) as rig:
+        await rig.admin("POST", "/faults", {"kind": "clock-skew", "seconds": 1000})
+        with pytest.raises(Unsettled, match="set it, and have it kept by NTP"):
+            async with connected(rig):
+                pass
 
 
 async def test_a_start_while_eci_is_away_is_made_up_for(tmp_path):

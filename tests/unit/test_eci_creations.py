@@ -7,7 +7,7 @@ import pytest
 
 from overspill.backends.eci.answers import Created
 from overspill.backends.eci.creations import NO_ROOM_CAP, Creations
-from overspill.backends.eci.faults import ApiMisconfigured, NoRoom
+from overspill.backends.eci.faults import ApiUnsettled, NoRoom
 from overspill.backends.eci.options import read_options
 from overspill.backends.eci.placements import Placements
 from overspill.model.work import Container, Identity, WorkSpec
@@ -81,7 +81,7 @@ async def after_trouble(trouble, *, orders, seconds):
 TROUBLES = {
     "no stock": no_room("NoStock", "OperationDenied.NoStock"),
     "no address": no_room("NoAddress", "InvalidVSwitchId.IpNotEnough"),
-    "a clock that is off": ApiMisconfigured("(InvalidTimeStamp.Expired)"),
+    "a clock that is off": ApiUnsettled("(InvalidTimeStamp.Expired)"),
 }
 
 

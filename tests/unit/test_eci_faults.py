@@ -3,7 +3,7 @@
 import pytest
 
 from overspill.backends.eci.faults import ApiThrottled, NoRoom, TokenExpired, fault
-from overspill.errors import Conflict, Misconfigured, NotFound, Rejected, Retry, Throttled
+from overspill.errors import Conflict, Misconfigured, NotFound, Rejected, Retry, Throttled, Unsettled
 
 CODES = {
     "Throttling": (400, Throttled),
@@ -29,7 +29,7 @@ CODES = {
     "Forbidden.SubUser": (403, Misconfigured),
     "InvalidAccessKeyId.NotFound": (404, Misconfigured),
     "SignatureDoesNotMatch": (400, Misconfigured),
-    "InvalidTimeStamp.Expired": (400, Misconfigured),
+    "InvalidTimeStamp.Expired": (400, Unsettled),
     "InvalidSecurityToken.Expired": (400, TokenExpired),
     "SignatureNonceUsed": (400, Retry),
     "InvalidRegionId.NotFound": (404, Misconfigured),

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 from msgspec import structs
 
-from overspill.errors import Conflict, NotFound, Retry
+from overspill.errors import Conflict, NotFound, Retry, Unsettled
 from overspill.kube.client import MERGE, STRATEGIC, Client
 from overspill.kube.resources import NODES
 from overspill.kube.watch import Watch
@@ -84,7 +84,7 @@ class VirtualNode:
             if health != told or self._clock() - told_at >= TELL_EVERY:
                 try:
                     await self._write_status(health)
-                except (Retry, NotFound) as error:
+                except (Retry, NotFound, Unsettled) as error:
                     log.warning("node status not written", error=str(error))
                 else:
                     told_at, told = self._clock(), health

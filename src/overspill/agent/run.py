@@ -8,7 +8,6 @@ import asyncio
 import gc
 import os
 import socket
-import time
 from contextlib import AsyncExitStack, aclosing
 
 import msgspec
@@ -37,6 +36,7 @@ from overspill.metrics import BackendCall, observe_pods
 from overspill.model.node import NodeObject, NodeProfile, new_node
 from overspill.model.pods import Meta, Pod
 from overspill.model.scalein import Member, annotations_of
+from overspill.process import patiently
 from overspill.serve import health
 from overspill.serve.listener import bind
 from overspill.settings import AgentSettings
@@ -49,8 +49,6 @@ log = structlog.get_logger(__name__)
 WATCH_AGE_LIMIT = 150.0
 LEASE_AGE_LIMIT = 40.0
 BACKEND_RETRY = 1.0
-# Health is served once everything is found; until then a kubelet waits for five minutes.
-START_PATIENCE, START_PAUSE = 30.0, 1.0
 WATCHES_AND_MORE = 5
 REVIEWS = 4
 
@@ -74,21 +72,13 @@ class _Version(Struct, frozen=True, rename="camel"):
 async def run_agent(settings: AgentSettings, factory: BackendFactory, asked: asyncio.Event) -> None:
     """Be one virtual node until cancelled, or until the end that is `asked` for; `factory` makes its backend.
 
-    A start that fails is tried again for a while: whoever started this process would wait ever longer to do so.
+    Health is served once everything is found; until then a kubelet waits for five minutes.
 
     Raises:
         Misconfigured: settings, credentials, permissions or the node's name are not usable.
         Retry: the apiserver could not be reached for so long.
     """
-    deadline = time.monotonic() + START_PATIENCE
-    while True:
-        try:
-            return await _run_once(settings, factory, asked)
-        except Retry as error:  # what ends a running agent comes in a group
-            if time.monotonic() > deadline or asked.is_set():
-                raise
-            log.warning("not started yet; trying again", error=str(error))
-        await asyncio.sleep(START_PAUSE)
+    await patiently(lambda: _run_once(settings, factory, asked), hurried=asked.is_set)
 
 
 async def _run_once(settings: AgentSettings, factory: BackendFactory, asked: asyncio.Event) -> None:
@@ -120,6 +110,7 @@ async def _run_once(settings: AgentSettings, factory: BackendFactory, asked: asy
         )
         port = bound.getsockname()[1]
         agent = await _assemble(client, settings, backend, lease, cluster, member=place.member, port=port)
+        stack.callback(observe_pods(agent.phases))
         api = KubeletApi(settings, bound, client=client, reviews=reviews, node=agent.served)
         await agent.run(api, sharing, asked)
 
@@ -209,7 +200,7 @@ class Agent:
             node=facts,
             workers=settings.workers,
         )
-        observe_pods(self._pods.phases)
+        self.phases = self._pods.phases
         self._node = VirtualNode(
             client,
             profile,

@@ -29,6 +29,7 @@ from overspill.orphans.look import cluster_id
 from overspill.orphans.record import Record
 from overspill.placement.run import WATCHES, Placement
 from overspill.placement.write import WRITERS
+from overspill.process import patiently
 from overspill.serve import health
 from overspill.serve.listener import bind
 from overspill.settings import ControllerSettings
@@ -49,6 +50,10 @@ async def run_controller(settings: ControllerSettings, factory: BackendFactory |
     Raises:
         Misconfigured: settings, credentials or permissions are not usable.
     """
+    await patiently(lambda: _run_once(settings, factory))
+
+
+async def _run_once(settings: ControllerSettings, factory: BackendFactory | None) -> None:
     config = load_config(settings.kubeconfig or None, settings.context or None)
     identity = f"{socket.gethostname()}_{os.getpid()}_{uuid.uuid4().hex[:8]}"
     async with AsyncExitStack() as stack:

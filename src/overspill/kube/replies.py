@@ -19,6 +19,7 @@ from overspill.errors import (
     Rejected,
     Retry,
     Throttled,
+    Unsettled,
 )
 
 __all__ = ["Status", "error_of", "status_error"]
@@ -29,7 +30,8 @@ UNAUTHORIZED = re.compile(
     r'cannot (?P<verb>\S+) (?:resource|path) "(?P<resource>[^"]+)"(?: in API group "(?P<group>[^"]*)")?'
     r'(?:.* in the namespace "(?P<namespace>[^"]+)")?'
 )
-# An apiserver that has just started knows bindings before the roles that they name.
+# An apiserver that has just started knows bindings before the roles that they name; a little earlier it knows
+# neither, and then only time tells its refusal from another one.
 UNREAD_ROLES = re.compile(r"RBAC: .*role\S* \"[^\"]+\" not found")
 
 
@@ -97,7 +99,7 @@ def _forbidden(message: str, text: str) -> OverspillError:
     group = f' of API group "{found["group"]}"' if found["group"] else ""
     scope = f' in namespace "{found["namespace"]}"' if found["namespace"] else ""
     told = f'{text}; grant verb "{found["verb"]}" on "{found["resource"]}"{group}{scope} by RBAC'
-    return Retry(told) if UNREAD_ROLES.search(message) else Misconfigured(told)
+    return Retry(told) if UNREAD_ROLES.search(message) else Unsettled(told)
 
 
 def _seconds(text: str) -> float | None:

@@ -28,6 +28,7 @@ from overspill.placement.nodes import contradiction
 from overspill.placement.pods import Pod
 from overspill.placement.policy import Policy, Pool
 from overspill.placement.write import reference
+from overspill.process import patiently
 from overspill.serve import health
 from overspill.settings import GuardSettings
 
@@ -45,6 +46,10 @@ async def run_guard(settings: GuardSettings) -> None:
     Raises:
         Misconfigured: settings, credentials or permissions are not usable.
     """
+    await patiently(lambda: _run_once(settings))
+
+
+async def _run_once(settings: GuardSettings) -> None:
     config = load_config(settings.kubeconfig or None, settings.context or None)
     async with Client(config, connections=CONNECTIONS) as client:
         events = Events(client, instance=socket.gethostname(), component="overspill.dev/guard")

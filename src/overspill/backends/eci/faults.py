@@ -11,7 +11,16 @@ import msgspec
 from msgspec import Struct
 
 from overspill.backends.eci.status import provision_reason
-from overspill.errors import Conflict, Misconfigured, NotFound, OverspillError, Rejected, Retry, Throttled
+from overspill.errors import (
+    Conflict,
+    Misconfigured,
+    NotFound,
+    OverspillError,
+    Rejected,
+    Retry,
+    Throttled,
+    Unsettled,
+)
 
 __all__ = [
     "ApiConflict",
@@ -21,6 +30,7 @@ __all__ = [
     "ApiRejected",
     "ApiRetry",
     "ApiThrottled",
+    "ApiUnsettled",
     "NoRoom",
     "TokenExpired",
     "fault",
@@ -79,6 +89,10 @@ class ApiMisconfigured(ApiError, Misconfigured):
     """Keys, permissions, payment, networks: a person has to act."""
 
 
+class ApiUnsettled(ApiMisconfigured, Unsettled):
+    """A person, unless this machine has just started and its clock is still to be set."""
+
+
 ROOM = (
     "OperationDenied.NoStock",
     "Zone.NotOnSale",
@@ -105,7 +119,6 @@ PERSON = (
     "SignatureDoesNotMatch",
     "IncompleteSignature",
     "MissingAccessKeyId",
-    "InvalidTimeStamp",
     "InvalidSecurityToken",
     "MissingSecurityToken",
     "NoPermission",
@@ -135,7 +148,7 @@ PERSON = (
 HINTS = {
     "InvalidAccessKeyId": "check ALIBABA_CLOUD_ACCESS_KEY_ID or the credentials file",
     "SignatureDoesNotMatch": "the access key's secret does not belong to its id",
-    "InvalidTimeStamp": "this machine's clock is off by more than 15 minutes",
+    "InvalidTimeStamp": "this machine's clock is off by more than 15 minutes: set it, and have it kept by NTP",
     "NoPermission": "grant the RAM policy of docs/backends/eci.md",
     "Forbidden": "grant the RAM policy of docs/backends/eci.md",
     "InvalidRegionId": "check the backend's setting region",
@@ -189,6 +202,7 @@ def _kind(code: str, status: int) -> type[ApiError]:
         (("Throttling",), ApiThrottled),
         (LATER, ApiRetry),
         (STATE, ApiConflict),
+        (("InvalidTimeStamp",), ApiUnsettled),
         (PERSON, ApiMisconfigured),
     ):
         if code.startswith(prefixes) or (kind is ApiMisconfigured and code.endswith(".RiskControl")):
