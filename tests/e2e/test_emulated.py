@@ -217,3 +217,77 @@ def run_once(cluster, name, script):
             "spec": spec,
         }
     )
+
+
+NODES = ("virtual-node-eci-0", "virtual-node-eci-1")
+
+
+@pytest.fixture
+def two_nodes(emulated, until):
+    """A second agent, with a Deployment whose pods are on both nodes."""
+    emulated.overspill("up --virtual-nodes 2")
+    labels = {"virtual-node-affinity-injection": "enabled"}
+    emulated.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "both", "labels": labels}})
+    until(lambda: emulated.kubectl("-n", "both", "get", "serviceaccount", "default"), what="account")
+    container = {"name": "web", "image": WEB[0]}
+    template = {
+        "metadata": {"labels": {"app": "web"}},
+        "spec": {"terminationGracePeriodSeconds": 1, "containers": [container]},
+    }
+    spec = {"replicas": 4, "selector": {"matchLabels": {"app": "web"}}, "template": template}
+    meta = {"name": "web", "namespace": "both"}
+    emulated.apply({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta, "spec": spec})
+    until(lambda: set(groups_by_node(emulated, 4)) == set(NODES), seconds=120, what="pods on both nodes")
+    yield emulated
+    emulated.overspill("up --virtual-nodes 1", timeout=200)
+    emulated.kubectl("delete", "namespace", "both", "--timeout=60s")
+    until(lambda: not billed(emulated), what="nothing costs money any more")
+
+
+def groups_by_node(cluster, count):
+    """Node -> groups of the pods that are Ready, once there are so many."""
+    found = {}
+    for each in cluster.get("pods", "-n", "both"):
+        ready = {c["type"]: c["status"] for c in each["status"].get("conditions", ())}.get("Ready") == "True"
+        if ready and not each["metadata"].get("deletionTimestamp"):
+            group = each["metadata"]["annotations"]["k8s.aliyun.com/eci-instance-id"]
+            found.setdefault(each["spec"]["nodeName"], set()).add(group)
+    return found if sum(map(len, found.values())) == count else {}
+
+
+def test_an_agent_too_many_empties_its_node_before_it_ends(two_nodes, until):
+    """Plain processes have no StatefulSet: `overspill up` with fewer nodes marks those that are to go."""
+    stays, goes = NODES
+    before = groups_by_node(two_nodes, 4)
+    two_nodes.overspill("up --virtual-nodes 1", timeout=200)
+    # At once: the command waits for the agent.
+    assert goes not in {each["metadata"]["name"] for each in two_nodes.get("nodes")}
+    assert goes not in two_nodes.kubectl("get", "leases", "-n", "kube-node-lease", "-o", "name")
+    assert goes not in two_nodes.processes()
+    assert not before[goes] & {line["group"] for line in billed(two_nodes)}
+    after = until(lambda: groups_by_node(two_nodes, 4), seconds=120, what="four pods on the node that stays")
+    assert set(after) == {stays}
+    assert before[stays] <= after[stays], "its pods were not touched"
+    assert {line["group"] for line in billed(two_nodes)} == after[stays]
+
+
+@pytest.mark.matrix  # two minutes of waiting; the controller that finishes is tried in test_scale_in as well
+def test_an_agent_that_could_not_empty_its_node_in_time_leaves_it_to_the_controller(two_nodes, until):
+    _, goes = NODES
+    budget = {"maxUnavailable": 0, "selector": {"matchLabels": {"app": "web"}}}
+    meta = {"name": "web", "namespace": "both"}
+    two_nodes.apply(
+        {"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": meta, "spec": budget}
+    )
+    held = groups_by_node(two_nodes, 4)[goes]
+    said = two_nodes.overspill("up --virtual-nodes 1", timeout=200).stderr
+    assert f"{goes} was not empty after 60 s; the controller goes on" in said
+    assert "held by disruption budgets" in two_nodes.overspill("status").stdout
+    assert held <= {line["group"] for line in billed(two_nodes)}
+    two_nodes.kubectl("delete", "pdb", "web", "-n", "both")
+    until(
+        lambda: goes not in {each["metadata"]["name"] for each in two_nodes.get("nodes")},
+        seconds=120,
+        what="the node gone",
+    )
+    assert not held & {line["group"] for line in billed(two_nodes)}

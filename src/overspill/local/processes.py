@@ -95,12 +95,12 @@ class Processes:
         self._start(program)
         return True
 
-    def stop(self, name: str, *, grace: float = 0.0) -> None:
-        """End one process and forget it."""
+    def stop(self, name: str, *, grace: float = 0.0) -> bool:
+        """End one process and forget it; returns whether it ended within its grace."""
         process = self.find(name)
-        if process is not None and process.alive:
-            end([process.pid], grace=grace)
+        in_time = process is None or not process.alive or end([process.pid], grace=grace)
         self._file(name).unlink(missing_ok=True)
+        return in_time
 
     def require(self, name: str) -> None:
         """See that a process lives.
@@ -150,15 +150,20 @@ class Processes:
         write_file(self._file(program.name), msgspec.json.encode(process))
 
 
-def end(pids: Iterable[int], *, grace: float = 0.0) -> None:
-    """End processes: SIGTERM and up to `grace` seconds, then SIGKILL; returns when they are gone."""
+def end(pids: Iterable[int], *, grace: float = 0.0) -> bool:
+    """End processes: SIGTERM and up to `grace` seconds, then SIGKILL.
+
+    Returns, when they are gone, whether none of them was killed.
+    """
     living = {pid: started for pid in pids if (started := started_at(pid)) is not None}
     if grace:
         _signal(living, signal.SIGTERM)
         _wait(living, grace)
+    in_time = not living
     _signal(living, signal.SIGKILL)
     if not _wait(living, 10.0):
         raise Retry(f"processes {sorted(living)} do not end after SIGKILL")
+    return in_time
 
 
 def _signal(living: Mapping[int, int], number: int) -> None:

@@ -24,6 +24,7 @@ from overspill.local.paths import Paths, repository, write_file
 from overspill.local.plan import Plan
 from overspill.local.processes import Processes, Program
 from overspill.local.render import render
+from overspill.local.talk import say
 
 __all__ = [
     "AGENT_NAME",
@@ -190,7 +191,11 @@ async def start_agents(paths: Paths, plan: Plan) -> int:
             await kubectl(
                 paths, "label", "nodes", selector, "--overwrite", f"{names.DECOMMISSION_LABEL}=true"
             )
-            processes.stop(process.name, grace=DRAIN_GRACE)
+            if not processes.stop(process.name, grace=DRAIN_GRACE):
+                say(
+                    f"{process.name} was not empty after {DRAIN_GRACE:.0f} s; the controller goes on:"
+                    f" `overspill status` tells how far it is"
+                )
     for name in wanted:
         argv = agent_argv(paths, plan, name)
         processes.ensure(Program(name=name, argv=argv, env=environment(paths, plan)))
