@@ -10,9 +10,9 @@ import yaml
 import overspill
 from overspill import names
 from overspill.agent.permissions import CLAIM_PERMISSIONS, PERMISSIONS
-from overspill.agent.run import START_PATIENCE
 from overspill.backends.podman.usage import CGROUPS
 from overspill.kube import resources
+from overspill.process import PATIENCE
 from overspill.settings import AgentSettings, load_agent_settings, load_controller_settings
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -89,7 +89,7 @@ def test_a_start_is_not_broken_off_while_apiserver_or_backend_do_not_answer():
     (container,) = pod_spec()["containers"]
     probe = container["startupProbe"]
     assert probe["httpGet"] == container["livenessProbe"]["httpGet"]
-    assert probe["periodSeconds"] * probe["failureThreshold"] > 3 * START_PATIENCE
+    assert probe["periodSeconds"] * probe["failureThreshold"] > 3 * PATIENCE
 
 
 VERBS = {name: (name,) for name in ("create", "delete", "get", "list", "patch", "update")}

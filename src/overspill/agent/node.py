@@ -15,7 +15,7 @@ from msgspec import structs
 from overspill.errors import Conflict, NotFound, Retry, Unsettled
 from overspill.kube.client import MERGE, STRATEGIC, Client
 from overspill.kube.resources import NODES
-from overspill.kube.watch import Watch
+from overspill.kube.watch import Change, Watch
 from overspill.model.node import Health, NodeObject, NodeProfile, new_node, repair_patch, status_patch
 
 __all__ = ["VirtualNode"]
@@ -25,6 +25,7 @@ log = structlog.get_logger(__name__)
 # The kubelet's numbers: status computed every 10 s, told when changed or every 5 min.
 CHECK_EVERY = 10.0
 TELL_EVERY = 300.0
+REPAIR_AGAIN = 1.0
 
 
 class VirtualNode:
@@ -100,14 +101,24 @@ class VirtualNode:
         )
         async for batch in watch.batches():
             for change in batch.changes:
-                if change.type == "DELETED":
-                    log.warning("node was deleted; registering it again", node=self._profile.name)
-                    await self.register()
-                    await self._write_status(self._health)
-                else:
-                    self.found = change.object
-                    self._changed(change.object)
-                    await self._repair(change.object)
+                while not await self._tended(change):  # noqa: ASYNC110 - nobody in this process knows when
+                    await asyncio.sleep(REPAIR_AGAIN)
+
+    async def _tended(self, change: Change[NodeObject]) -> bool:
+        """Repair what somebody did; False when that has to be tried again: an agent does not end for it."""
+        try:
+            if change.type == "DELETED":
+                log.warning("node was deleted; registering it again", node=self._profile.name)
+                await self.register()
+                await self._write_status(self._health)
+            else:
+                self.found = change.object
+                self._changed(change.object)
+                await self._repair(change.object)
+        except (Retry, Unsettled) as error:
+            log.warning("node not repaired; trying again", node=self._profile.name, error=str(error))
+            return False
+        return True
 
     async def _create_or_get(self, *, cordoned: bool) -> NodeObject:
         try:

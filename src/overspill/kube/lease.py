@@ -233,7 +233,7 @@ class NodeLease:
 
     async def _release(self) -> None:
         """Take our name off, unless it is somebody else's by now; the last renewal may have been cut off."""
-        with contextlib.suppress(OverspillError, TimeoutError):
+        try:
             async with asyncio.timeout(RELEASE_TIMEOUT):
                 found = await self._client.get(LEASES, self.node, namespace=NODE_LEASES, kind=Lease)
                 if found.holder != self._holder or found.spec.renew_time not in self._sent:
@@ -248,6 +248,9 @@ class NodeLease:
                 await self._client.patch(
                     LEASES, self.node, patch, namespace=NODE_LEASES, content_type=MERGE, retry=False
                 )
+        except (OverspillError, TimeoutError) as error:
+            why = str(error) or "no answer in time"
+            log.warning("lease not let go: a successor waits until it runs out", node=self.node, error=why)
 
     async def remove(self) -> None:
         """Delete it with its node, once `run` has let go of it; one that another agent took meanwhile stays."""

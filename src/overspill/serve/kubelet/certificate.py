@@ -16,7 +16,7 @@ from pathlib import Path
 import structlog
 from msgspec import Struct
 
-from overspill.errors import Misconfigured, NotFound, OverspillError, Retry
+from overspill.errors import Misconfigured, NotFound, OverspillError, Retry, Unsettled
 from overspill.kube.client import Client
 from overspill.kube.resources import CERTIFICATESIGNINGREQUESTS
 from overspill.serve.kubelet.keys import NodeKey, expires_at, new_node_key
@@ -106,7 +106,7 @@ async def sign_by_cluster(client: Client, node: str, hosts: Sequence[str], use: 
             made = await new_node_key(node, hosts)
         except OverspillError as error:
             log.warning("no serving certificate from the cluster; asking again later", error=str(error))
-            pause = LOOK_CAP if isinstance(error, Retry) else REFUSED_PAUSE
+            pause = LOOK_CAP if isinstance(error, Retry | Unsettled) else REFUSED_PAUSE
             await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - spreads load
 
 

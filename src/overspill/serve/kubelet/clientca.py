@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 
 NAMESPACE, AUTHENTICATION = "kube-system", "extension-apiserver-authentication"
 KEY = "client-ca-file"
-FORBIDDEN_PAUSE = 300.0
+FORBIDDEN_PAUSE = 30.0
 
 
 class _ConfigMap(Struct, frozen=True):
