@@ -15,6 +15,9 @@ from urllib.parse import urlsplit
 
 import yaml
 
+JSON = "application/json"
+METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1, application/json"
+
 
 class Server:
     """Where the apiserver is, and who we are."""
@@ -50,20 +53,27 @@ class Connection:
         self._writer.close()
 
     async def request(
-        self, method: str, path: str, body: bytes = b"", *, content_type: str = "application/json", agent: str
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        *,
+        content_type: str = JSON,
+        accept: str = "",
+        agent: str,
     ) -> tuple[int, bytes]:
-        """One request; returns status and body."""
-        await self.send(method, path, body, content_type=content_type, agent=agent)
+        """One request; returns status and body: of a write the object's metadata, unless `accept` wants more."""
+        await self.send(method, path, body, content_type=content_type, accept=accept, agent=agent)
         status, headers = await self._head()
         if headers.get(b"transfer-encoding") == b"chunked":
             return status, b"".join([chunk async for chunk in self.chunks()])
         return status, await self._reader.readexactly(int(headers.get(b"content-length", b"0")))
 
-    async def send(self, method: str, path: str, body: bytes, *, content_type: str, agent: str) -> None:
+    async def send(
+        self, method: str, path: str, body: bytes, *, content_type: str, accept: str = "", agent: str
+    ) -> None:
         """Send a request."""
-        accept = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1, application/json"
-        if method == "GET":
-            accept = "application/json"
+        accept = accept or (JSON if method == "GET" else METADATA)
         self._writer.write(
             f"{method} {path} HTTP/1.1\r\nHost: {self._server.host}\r\nUser-Agent: {agent}\r\n"
             f"Accept: {accept}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
@@ -73,7 +83,7 @@ class Connection:
 
     async def watch(self, path: str, *, agent: str) -> int:
         """Begin a watch, to be read by `chunks`; returns the status."""
-        await self.send("GET", path, b"", content_type="application/json", agent=agent)
+        await self.send("GET", path, b"", content_type=JSON, agent=agent)
         status, _ = await self._head()
         return status
 

@@ -45,9 +45,9 @@ async def test_each_policy_is_named_since_its_own_time(writer):
     since = writer.named_since(first)
     await writer.write("a", [first, second])
     assert writer.named_since(first) == since < writer.named_since(second)
-    assert [set(body["spec"]["workloads"]) for _, body in writer.asked] == [
-        {"apps/Deployment/a"},
-        {"apps/Deployment/a", "apps/Deployment/b"},
+    assert [body["spec"]["workloads"] for _, body in writer.asked] == [
+        " apps/Deployment/a ",
+        " apps/Deployment/a apps/Deployment/b ",
     ]
 
 

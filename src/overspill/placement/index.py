@@ -28,17 +28,17 @@ encoder = msgspec.json.Encoder(order="deterministic")
 
 def index_of(policies: Iterable[Policy]) -> dict[str, Any]:
     """The spec of a PlacementIndex."""
-    workloads: dict[str, str] = {}
+    workloads: list[str] = []
     selectors = []
     for policy in policies:
         if not policy.gates:
             continue
         key = target_key(policy)
         if key is not None:
-            workloads.setdefault(key, policy.metadata.name)
+            workloads.append(key)
         elif policy.spec.selector is not None:
             selectors.append({"policy": policy.metadata.name, **msgspec.to_builtins(policy.spec.selector)})
-    return {"workloads": workloads, "selectors": selectors}
+    return {"workloads": f" {' '.join(workloads)} " if workloads else "", "selectors": selectors}
 
 
 class IndexWriter:
