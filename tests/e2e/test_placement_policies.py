@@ -144,7 +144,7 @@ def test_46_alternatives_of_the_users_own(space):
 
 def test_base_replicas_annotation(space):
     """The one-line way in; the virtual nodes are told by their label, so all of these nodes are elastic."""
-    space.ledger.bound = None
+    space.ledger.bound = 2
     manifest = deployment(3)
     manifest["metadata"]["annotations"] = {"overspill.dev/base-replicas": "2"}
     space.apply(manifest)
