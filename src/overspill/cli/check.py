@@ -7,7 +7,7 @@ nothing is refused, 1 when something is, 2 when a file cannot be read. No cluste
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import typer
@@ -18,7 +18,7 @@ from overspill.agent.references import ConfigMap, Found, Secret, Token, referenc
 from overspill.agent.scope import Missing, NodeFacts
 from overspill.agent.spec import build
 from overspill.backends.registry import backend_factory
-from overspill.errors import Unsupported
+from overspill.errors import OverspillError, Unsupported
 from overspill.model.claims import Bound, Claim, Claimed, ClaimSpec, ClaimStatus, PersistentVolume
 from overspill.model.fields import unsupported_fields
 from overspill.model.pods import Pod
@@ -27,6 +27,7 @@ from overspill.printable import printable
 __all__ = ["check"]
 
 TEMPLATES = frozenset({"Deployment", "ReplicaSet", "StatefulSet", "Job", "ReplicationController"})
+T = TypeVar("T")
 NODE = NodeFacts(cluster="", name="virtual-node", ip="192.0.2.1", allocatable={}, cluster_dns=("192.0.2.2",))
 
 
@@ -38,21 +39,32 @@ class Report(Struct, frozen=True):
     refused: bool = True
 
 
+class _Malformed(OverspillError):
+    """An object is not what its kind says; no cluster would take it."""
+
+
+class _SecretManifest(Struct, rename="camel"):
+    """A Secret as people write it."""
+
+    data: dict[str, bytes] = {}
+    string_data: dict[str, str] = {}
+
+
 def check(
     files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Manifests; - reads from stdin.")],
     backend: Annotated[str, typer.Option(help="Which backend is asked.")] = "eci",
 ) -> None:
     """Tell what of some manifests a backend would refuse; asks no cluster and no cloud.
 
-    Exit code 0: nothing; 1: something; 2: a file cannot be read.
+    Exit code 0: nothing; 1: something; 2: a file or an object in it cannot be read.
     """
     factory: Any = backend_factory(backend)
     try:
         objects = [each for file in files for each in _objects(file)]
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        reports = list(_reports(objects, factory))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError, _Malformed) as error:
+        print(printable(f"error: {error}"), file=sys.stderr)
         raise typer.Exit(2) from error
-    reports = list(_reports(objects, factory))
     for report in reports:
         print(printable(f"{report.thing}: {report.text}"), file=sys.stdout if report.refused else sys.stderr)
     refused = {report.thing for report in reports if report.refused}
@@ -65,23 +77,36 @@ def _objects(file: str) -> Iterator[dict[str, Any]]:
     text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
     for document in yaml.safe_load_all(text):
         if isinstance(document, dict):
-            yield from document.get("items") or [document]
+            yield from (each for each in document.get("items") or [document] if isinstance(each, dict))
+
+
+def _part(of: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A part of an object; empty where there is none, or something else in its place."""
+    part = of.get(name)
+    return part if isinstance(part, dict) else {}
+
+
+def _thing(each: Mapping[str, Any]) -> str:
+    meta = _part(each, "metadata")
+    return f"{each['kind']} {meta.get('namespace', 'default')}/{meta.get('name', '?')}"
 
 
 def _template(each: Mapping[str, Any]) -> dict[str, Any] | None:
     """The pod of an object, or of its template; None if it has none."""
-    kind, spec = each.get("kind"), each.get("spec") or {}
+    kind, spec = each.get("kind"), _part(each, "spec")
     if kind == "Pod":
         return dict(each)
     if kind == "CronJob":
-        spec = (spec.get("jobTemplate") or {}).get("spec") or {}
+        spec = _part(_part(spec, "jobTemplate"), "spec")
     elif kind not in TEMPLATES | {"DaemonSet"}:
         return None
-    template = spec.get("template") or {}
-    claimed = [_claimed(each["metadata"]["name"]) for each in spec.get("volumeClaimTemplates") or ()]
+    template = _part(spec, "template")
+    claimed = [
+        _claimed(_part(each, "metadata").get("name", "")) for each in spec.get("volumeClaimTemplates") or ()
+    ]
     if not claimed:
         return template
-    pod = template.get("spec") or {}
+    pod = _part(template, "spec")
     return template | {"spec": pod | {"volumes": [*(pod.get("volumes") or ()), *claimed]}}
 
 
@@ -97,8 +122,7 @@ def _reports(objects: Iterable[dict[str, Any]], factory: Any) -> Iterator[Report
         template = _template(each)
         if template is None:
             continue
-        meta = each.get("metadata") or {}
-        thing = f"{each['kind']} {meta.get('namespace', 'default')}/{meta.get('name', '?')}"
+        thing = _thing(each)
         if each["kind"] == "DaemonSet":
             yield Report(thing, "pods of a DaemonSet do not run on virtual nodes")
             continue
@@ -106,13 +130,14 @@ def _reports(objects: Iterable[dict[str, Any]], factory: Any) -> Iterator[Report
 
 
 def _of_template(thing: str, template: dict[str, Any], factory: Any, found: Found) -> Iterator[Report]:
-    spec = template.get("spec") or {}
-    for field in unsupported_fields(spec, factory.capabilities.pod_fields):
+    spec = _part(template, "spec")
+    told = unsupported_fields(spec, factory.capabilities.pod_fields)
+    for field in told:
         yield Report(thing, f"{field} is not something that this backend can do")
     offline = getattr(factory, "check", None)
     if offline is None:
         return
-    meta = {"name": "pod", "namespace": "default", "uid": "uid"} | (template.get("metadata") or {})
+    meta = {"name": "pod", "namespace": "default", "uid": "uid"} | _part(template, "metadata")
     try:
         pod = msgspec.json.decode(msgspec.json.encode({"metadata": meta, "spec": spec}), type=Pod)
         for warning in offline(build(pod, pod.decoded_spec(), _found_of(pod, found), NODE).work):
@@ -120,8 +145,10 @@ def _of_template(thing: str, template: dict[str, Any], factory: Any, found: Foun
     except Missing as missing:
         yield Report(thing, f"not checked any further: {missing}", refused=False)
     except Unsupported as error:
-        yield Report(thing, str(error))
-    except msgspec.ValidationError as error:
+        # A volume of a kind that nobody knows is told of above, by the same name or as a part of it.
+        if not all(any(field.startswith(each) for field in told) for each in error.fields):
+            yield Report(thing, str(error))
+    except (msgspec.ValidationError, ValueError) as error:
         yield Report(thing, f"not a valid pod: {error}")
 
 
@@ -141,22 +168,31 @@ def _references(objects: Iterable[Mapping[str, Any]]) -> Found:
     config_maps, secrets = {}, {}
     objects = list(objects)
     for each in objects:
-        name = (each.get("metadata") or {}).get("name", "")
+        name = _part(each, "metadata").get("name", "")
         if each.get("kind") == "ConfigMap":
-            config_maps[name] = msgspec.convert(each, ConfigMap)
+            config_maps[name] = _as(ConfigMap, each)
         elif each.get("kind") == "Secret":
-            plain = {key: text.encode() for key, text in (each.get("stringData") or {}).items()}
-            data = msgspec.convert(each.get("data") or {}, dict[str, bytes])
-            secrets[name] = Secret(data | plain)
+            secret = _as(_SecretManifest, each)
+            plain = {key: text.encode() for key, text in secret.string_data.items()}
+            secrets[name] = Secret(secret.data | plain)
     return Found(config_maps=config_maps, secrets=secrets, claims=_claims(objects, secrets))
+
+
+def _as(kind: type[T], each: Mapping[str, Any]) -> T:
+    """An object of a file; what is null in it is as if it were not there, as for the apiserver."""
+    try:
+        return msgspec.convert({name: value for name, value in each.items() if value is not None}, kind)
+    except msgspec.ValidationError as error:
+        # The decoder names the place of what is wrong, and does not quote it.
+        raise _Malformed(f"{_thing(each)} is not valid: {error}") from None
 
 
 def _claims(objects: Iterable[Mapping[str, Any]], secrets: Mapping[str, Secret]) -> dict[str, Claimed]:
     """The claims of the files as if they were bound, where a volume of the files says to which or is named."""
-    volumes = [msgspec.convert(each, PersistentVolume) for each in _of_kind(objects, "PersistentVolume")]
+    volumes = [_as(PersistentVolume, each) for each in _of_kind(objects, "PersistentVolume")]
     found = {}
     for each in _of_kind(objects, "PersistentVolumeClaim"):
-        claim = msgspec.convert(each, Claim)
+        claim = _as(Claim, each)
         volume = next((one for one in volumes if _is_meant(one, claim)), None)
         found[claim.metadata.name] = _bound(claim, volume, secrets)
     return found
