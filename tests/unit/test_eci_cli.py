@@ -117,6 +117,45 @@ def test_what_is_not_in_the_files_is_told_to_be_unchecked():
     assert "elsewhere" in result.stderr
 
 
+MALFORMED = {
+    "a Secret that is not base64": {"kind": "Secret", "metadata": {"name": "s"}, "data": {"a": "!s3cret!"}},
+    "a ConfigMap with a number": {"kind": "ConfigMap", "metadata": {"name": "s"}, "data": {"a": 1}},
+    "a claim that is none": {"kind": "PersistentVolumeClaim", "metadata": {"name": "s"}, "spec": "x"},
+}
+
+
+@pytest.mark.parametrize("thing", MALFORMED.values(), ids=MALFORMED)
+def test_objects_that_no_cluster_would_take_are_named(thing):
+    result = checked(thing, deployment())
+    assert result.exit_code == 2
+    assert f"error: {thing['kind']} default/s is not valid: " in result.stderr
+    assert "s3cret" not in result.output
+
+
+def test_pods_that_no_cluster_would_take_are_told_like_others():
+    limits = {"limits": {"cpu": "two"}}
+    result = checked(
+        deployment(containers=[{"name": "web", "image": "x", "resources": limits}]),
+        {"kind": "Deployment", "metadata": None, "spec": "x"},
+    )
+    assert result.exit_code == 1
+    first, second = result.stdout.splitlines()
+    assert first == "Deployment shop/web: not a valid pod: 'two' is not a quantity such as 500m or 2Gi"
+    assert second.startswith("Deployment default/?: not a valid pod: ")
+
+
+def test_what_is_null_is_not_there():
+    empty = {"kind": "ConfigMap", "metadata": {"name": "c"}, "data": None}
+    volume = {"name": "cm", "configMap": {"name": "c"}}
+    result = checked({"kind": "List", "items": None}, empty, deployment(volumes=[volume]))
+    assert (result.exit_code, result.stdout) == (0, "")
+
+
+def test_a_field_is_told_once():
+    result = checked(deployment(volumes=[{"name": "host", "hostPath": {"path": "/"}}]))
+    assert len(result.stdout.splitlines()) == 1
+
+
 def test_a_file_that_cannot_be_read(tmp_path):
     assert run("check", str(tmp_path / "none.yaml")).exit_code == 2
     assert checked_text("a: [").exit_code == 2
@@ -172,6 +211,21 @@ def test_cost_as_a_table_beside_own_nodes():
     )
     assert result.stdout.splitlines()[-1].split() == ["shop", "1", "2.00", "4.00", "0.4411", "CNY", "0.2400"]
     assert list_prices().date in result.stderr
+
+
+def test_cost_tells_how_far_its_prices_are_known():
+    quoted, typed, waiting = (pod(f"web-5d-{number}", end="2026-11-23T11:00:00Z") for number in (1, 2, 3))
+    quoted["metadata"]["annotations"]["overspill.dev/price-source"] = "quote"
+    typed["metadata"]["annotations"]["k8s.aliyun.com/eci-instance-spec"] = "ecs.c6.large"
+    typed["metadata"]["annotations"]["overspill.dev/price-source"] = "quote"
+    waiting["metadata"]["annotations"] = {"k8s.aliyun.com/eci-instance-id": "eci-1"}
+    alone = run("cost", "-f", "-", stdin=json.dumps({"items": [quoted]}))
+    assert alone.stderr == ""
+    every = run("cost", "-f", "-", "-o", "json", stdin=json.dumps({"items": [quoted, typed, waiting]}))
+    assert [bill["pods"] for bill in json.loads(every.stdout)] == [1]
+    assert every.stderr.splitlines() == [
+        "pods left out, since the price or size of their instance is not known: 2"
+    ]
 
 
 def test_list_price_of_the_example_on_the_price_page():

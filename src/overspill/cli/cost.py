@@ -1,7 +1,7 @@
 """`overspill cost`: what the pods on virtual nodes have cost, from the annotations that the backend wrote.
 
-In: pods of a cluster, or a file as `kubectl get pods -A -o json` prints it. Out: a table, or JSON. Prices
-are list prices of the day that the price table names; discounts and spot prices are not known here.
+In: pods of a cluster, or a file as `kubectl get pods -A -o json` prints it. Out: a table, or JSON on stdout; on
+stderr how far the figures are to be trusted. Invariant: a pod that is left out is counted.
 """
 
 import asyncio
@@ -16,12 +16,22 @@ import msgspec
 import typer
 from rich.table import Table
 
+from overspill import names
 from overspill.cli.tables import plain, print_table
 from overspill.errors import Misconfigured
 from overspill.kube.client import Client
 from overspill.kube.config import load_config
 from overspill.kube.resources import PODS
-from overspill.model.cost import SPEC_ANNOTATION, Bill, PodCost, bills, list_prices, parse_spec, price_of
+from overspill.model.cost import (
+    SOURCE_ANNOTATION,
+    SPEC_ANNOTATION,
+    Bill,
+    PodCost,
+    bills,
+    list_prices,
+    parse_spec,
+    price_of,
+)
 from overspill.model.podstatus import seconds
 
 __all__ = ["cost", "pod_costs"]
@@ -48,14 +58,26 @@ def cost(
     """Print what pods on virtual nodes have cost until now: vCPU-hours, GiB-hours, money."""
     pods = _from_file(file) if file else asyncio.run(_from_cluster(kubeconfig, context))
     lines = bills(pod_costs(pods, now=time.time()), by=by)
+    for note in _notes([pod["metadata"].get("annotations") or {} for pod in pods]):
+        print(note, file=sys.stderr)
     if output == "json":
         print(msgspec.json.format(msgspec.json.encode(lines), indent=2).decode())
         return
     base = (Decimal(str(base_vcpu_hour)), Decimal(str(base_gib_hour)))
     print_table(_table(lines, by, base))
-    print(
-        f"list prices of {list_prices().date}; spot instances and named types are left out", file=sys.stderr
-    )
+
+
+def _notes(annotations: Iterable[Mapping[str, str]]) -> Iterator[str]:
+    """What is to be known about the prices of these pods."""
+    instances = [each for each in annotations if names.INSTANCE_ANNOTATION in each or price_of(each)]
+    if any(price_of(each) and each.get(SOURCE_ANNOTATION) != "quote" for each in instances):
+        yield f"list prices of {list_prices().date} are among these, without discounts"
+    if unknown := sum(not (price_of(each) and _size(each)) for each in instances):
+        yield f"pods left out, since the price or size of their instance is not known: {unknown}"
+
+
+def _size(annotations: Mapping[str, str]) -> tuple[float, float] | None:
+    return parse_spec(annotations.get(SPEC_ANNOTATION, ""))
 
 
 def _from_file(file: str) -> list[dict[str, Any]]:
@@ -78,7 +100,7 @@ def pod_costs(pods: Iterable[Mapping[str, Any]], *, now: float) -> Iterator[PodC
     for pod in pods:
         meta, status = pod["metadata"], pod.get("status") or {}
         annotations = meta.get("annotations") or {}
-        price, size = price_of(annotations), parse_spec(annotations.get(SPEC_ANNOTATION, ""))
+        price, size = price_of(annotations), _size(annotations)
         if price is None or size is None or not status.get("startTime"):
             continue
         yield PodCost(
