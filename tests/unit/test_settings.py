@@ -1,7 +1,9 @@
 """Settings: file < environment < flags, and no key is ignored."""
 
 import pytest
+from typer.testing import CliRunner
 
+from overspill.cli.main import app
 from overspill.errors import Misconfigured
 from overspill.settings import (
     AgentSettings,
@@ -97,3 +99,10 @@ def test_every_setting_is_described(kind):
     for info in setting_infos(kind):
         assert info.text.endswith("."), info.name
         assert info.group, info.name
+
+
+def test_help_groups_the_flags():
+    shown = CliRunner().invoke(app, ["agent", "--help"]).output
+    at = [shown.index(f"─ {group} ─") for group in dict.fromkeys(info.group for info in setting_infos())]
+    assert at == sorted(at)
+    assert shown.index("─ Backend ─") < shown.index("--backend-option") < shown.index("─ Serving ─")

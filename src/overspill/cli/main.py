@@ -87,7 +87,7 @@ def _command(name: str, function: Any, text: str) -> Any:
         group = typer.main.get_command(function)
         group.name, group.short_help = name, text
         return group
-    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app = typer.Typer(add_completion=False)
     app.command(name, short_help=text, context_settings=PASSED_THROUGH.get(name))(function)
     return typer.main.get_command(app)
 
