@@ -1,6 +1,7 @@
 """Killed at any moment, the emulator goes on with everything that a client was told of."""
 
 import asyncio
+import json
 import os
 import signal
 import stat
@@ -8,7 +9,9 @@ import sys
 
 import pytest
 from emulators import KEY, VSWITCHES, Rig, container, emulator
+from typer.testing import CliRunner
 
+from overspill.cli.emulator import app
 from overspill.emulator.auth import AccessKey
 from overspill.emulator.network import VSwitch
 from overspill.emulator.run import DATABASE, ENDPOINT, read_endpoint
@@ -63,6 +66,31 @@ async def test_kill_9_loses_nothing(tmp_path):
         assert bill["total"] | {"groups": 6, "running": 5} == bill["total"]
     finally:
         await kill(process)
+
+
+async def test_a_restart_on_demand_is_a_crash_that_loses_nothing(tmp_path):
+    process, rig = await start(tmp_path)
+    try:
+        group = await rig.create("kept")
+        address = (await rig.until_status(group, "Running"))["PodStatus"]["PodIp"]
+        await rig.admin("POST", "/faults", {"kind": "no-stock"})
+        again = await asyncio.to_thread(CliRunner().invoke, app, ["restart", "--state", str(tmp_path)])
+        assert again.exit_code == 0, again.output
+        endpoint = read_endpoint(tmp_path)
+        assert (endpoint.pid, endpoint.endpoint) == (process.pid, rig.endpoint.endpoint)
+        rig = Rig(endpoint)
+        assert (await rig.until_status(group, "Running"))["PodStatus"]["PodIp"] == address
+        assert await rig.admin("GET", "/faults") == []
+        told = await rig.call("describe_container_group_events", container_group_ids=json.dumps([group]))
+        assert "SystemReboot" in {event["Reason"] for event in told["Data"][0]["Events"]}
+    finally:
+        await kill(process)
+
+
+async def test_one_that_is_part_of_another_program_is_not_restarted(tmp_path):
+    async with emulator(tmp_path):
+        refused = await asyncio.to_thread(CliRunner().invoke, app, ["restart", "--state", str(tmp_path)])
+        assert "is part of another program" in str(refused.exception)
 
 
 async def test_another_network_is_refused(tmp_path):

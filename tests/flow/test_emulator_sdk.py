@@ -168,6 +168,15 @@ async def test_volumes_come_back_flattened_and_without_contents(rig: Rig):
     assert secret not in json.dumps(detail)
 
 
+@pytest.mark.parametrize("hidden", [True, False])
+async def test_variables_are_shown_unless_they_are_to_be_hidden(rig: Rig, hidden):
+    variable = models.CreateContainerGroupRequestContainerEnvironmentVar(key="A", value="b")
+    await rig.create(container=[container(environment_var=[variable], environment_var_hide=hidden)])
+    [detail] = await rig.details()
+    told = [] if hidden else [{"Key": "A", "Value": "b"}]
+    assert detail["Containers"][0]["EnvironmentVars"] == told
+
+
 async def test_a_group_is_terminating_while_its_containers_end(rig: Rig):
     stubborn = [tag("simulated.overspill.dev/stop-seconds", "86400")]
     group = await rig.create(tag=stubborn, termination_grace_period_seconds=3)

@@ -14,7 +14,7 @@ from overspill.emulator.images import ImageCache, best_match, created
 from overspill.emulator.network import Network, Pool, SecurityGroup, VSwitch, parse_vswitch
 from overspill.emulator.paging import page
 from overspill.emulator.prices import price
-from overspill.emulator.quotas import Bucket, Rate
+from overspill.emulator.quotas import RATES, Bucket, Rate, Throttle, parse_rates
 from overspill.emulator.refusals import Refused
 from overspill.emulator.specs import SPECS, parse_spec, round_up, sells_regional, spec_name
 from overspill.emulator.stock import Stock, parse_limits
@@ -129,6 +129,32 @@ def test_bucket():
     assert bucket.take(0) == pytest.approx(0.1)
     assert bucket.take(0.1) == 0
     assert bucket.take(100) == 0
+
+
+def test_rates_of_ones_own():
+    given = parse_rates(["ListUsage=0.5:3"], actions={"ListUsage"})
+    throttle = Throttle(RATES | given)
+    for _ in range(3):
+        throttle.check("ListUsage", now=0)
+    with pytest.raises(Refused, match="throttling of ListUsage") as refused:
+        throttle.check("ListUsage", now=0)
+    assert refused.value.retry_after == 2000
+    throttle.check("DescribeRegions", now=0)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("ListUsage", "is no rate"),
+        ("ListUsage=5", "is no rate"),
+        ("ListUsage=0:1", "is no rate"),
+        ("ListUsage=1:nan", "is no rate"),
+        ("List=1:1", "is the rate of no action; there are ListUsage"),
+    ],
+)
+def test_rates_that_are_none(text, told):
+    with pytest.raises(Misconfigured, match=told):
+        parse_rates([text], actions={"ListUsage"})
 
 
 def test_stock():

@@ -5,6 +5,7 @@ In: flags. Out: a server until a signal; tables of what a running or stopped one
 
 import json
 import os
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -18,18 +19,19 @@ from rich.table import Table
 from overspill import logs
 from overspill.cli.access import DEFAULT_NAME
 from overspill.cli.tables import plain, print_table
+from overspill.emulator.api import ACTIONS
 from overspill.emulator.auth import AccessKey
 from overspill.emulator.bill import total
 from overspill.emulator.cloud import Timings
 from overspill.emulator.faults import KINDS, Fault
 from overspill.emulator.groups import Retention
 from overspill.emulator.network import parse_security_group, parse_vswitch
-from overspill.emulator.quotas import RATES
-from overspill.emulator.run import DATABASE, Endpoint, Settings, read_endpoint
+from overspill.emulator.quotas import RATES, parse_rates
+from overspill.emulator.run import DATABASE, ENDPOINT, Endpoint, Settings, read_endpoint
 from overspill.emulator.run import serve as run_emulator
 from overspill.emulator.stock import parse_limits
 from overspill.emulator.store import read_bill
-from overspill.errors import Misconfigured
+from overspill.errors import Misconfigured, Retry
 from overspill.local.emulator import emulator_of
 from overspill.local.machine import join_network
 from overspill.process import run_until_signalled
@@ -53,6 +55,7 @@ Cluster = Annotated[
         "--name", help=f"Local cluster that it is part of. Default {DEFAULT_NAME}.", show_default=False
     ),
 ]
+RESTART_SECONDS = 60.0
 SECRET_VARIABLE = "OVERSPILL_EMULATOR_ACCESS_KEY_SECRET"  # noqa: S105 - the name of a variable
 
 
@@ -90,7 +93,13 @@ def serve(
     stock: Annotated[
         list[str] | None, typer.Option(help="ZONE/SPEC=COUNT with * for any; repeatable.")
     ] = None,
-    unlimited_rate: Annotated[bool, typer.Option("--unlimited-rate", help="No throttling.")] = False,
+    rate: Annotated[
+        list[str] | None,
+        typer.Option(help="ACTION=PER_SECOND:BURST, instead of the service's; repeatable."),
+    ] = None,
+    unlimited_rate: Annotated[
+        bool, typer.Option("--unlimited-rate", help="No throttling but by --rate.")
+    ] = False,
     scheduling_seconds: Annotated[float, typer.Option(help="From create to Pending.")] = 0.5,
     spot_notice_seconds: Annotated[float, typer.Option(help="From a spot notice to the end.")] = 180.0,
     retention_seconds: Annotated[float, typer.Option(help="How long all ended groups stay.")] = 3600.0,
@@ -113,14 +122,19 @@ def serve(
         tls=_tls(tls_certificate, tls_key),
         max_cpu=max_cpu,
         stock=parse_limits(stock or []),
-        rates={} if unlimited_rate else RATES,
+        rates=({} if unlimited_rate else RATES) | parse_rates(rate or [], actions=ACTIONS),
         timings=Timings(
             scheduling=scheduling_seconds,
             spot_notice=spot_notice_seconds,
             retention=Retention(seconds=retention_seconds),
         ),
     )
-    run_until_signalled(run_emulator(settings, ready=_announce))
+    run_until_signalled(run_emulator(settings, ready=_announce, restart=_begin_anew))
+
+
+def _begin_anew() -> None:
+    """As after a crash: nobody is told, and the same command goes on under the same pid with what is on the disk."""
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - ourselves
 
 
 def _options(texts: list[str]) -> dict[str, Any]:
@@ -210,6 +224,24 @@ def interrupt(
 ) -> None:
     """Give a spot group the notice that it is taken back."""
     _ask(_reached(state, name), "POST", f"/spot/{group}")
+
+
+@app.command()
+def restart(state: OwnState = None, name: Cluster = None) -> None:
+    """Have it crash and begin again; returns once it answers."""
+    place = _reached(state, name)
+    began = _written(place)
+    _ask(place, "POST", "/restart")
+    deadline = time.monotonic() + RESTART_SECONDS
+    while _written(place) == began:
+        if time.monotonic() > deadline:
+            raise Retry(f"the emulator of {place} does not answer after its restart; see its log")
+        time.sleep(0.05)
+
+
+def _written(place: Path) -> int:
+    """When the emulator told last where it is, which it does at each start."""
+    return (place / ENDPOINT).stat().st_mtime_ns
 
 
 @faults.command("add")

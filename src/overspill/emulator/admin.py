@@ -5,7 +5,7 @@ was made to send from another site is refused: it names another host, or an orig
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -23,9 +23,21 @@ LOOPBACK = {"127.0.0.1", "localhost", "[::1]"}
 
 
 class Admin:
-    """What the admin port does. `facts` is what `status` tells beside the counts; no secret is in it."""
+    """What the admin port does. `facts` is what `status` tells beside the counts; no secret is in it.
 
-    def __init__(self, cloud: Cloud, front: Front, faults: Faults, facts: Mapping[str, Any]) -> None:
+    `restart` does not return; without it nobody can order one.
+    """
+
+    def __init__(
+        self,
+        cloud: Cloud,
+        front: Front,
+        faults: Faults,
+        facts: Mapping[str, Any],
+        *,
+        restart: Callable[[], None] | None = None,
+    ) -> None:
+        self._restart_process = restart
         self._cloud = cloud
         self._front = front
         self._faults = faults
@@ -40,6 +52,7 @@ class Admin:
         app.router.add_post("/faults", self._add_fault)
         app.router.add_delete("/faults", self._clear_faults)
         app.router.add_post("/spot/{group}", self._interrupt)
+        app.router.add_post("/restart", self._restart)
         return app
 
     async def _status(self, _: web.Request) -> web.Response:
@@ -82,6 +95,15 @@ class Admin:
             raise web.HTTPBadRequest(text="A fault is cleared by its number.")
         self._faults.clear(int(number) if number else None)
         return _json({})
+
+    async def _restart(self, request: web.Request) -> web.StreamResponse:
+        if self._restart_process is None:
+            raise web.HTTPConflict(text="This emulator is part of another program, and restarts with it.")
+        answer = _json({})
+        await answer.prepare(request)
+        await answer.write_eof()
+        self._restart_process()
+        return answer
 
     async def _interrupt(self, request: web.Request) -> web.Response:
         try:

@@ -1,7 +1,8 @@
 """A container group as DescribeContainerGroups shows it: pure.
 
 In: a group and its request. Out: a dict in the service's own spellings.
-Invariant: files of volumes are named, never shown, as they may be secrets; environment variables are shown.
+Invariant: files of volumes are named, never shown, as they may be secrets; nor are environment variables
+that the request wants to be hidden.
 Source: models of the official SDK 2.1.0.
 """
 
@@ -99,7 +100,9 @@ def _common(container: eci.Container, observed: ContainerObservation | None) -> 
         "Gpu": container.gpu,
         "WorkingDir": container.working_dir,
         "Ports": [{"Port": port.port, "Protocol": port.protocol} for port in container.port],
-        "EnvironmentVars": [_env(var) for var in container.environment_var],
+        "EnvironmentVars": []
+        if container.environment_var_hide
+        else [_env(var) for var in container.environment_var],
         "VolumeMounts": [_mount(mount) for mount in container.volume_mount],
         "SecurityContext": _security(container),
         "Ready": bool(observed and observed.ready),

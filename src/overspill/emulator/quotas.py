@@ -5,13 +5,14 @@ Source: ECI's API limits: 100 at once and 20 a second for create and delete; the
 Where two pages give different figures, the lower one is taken, as a client must live with it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from msgspec import Struct
 
 from overspill.emulator.refusals import Refused
+from overspill.errors import Misconfigured
 
-__all__ = ["RATES", "Bucket", "Rate", "Throttle"]
+__all__ = ["RATES", "Bucket", "Rate", "Throttle", "parse_rates"]
 
 
 class Rate(Struct, frozen=True):
@@ -42,6 +43,30 @@ RATES: dict[str, Rate] = {
     "DescribeRegions": per_minute(10_000),
     "": per_minute(1_000),
 }
+
+
+def parse_rates(texts: Iterable[str], *, actions: Collection[str]) -> dict[str, Rate]:
+    """Rates by action, as `CreateContainerGroup=5:20`: calls a second, and at once.
+
+    Raises:
+        Misconfigured: a text is none, or its action is not among these.
+    """
+    rates = {}
+    for text in texts:
+        action, _, figures = text.partition("=")
+        per_second, _, burst = figures.partition(":")
+        try:
+            rate = Rate(float(burst), float(per_second))
+        except ValueError:
+            rate = Rate(0, 0)
+        if not (rate.burst >= 1 and rate.per_second > 0):  # neither holds for nan
+            raise Misconfigured(
+                f"{text!r} is no rate such as CreateContainerGroup=5:20: calls a second, and at once"
+            )
+        if action not in actions:
+            raise Misconfigured(f"{text!r} is the rate of no action; there are {', '.join(sorted(actions))}")
+        rates[action] = rate
+    return rates
 
 
 class Bucket:

@@ -148,6 +148,7 @@ class Container(Struct, frozen=True, rename="pascal"):
     memory: float = 0.0
     gpu: int = 0
     environment_var: tuple[EnvironmentVar, ...] = ()
+    environment_var_hide: bool = False
     port: tuple[ContainerPort, ...] = ()
     volume_mount: tuple[VolumeMount, ...] = ()
     stdin: bool = False

@@ -123,8 +123,13 @@ def default_vswitches(region: str) -> tuple[VSwitch, ...]:
     )
 
 
-async def serve(settings: Settings, *, ready: Callable[[Endpoint], None] = lambda _: None) -> None:
-    """Serve until cancelled; `ready` is called once everything answers.
+async def serve(
+    settings: Settings,
+    *,
+    ready: Callable[[Endpoint], None] = lambda _: None,
+    restart: Callable[[], None] | None = None,
+) -> None:
+    """Serve until cancelled; `ready` is called once everything answers, `restart` when one is ordered.
 
     Raises:
         Misconfigured: a setting, the state folder, a port or the engine is not as it must be.
@@ -154,7 +159,7 @@ async def serve(settings: Settings, *, ready: Callable[[Endpoint], None] = lambd
         url = _url(api, "https" if settings.tls else "http")
         facts = {"endpoint": url, "region": settings.region, "engine": backend.name}
         await _start(stack, application(front), api, tls=_tls(settings))
-        await _start(stack, Admin(cloud, front, faults, facts).application(), admin)
+        await _start(stack, Admin(cloud, front, faults, facts, restart=restart).application(), admin)
         endpoint = _endpoint(settings, emulator=cloud.id, api=url, admin=_url(admin))
         _write_endpoint(settings.state, endpoint)
         ready(endpoint)
