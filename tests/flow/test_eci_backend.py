@@ -7,12 +7,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 from emulators import KEY, Rig, emulator, until
+from msgspec import structs
 
 from overspill.backends.base import LogOptions
 from overspill.backends.eci.backend import EciBackend
 from overspill.emulator.network import SecurityGroup, VSwitch
 from overspill.errors import Misconfigured, Retry, Unsettled
-from overspill.model.observation import Gone, Happened, Observation, Running, Sighting
+from overspill.model.observation import Gone, Happened, Observation, Running, Sighting, Terminated
 from overspill.model.work import Container, File, Files, Identity, Mount, SecurityContext, WorkSpec
 
 PATIENCE = 20.0
@@ -267,6 +268,43 @@ async def test_logs_are_followed_line_by_line(tmp_path):
         pieces = watched.backend.logs(work.identity, "main", LogOptions(follow=True))
         text = b"".join([piece async for piece in pieces])
         assert text == b"one\ntwo\n"
+
+
+@pytest.mark.parametrize("found_again", [False, True])
+async def test_the_end_of_the_log_is_the_message_of_who_wrote_none(tmp_path, found_again):
+    plays = {"output": "last words", "run-seconds": "1.5", "exit-code": "3"}
+    told = ",".join(f"simulated.overspill.dev/{name}:{value}" for name, value in plays.items())
+    wants = Container("main", "example.org/app:1", termination_message_policy="FallbackToLogsOnError")
+    work = structs.replace(
+        pod(annotations={"k8s.aliyun.com/eci-custom-tags": told}, restart_policy="Never"),
+        containers=(Container("other", "example.org/app:1"), wants),
+    )
+    async with emulator(tmp_path) as rig:
+        async with connected(rig) as watched:
+            await watched.backend.create(work)
+            await watched.running(work)
+            if not found_again:
+                await watched.until(work, has_failed)
+                check_words(watched)
+        if found_again:
+            async with connected(rig) as watched:
+                await watched.until(work, has_failed)
+                check_words(watched)
+
+
+def has_failed(seen: Sighting) -> bool:
+    return isinstance(seen, Observation) and all(isinstance(c.state, Terminated) for c in seen.containers)
+
+
+def check_words(watched: Watched) -> None:
+    """An end is told with its message, at once: a pod that has ended is told of no more."""
+    ends = [
+        [each.state.message for each in seen.containers if isinstance(each.state, Terminated)]
+        for seen in watched.history
+        if isinstance(seen, Observation) and has_failed(seen)
+    ]
+    assert ends
+    assert all(other == "" and main.splitlines()[0] == "last words" for other, main in ends)
 
 
 async def test_files_are_sent_anew(tmp_path):

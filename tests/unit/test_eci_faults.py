@@ -26,6 +26,7 @@ CODES = {
     "Account.Arrearage": (400, Misconfigured),
     "Eci.RiskControl": (403, Misconfigured),
     "NoPermission": (403, Misconfigured),
+    "PrivateIpAddress.Already.InUse": (400, Misconfigured),
     "Forbidden.SubUser": (403, Misconfigured),
     "InvalidAccessKeyId.NotFound": (404, Misconfigured),
     "SignatureDoesNotMatch": (400, Misconfigured),

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from overspill import names
+from overspill.backends.eci.answers import GroupContainer, GroupEntry, Tag
+from overspill.backends.eci.groups import group_of_entry, group_of_work
 from overspill.backends.eci.tags import (
     client_token,
     group_name,
@@ -39,6 +41,7 @@ from overspill.model.work import (
     RegistryCredential,
     Resources,
     SecurityContext,
+    SleepAction,
     TcpSocketAction,
     WorkSpec,
 )
@@ -183,9 +186,17 @@ FIELDS = {
             C + "LifecyclePreStopHandlerHttpGetHttpHeader.1.Name": "X",
         },
     ),
+    "sleeping hooks": (
+        work(web(post_start=SleepAction(0), pre_stop=SleepAction(7))),
+        {
+            C + "LifecyclePostStartHandlerExec.2": "0",
+            C + "LifecyclePreStopHandlerExec.1": "sleep",
+            C + "LifecyclePreStopHandlerExec.2": "7",
+        },
+    ),
     "termination message": (
         work(web(termination_message_path="/log", termination_message_policy="FallbackToLogsOnError")),
-        {C + "TerminationMessagePath": "/log", C + "TerminationMessagePolicy": "FallbackToLogsOnError"},
+        {C + "TerminationMessagePath": "/log", C + "TerminationMessagePolicy": None},
     ),
     "scratch space": (
         work(volumes={"a": EmptyDir("Memory", 256 << 20), "b": EmptyDir()}),
@@ -466,3 +477,27 @@ def variables(asked: dict[str, str], container: str) -> dict[str, str]:
     at = f"{container}EnvironmentVar."
     count = sum(key.startswith(at) and key.endswith(".Key") for key in asked)
     return {asked[f"{at}{n}.Key"]: asked[f"{at}{n}.Value"] for n in range(1, count + 1)}
+
+
+# --- messages from logs ---
+
+
+def test_whose_message_is_in_the_log_comes_back_from_the_listing():
+    """By numbers, for the names of twenty containers are longer than a tag."""
+    wants = {"termination_message_policy": "FallbackToLogsOnError"}
+    spec = work(
+        web(),
+        Container("app", "x", **wants),
+        init_containers=(Container("setup", "x", **wants), sidecar("proxy"), sidecar("logs", **wants)),
+    )
+    asked = parameters(spec, WHERE)
+    made = group_of_work(spec, "eci-1", region="cn-hangzhou", created_at=1.0)
+    entry = GroupEntry(
+        container_group_id="eci-1",
+        tags=tuple(Tag(each["Key"], each["Value"]) for each in asked["Tag"]),
+        containers=tuple(GroupContainer(each["Name"]) for each in asked["Container"]),
+        init_containers=tuple(GroupContainer(each["Name"]) for each in asked["InitContainer"]),
+    )
+    found = group_of_entry(entry)
+    assert found is not None
+    assert made.from_logs == found.from_logs == {"app", "setup", "logs"}

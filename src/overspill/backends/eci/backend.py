@@ -25,6 +25,7 @@ from overspill.backends.eci.credentials import find_credentials
 from overspill.backends.eci.events import Events
 from overspill.backends.eci.faults import ApiConflict
 from overspill.backends.eci.groups import Groups, Tracked, group_of_work
+from overspill.backends.eci.messages import Messages
 from overspill.backends.eci.options import read_options
 from overspill.backends.eci.placements import Placements
 from overspill.backends.eci.poll import Poller
@@ -102,7 +103,13 @@ class EciBackend:
         self._feed = Feed()
         self._removals = Removals(self._client)
         self._quotes = Quotes(self._client)
-        self._groups = Groups(self._feed, remove=self._removals.put, quote=self._quotes.of)
+        self._messages = Messages(self._client)
+        self._groups = Groups(
+            self._feed,
+            remove=self._removals.put,
+            quote=self._quotes.of,
+            complete=self._messages.complete,
+        )
         self._orders_seen: dict[str, Observation] = {}
         self._creations = Creations(self._client, Placements(self._options), self)
         self._poller = Poller(
@@ -120,7 +127,7 @@ class EciBackend:
         )
         self._usage = Usage(self._client, self._groups)
         self._spending = Spending(self._groups)
-        self._groups.on_gone = self._spending.gone
+        self._groups.on_gone = self._gone
         self._tasks: asyncio.TaskGroup | None = None
         self._running: list[asyncio.Task[None]] = []
 
@@ -144,11 +151,16 @@ class EciBackend:
             ("delete", self._removals.run(accepted=self._groups.removal_answered)),
             ("usage", self._usage.run()),
             ("events", self._events.run()),
+            ("messages", self._messages.run(tell=self._groups.look_again)),
             ("quotes", self._quotes.run(tell=self._groups.quoted)),
             ("tidy", self._tidy()),
         ):
             self._running.append(self._tasks.create_task(work, name=f"eci {name}"))
         return self
+
+    def _gone(self, tracked: Tracked) -> None:
+        self._spending.gone(tracked)
+        self._messages.forget(tracked.group.id)
 
     async def _find_groups(self) -> None:
         """Where ECI does not answer, `list` finds them later: an agent that ended would be started ever more seldom."""

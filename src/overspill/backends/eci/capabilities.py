@@ -27,6 +27,8 @@ HOOK = (
     "httpGet.path",
     "httpGet.port",
     "httpGet.scheme",
+    "sleep",
+    "sleep.seconds",
     "tcpSocket.host",
     "tcpSocket.port",
 )

@@ -21,10 +21,11 @@ from overspill.model.work import (
     Probe,
     ProbeAction,
     SecurityContext,
+    SleepAction,
     TcpSocketAction,
 )
 
-__all__ = ["container", "init_container"]
+__all__ = ["container", "init_container", "says_by_log"]
 
 GIB = 1 << 30
 # The API's own spelling.
@@ -54,6 +55,11 @@ def init_container(wanted: Container) -> Params:
     return _common(wanted)
 
 
+def says_by_log(wanted: Container) -> bool:
+    """Whether the end of its log stands for its message where it wrote none; `messages` sees to it."""
+    return wanted.termination_message_policy == "FallbackToLogsOnError"
+
+
 def _common(wanted: Container) -> dict[str, Any]:
     resources = wanted.resources
     return {
@@ -71,7 +77,6 @@ def _common(wanted: Container) -> dict[str, Any]:
         "VolumeMount": [_mount(mount) for mount in wanted.mounts],
         "SecurityContext": _security(wanted.security),
         "TerminationMessagePath": wanted.termination_message_path,
-        "TerminationMessagePolicy": wanted.termination_message_policy,
     }
 
 
@@ -126,6 +131,9 @@ def _hook(prefix: str, handler: HookAction | None) -> dict[str, Any]:
     """Hooks are flat: `LifecyclePreStopHandlerExec.1`."""
     if handler is None:
         return {}
+    if isinstance(handler, SleepAction):
+        # ECI has no word for it, but images have a program.
+        handler = ExecAction(("sleep", str(handler.seconds)))
     if isinstance(handler, ExecAction):
         return {f"{prefix}Exec": handler.command}
     if isinstance(handler, HttpGetAction):
@@ -136,6 +144,4 @@ def _hook(prefix: str, handler: HookAction | None) -> dict[str, Any]:
             f"{prefix}HttpGetScheme": handler.scheme,
             f"{prefix}HttpGetHttpHeader": [{"Name": n, "Value": v} for n, v in handler.headers],
         }
-    if isinstance(handler, TcpSocketAction):
-        return {f"{prefix}TcpSocketHost": handler.host or None, f"{prefix}TcpSocketPort": handler.port}
-    raise NotImplementedError  # sleep is refused before it comes to this
+    return {f"{prefix}TcpSocketHost": handler.host or None, f"{prefix}TcpSocketPort": handler.port}

@@ -86,7 +86,7 @@ class ApiRejected(ApiError, Rejected):
 
 
 class ApiMisconfigured(ApiError, Misconfigured):
-    """Keys, permissions, payment, networks: a person has to act."""
+    """Keys, permissions, payment, networks: a person may have to act; the same request may work later."""
 
 
 class ApiUnsettled(ApiMisconfigured, Unsettled):
@@ -144,6 +144,8 @@ PERSON = (
     "InvalidAction",
     "InvalidVersion",
     "EipPayInsufficientBalance",
+    # Whoever has it may be on its way out: the pod before this one, for one.
+    "PrivateIpAddress.Already.InUse",
 )
 HINTS = {
     "InvalidAccessKeyId": "check ALIBABA_CLOUD_ACCESS_KEY_ID or the credentials file",
@@ -158,6 +160,7 @@ HINTS = {
     "SecurityGroupInstanceLimitExceed": "add a security group to the setting securityGroupIds",
     "QuotaExceeded": "raise the vCPU quota in Alibaba's Quota Center",
     "OperationDenied.NoStock": "allow other sizes by k8s.aliyun.com/eci-use-specs, or add a vSwitch of another zone",
+    "PrivateIpAddress.Already.InUse": "another container group has the address still",
     "Account.Arrearage": "settle the account's bill",
 }
 

@@ -13,6 +13,7 @@ from msgspec import Struct, structs
 
 from overspill.backends.eci.annotations import fails_fast
 from overspill.backends.eci.answers import GroupEntry, StatusEntry, at
+from overspill.backends.eci.containers import says_by_log
 from overspill.backends.eci.prices import (
     Kind,
     annotations_of_entry,
@@ -20,9 +21,9 @@ from overspill.backends.eci.prices import (
     ending_annotations,
     kind_of_entry,
 )
-from overspill.backends.eci.sidecars import initial, sidecars
+from overspill.backends.eci.sidecars import in_order, initial, sidecars
 from overspill.backends.eci.status import ENDED, Group, observe
-from overspill.backends.eci.tags import FAIL_FAST_TAG, identity_of, sidecars_of
+from overspill.backends.eci.tags import FAIL_FAST_TAG, FROM_LOGS_TAG, identity_of, sidecars_of
 from overspill.backends.feed import Feed
 from overspill.model.observation import ContainerObservation, Gone, Observation, Terminated
 from overspill.model.work import WorkSpec
@@ -86,10 +87,12 @@ class Groups:
         *,
         remove: Callable[[str], None],
         quote: Callable[[Kind | None], dict[str, str]],
+        complete: Callable[[Group, Observation], Observation | None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._feed = feed
         self._quote = quote
+        self._complete = complete
         self._remove = remove
         self._clock = clock
         self._by_uid: dict[str, Tracked] = {}
@@ -202,12 +205,20 @@ class Groups:
             self.on_gone(tracked)
             self._feed.publish(Gone(group.identity, tracked.seen))
 
+    def look_again(self, group_id: str) -> None:
+        """More is known of a group than what was told of it."""
+        tracked = self.by_id(group_id)
+        if tracked is not None:
+            self._look(tracked)
+
     def _look(self, tracked: Tracked) -> None:
-        seen = observe(tracked.group, tracked.entry, tracked.detail)
-        if tracked.status in ENDED:
-            seen = structs.replace(seen, annotations=seen.annotations | ending_annotations(seen))
         if tracked.status == "ScheduleFailed" and tracked.ended_since is None:
             tracked.ended_since = self._clock()
+        seen = self._complete(tracked.group, observe(tracked.group, tracked.entry, tracked.detail))
+        if seen is None:
+            return
+        if tracked.status in ENDED:
+            seen = structs.replace(seen, annotations=seen.annotations | ending_annotations(seen))
         if seen != tracked.seen:
             tracked.seen = seen
             self._feed.publish(seen)
@@ -221,6 +232,7 @@ def group_of_work(work: WorkSpec, group_id: str, *, region: str, created_at: flo
         containers=tuple((each.name, each.image) for each in work.containers),
         init_containers=tuple((each.name, each.image) for each in initial(work)),
         sidecars=tuple((each.name, each.image) for each in sidecars(work)),
+        from_logs=frozenset(each.name for each in in_order(work) if says_by_log(each)),
         restart_policy=work.restart_policy,
         created_at=created_at,
         fail_fast=fails_fast(work.annotations),
@@ -241,10 +253,19 @@ def group_of_entry(entry: GroupEntry) -> Group | None:
         containers=tuple((name, image) for name, image in images.items() if name not in beside),
         sidecars=tuple((name, images[name]) for name in beside),
         init_containers=tuple((each.name, each.image) for each in entry.init_containers),
+        from_logs=_from_logs(entry),
         restart_policy=entry.restart_policy,
         created_at=at(entry.creation_time),
         fail_fast=FAIL_FAST_TAG in entry.tagged,
         annotations=annotations_of_entry(entry),
+    )
+
+
+def _from_logs(entry: GroupEntry) -> frozenset[str]:
+    every = [each.name for each in (*entry.containers, *entry.init_containers)]
+    numbers = entry.tagged.get(FROM_LOGS_TAG, "").split()
+    return frozenset(
+        every[int(number)] for number in numbers if number.isdigit() and int(number) < len(every)
     )
 
 

@@ -27,7 +27,6 @@ from overspill.model.work import (
     GrpcAction,
     HttpGetAction,
     Probe,
-    SleepAction,
     TcpSocketAction,
     Volume,
     WorkSpec,
@@ -212,9 +211,6 @@ def _of_handlers(container: Container, _: WorkSpec) -> Iterator[Refusal]:
     for name, probe in (("livenessProbe", container.liveness), ("readinessProbe", container.readiness)):
         if probe is not None:
             yield from _of_probe(name, probe)
-    for name, hook in (("postStart", container.post_start), ("preStop", container.pre_stop)):
-        if isinstance(hook, SleepAction):
-            yield Refusal(f"lifecycle.{name}.sleep", "ECI's hooks cannot sleep")
     for field, there in (
         ("startupProbe", container.startup),
         ("lifecycle.stopSignal", container.stop_signal),

@@ -10,7 +10,7 @@ from msgspec import structs
 
 from overspill.model.work import Container, EnvVar, WorkSpec
 
-__all__ = ["TYPE", "in_eci_words", "initial", "sidecars"]
+__all__ = ["TYPE", "in_eci_words", "in_order", "initial", "sidecars"]
 
 TYPE = "ECI_CONTAINER_TYPE"
 IGNORE_EXIT_CODE = "ECI_CONTAINER_IGNORE_EXIT_CODE"
@@ -28,6 +28,11 @@ def sidecars(work: WorkSpec) -> tuple[Container, ...]:
 def initial(work: WorkSpec) -> tuple[Container, ...]:
     """The init containers that come to an end before the others start."""
     return tuple(each for each in work.init_containers if each.restart_policy != "Always")
+
+
+def in_order(work: WorkSpec) -> tuple[Container, ...]:
+    """All containers in the order that ECI has them: the pod's own, its sidecars, its other init containers."""
+    return (*work.containers, *sidecars(work), *initial(work))
 
 
 def in_eci_words(work: WorkSpec) -> list[Container]:

@@ -61,6 +61,7 @@ class Group(Struct, frozen=True, kw_only=True):
     Attributes:
         containers: name and image of each, in the order of the pod; likewise `init_containers` and
             `sidecars`, which are containers to ECI.
+        from_logs: the containers whose log's end stands for a message that they did not write.
         created_at: when it was asked for, seconds since 1970.
         fail_fast: the pod fails when no room is found for it.
         annotations: what is to be written on the pod.
@@ -72,6 +73,7 @@ class Group(Struct, frozen=True, kw_only=True):
     containers: tuple[tuple[str, str], ...]
     init_containers: tuple[tuple[str, str], ...] = ()
     sidecars: tuple[tuple[str, str], ...] = ()
+    from_logs: frozenset[str] = frozenset()
     restart_policy: str = "Always"
     created_at: float
     fail_fast: bool = False

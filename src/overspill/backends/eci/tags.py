@@ -15,6 +15,7 @@ from overspill.model.work import Identity
 
 __all__ = [
     "FAIL_FAST_TAG",
+    "FROM_LOGS_TAG",
     "LONGEST_SIDECARS",
     "MOST_TAGS",
     "client_token",
@@ -34,6 +35,8 @@ LONGEST_NAME = 128
 LONGEST_SIDECARS = 2 * LONGEST_VALUE
 # Set where a pod must fail rather than wait when ECI has no room for it.
 FAIL_FAST_TAG = f"{names.DOMAIN}/fail-fast"
+# Which containers want the end of their log for a message: their numbers, as ECI counts containers, then init containers.
+FROM_LOGS_TAG = f"{names.DOMAIN}/message-from-logs"
 # Which containers are the pod's sidecars, for ECI does not tell them from the others.
 SIDECARS_TAG = f"{names.DOMAIN}/sidecars"
 

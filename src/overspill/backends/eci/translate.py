@@ -12,10 +12,10 @@ from msgspec import Struct
 
 from overspill.backends.eci import annotations, tags
 from overspill.backends.eci.annotations import PREFIX, parse
-from overspill.backends.eci.containers import container, init_container
+from overspill.backends.eci.containers import container, init_container, says_by_log
 from overspill.backends.eci.network import network
 from overspill.backends.eci.refusals import refusals, unhonoured
-from overspill.backends.eci.sidecars import in_eci_words, initial, sidecars
+from overspill.backends.eci.sidecars import in_eci_words, in_order, initial, sidecars
 from overspill.backends.eci.specs import DEFAULT, REGIONAL_REGIONS, Size, asked_size, round_up
 from overspill.backends.eci.volumes import volume
 from overspill.backends.eci.wire import Params
@@ -128,6 +128,8 @@ def _more_tags(work: WorkSpec) -> dict[str, str]:
     more = annotations.custom_tags(work.annotations.get(PREFIX + "eci-custom-tags", ""))
     if annotations.fails_fast(work.annotations):
         more[tags.FAIL_FAST_TAG] = "true"
+    if numbers := [str(n) for n, each in enumerate(in_order(work)) if says_by_log(each)]:
+        more[tags.FROM_LOGS_TAG] = " ".join(numbers)
     return more | tags.sidecar_tags(each.name for each in sidecars(work))
 
 
