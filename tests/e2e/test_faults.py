@@ -242,6 +242,10 @@ def test_an_unsupported_field_is_named_in_an_event(prepared, node, until):
 
     # Pending, not Failed: a ReplicaSet would replace a failed pod at once, and for ever.
     until(waiting, what="the reason in the pod's status")
+    conditions = prepared.get("pod", "ipc", "-n", NAMESPACE)["status"]["conditions"]
+    told = {each["type"]: each for each in conditions}["PodReadyToStartContainers"]
+    assert (told["status"], told["reason"]) == ("False", "UnsupportedPod")
+    assert "spec.hostIPC" in told["message"]
 
 
 @pytest.mark.parametrize(

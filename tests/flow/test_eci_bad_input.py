@@ -186,7 +186,8 @@ def test_fields_that_eci_does_not_have(made, field):
     refusal = admission.admit(made)
     assert refusal is not None
     assert (refusal.reason, refusal.terminal) == ("UnsupportedPod", False)
-    assert refusal.message == f"not honoured on this node: {field}"
+    remedy = "do without, or run the pod on another node"
+    assert refusal.message == f"not honoured on this node: {field}; {remedy}"
 
 
 BIG = ConfigMap({"a": "x" * 30_000})

@@ -26,6 +26,11 @@ CASES = {
         seen(CREATING, **NO_SANDBOX),
         [Told(warning=True, **NO_SANDBOX)],
     ),
+    "its containers have failed, which they say themselves": (
+        seen(Running(2.0)),
+        seen(Terminated(1, "Error", 2.0, 3.0), failed=True),
+        [],
+    ),
     "still no sandbox": (seen(CREATING, **NO_SANDBOX), seen(CREATING, **NO_SANDBOX), []),
     "a backend's own reason to wait": (seen(CREATING), seen(CREATING, reason="NoStock", message="m"), []),
     "first seen, nothing to tell": (None, seen(CREATING), []),

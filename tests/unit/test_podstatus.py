@@ -166,7 +166,7 @@ def test_same_observation_same_bytes():
     assert encode(to_pod_status(make(), host_ip="h")) == encode(to_pod_status(make(), host_ip="h"))
 
 
-def test_waiting_status_shows_the_reason_in_every_container():
+def test_waiting_status_shows_the_reason_in_a_condition_and_in_every_container():
     got = msgspec.json.decode(
         encode(waiting_status(WHO, [("c", "i"), ("d", "j")], since=5.0, host_ip="h", reason="X", message="y"))
     )
@@ -174,6 +174,8 @@ def test_waiting_status_shows_the_reason_in_every_container():
     assert [c["state"] for c in got["containerStatuses"]] == [
         {"waiting": {"reason": "X", "message": "y"}}
     ] * 2
+    told = {c["type"]: (c["status"], c["reason"], c["message"]) for c in got["conditions"]}
+    assert told["PodReadyToStartContainers"] == ("False", "X", "y")
 
 
 def test_refused_status_is_terminal():

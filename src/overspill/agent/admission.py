@@ -150,7 +150,8 @@ class Admission:
         fields = unsupported_fields(pod.plain_spec(), self._pod_fields)
         if not fields:
             return None
-        return Refusal(UNSUPPORTED, f"not honoured on this node: {', '.join(fields)}", terminal=False)
+        told = f"not honoured on this node: {', '.join(fields)}; do without, or run the pod on another node"
+        return Refusal(UNSUPPORTED, told, terminal=False)
 
     def _kubelets(self, spec: PodSpec, held: _Held) -> Refusal | None:
         """What the kubelet checks, first what it names first."""

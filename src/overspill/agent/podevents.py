@@ -50,7 +50,9 @@ def changes(before: Observation | None, after: Observation) -> Iterator[Told]:
                 known.get(container.name), container, f"spec.{field}{{{container.name}}}"
             )
     if after.failed and not (before and before.failed):
-        yield Told(warning=True, reason=after.reason or "Failed", message=after.message)
+        # Where there is no reason for the pod as a whole, its containers have said it.
+        if after.reason or after.message:
+            yield Told(warning=True, reason=after.reason or "Failed", message=after.message)
     elif _waits_for_another_reason(before, after):
         yield Told(warning=True, reason=after.reason, message=after.message)
 

@@ -57,8 +57,12 @@ def up(
         injection=injection,
     )
     asyncio.run(cluster.up(options))
-    flag = "" if name == DEFAULT_NAME else f" --name {name}"
-    say(f"next: overspill kubectl{flag} -- get nodes")
+    say(f"next: overspill kubectl{_flag(name)} -- get nodes")
+
+
+def _flag(name: str) -> str:
+    """What a command needs to mean this cluster."""
+    return "" if name == DEFAULT_NAME else f" --name {name}"
 
 
 def down(name: Name = DEFAULT_NAME) -> None:
@@ -87,9 +91,8 @@ def status(
 
 def _print_status(found: cluster.Status) -> None:
     console = Console(soft_wrap=True)
-    console.print(
-        f"cluster {found.name}: {'ready' if found.ready else 'not ready; repair it with `overspill up`'}"
-    )
+    mend = f"not ready; repair it with `overspill up{_flag(found.name)}`"
+    console.print(f"cluster {found.name}: {'ready' if found.ready else mend}")
     console.print(f"endpoint    {found.endpoint}\nkubeconfig  {found.kubeconfig}")
     for title, rows in (
         ("NODE", [(node.name, _state(node)) for node in found.nodes]),

@@ -227,7 +227,9 @@ def waiting_status(
 ) -> PodStatus:
     """The status of a pod that the backend has not been asked for yet; `images` are (container, image)."""
     waiting = tuple(ContainerObservation(name, Waiting(reason, message), image) for name, image in images)
-    return to_pod_status(Observation(identity, since, waiting), host_ip=host_ip)
+    return to_pod_status(
+        Observation(identity, since, waiting, reason=reason, message=message), host_ip=host_ip
+    )
 
 
 def refused_status(*, since: float, reason: str, message: str) -> PodStatus:
@@ -274,7 +276,7 @@ def _conditions(seen: Observation, phase: Phase, gates: tuple[Gate, ...]) -> tup
         "ContainersReady", on=not reason, at=changed_at, reason=reason, message=message
     )
     return (
-        _condition("PodReadyToStartContainers", on=bool(seen.ips), at=started),
+        _prepared(seen, phase),
         _condition("Initialized", on=initialized, at=initialized_at)
         if initialized
         else _condition(
@@ -287,6 +289,15 @@ def _conditions(seen: Observation, phase: Phase, gates: tuple[Gate, ...]) -> tup
         containers_ready,
         _ready(containers_ready, changed_at, gates),
         *_provisioned(seen),
+    )
+
+
+def _prepared(seen: Observation, phase: Phase) -> Condition:
+    """Whether the pod has a place and an address; if not, why, where nothing else than this tells."""
+    waits = phase == "Pending" and seen.provisioned is None and not seen.ips
+    reason, message = (seen.reason, seen.message) if waits else ("", "")
+    return _condition(
+        "PodReadyToStartContainers", on=bool(seen.ips), at=seen.started_at, reason=reason, message=message
     )
 
 
