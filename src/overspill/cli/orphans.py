@@ -6,6 +6,7 @@ the other, have found to be unwanted.
 """
 
 import asyncio
+import inspect
 import os
 import sys
 import time
@@ -35,29 +36,60 @@ __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
-Config = Annotated[
-    str, typer.Option("--config", help="YAML file of the controller's or the agents' settings.")
-]
-Kubeconfig = Annotated[str, typer.Option(help="Path of a kubeconfig; else $KUBECONFIG, ~/.kube/config.")]
-Context = Annotated[str, typer.Option(help="Context of the kubeconfig.")]
-BackendName = Annotated[str, typer.Option("--backend", help="Where the agents run pods.")]
-BackendOption = Annotated[
-    list[str] | None, typer.Option("--backend-option", help="A setting of the backend.", metavar="KEY=VALUE")
-]
-Name = Annotated[str, typer.Option("--name", help="Of a local cluster; instead of all the flags before.")]
 T = TypeVar("T")
 Take = Callable[[], Awaitable[Look]]
 
 
-@app.command("list")
-def list_(
+def _settings(
     *,
-    config: Config = "",
-    kubeconfig: Kubeconfig = "",
-    context: Context = "",
-    backend: BackendName = "",
-    backend_option: BackendOption = None,
-    name: Name = "",
+    config: Annotated[str, typer.Option(help="YAML file of the controller's or the agents' settings.")] = "",
+    kubeconfig: Annotated[
+        str, typer.Option(help="Path of a kubeconfig; else $KUBECONFIG, ~/.kube/config.")
+    ] = "",
+    context: Annotated[str, typer.Option(help="Context of the kubeconfig.")] = "",
+    backend: Annotated[str, typer.Option(help="Where the agents run pods.")] = "",
+    backend_option: Annotated[
+        list[str] | None, typer.Option(help="A setting of the backend.", metavar="KEY=VALUE")
+    ] = None,
+    name: Annotated[str, typer.Option(help="Of a local cluster; instead of all the flags before.")] = "",
+) -> ControllerSettings:
+    """What the flags that all commands have say of cluster and backend."""
+    flags = {
+        "kubeconfig": kubeconfig,
+        "context": context,
+        "backend": backend,
+        "backend_options": backend_option,
+    }
+    given = {flag: value for flag, value in flags.items() if value}
+    settings = load_controller_settings(config or None, flags=_of_local(name) if name else given)
+    if not settings.backend:
+        raise Misconfigured(
+            "which backend do the agents use? Give --backend and --backend-option, their --config, or --name"
+        )
+    return settings
+
+
+def _with_settings(work: Callable[..., None]) -> Callable[..., None]:
+    """A command that has the flags of `_settings` before its own, and is given what they say."""
+    shared = inspect.signature(_settings).parameters
+    own = {name: each for name, each in inspect.signature(work).parameters.items() if name != "settings"}
+
+    def command(**values: Any) -> None:
+        settings = _settings(**{name: values.pop(name) for name in shared})
+        work(settings, **values)
+
+    command.__doc__ = work.__doc__
+    parameters = [*shared.values(), *own.values()]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # read by typer
+    command.__annotations__ = {each.name: each.annotation for each in parameters}
+    return command
+
+
+@app.command("list")
+@_with_settings
+def list_(
+    settings: ControllerSettings,
+    *,
     all_groups: Annotated[bool, typer.Option("--all", "-A", help="Those that are owned as well.")] = False,
     output: Annotated[Literal["table", "json"], typer.Option("--output", "-o", help="Shape.")] = "table",
 ) -> None:
@@ -66,17 +98,7 @@ def list_(
     async def look(_: Inventory, take: Take) -> Look:
         return await take()
 
-    seen = _run(
-        _settings(
-            config,
-            name,
-            kubeconfig=kubeconfig,
-            context=context,
-            backend=backend,
-            backend_options=backend_option,
-        ),
-        look,
-    )
+    seen = _run(settings, look)
     found = sort(seen)
     shown = [each for each in found if all_groups or each.state is not State.OWNED]
     if output == "json":
@@ -86,15 +108,11 @@ def list_(
     print(_summary(seen, found), file=sys.stderr)
 
 
-@app.command()
+@app.command("delete")
+@_with_settings
 def delete(
+    settings: ControllerSettings,
     *,
-    config: Config = "",
-    kubeconfig: Kubeconfig = "",
-    context: Context = "",
-    backend: BackendName = "",
-    backend_option: BackendOption = None,
-    name: Name = "",
     yes: Annotated[bool, typer.Option("--yes", help="Delete; without it nothing is.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be deleted, which is the default.")
@@ -120,17 +138,7 @@ def delete(
             return True
         return await _delete(inventory, unwanted, await take(), force=force)
 
-    if not _run(
-        _settings(
-            config,
-            name,
-            kubeconfig=kubeconfig,
-            context=context,
-            backend=backend,
-            backend_options=backend_option,
-        ),
-        work,
-    ):
+    if not _run(settings, work):
         raise typer.Exit(1)
 
 
@@ -162,16 +170,6 @@ async def _deleted(inventory: Inventory, each: Sorted) -> bool:
     else:
         print(f"containergroup {each.group.id} deleted")
     return True
-
-
-def _settings(config: str, name: str, **flags: Any) -> ControllerSettings:
-    given = {flag: value for flag, value in flags.items() if value}
-    settings = load_controller_settings(config or None, flags=_of_local(name) if name else given)
-    if not settings.backend:
-        raise Misconfigured(
-            "which backend do the agents use? Give --backend and --backend-option, their --config, or --name"
-        )
-    return settings
 
 
 def _of_local(name: str) -> dict[str, Any]:
