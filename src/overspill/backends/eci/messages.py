@@ -1,7 +1,8 @@
 """What containers said last, taken from their logs where their pods want that and they wrote no message.
 
 In: observations of groups; DescribeContainerLog. Out: observations with messages. Invariant: an end is told once
-its log has been asked for, whatever came of that; one log at a time, so that whoever reads logs is not held up.
+its log has been asked for, whatever came of that, but for one that a new process finds, which is told without; one
+log at a time, so that whoever reads logs is not held up.
 ECI's own TerminationMessagePolicy is not sent: nothing public says what it does.
 Source: k8s.io/kubernetes pkg/kubelet/kuberuntime/kuberuntime_container.go (80 lines, 2,048 bytes).
 """
