@@ -1,10 +1,15 @@
 """The pure half of the chaos runs: schedules, and checkers over what was seen."""
 
+import subprocess
+import sys
+import time
+
 import pytest
 
 from chaos import invariants
 from chaos.history import Billed, History, Memory, Pod, count_base, held, take
 from chaos.schedule import KINDS, last_end, schedule
+from chaos.world import CLOCK_FOLDER, set_clock
 
 NOW = 1000.0
 
@@ -203,3 +208,35 @@ def test_a_pod_is_read_from_the_watch():
         NOW,
         NOW + 1,
     )
+
+
+# --- clocks ---
+
+TELL = "import sys, time, datetime as d\nfor _ in sys.stdin: print(time.time(), d.datetime.now(d.UTC).timestamp(), flush=True)"
+
+
+def test_a_clock_is_turned_while_its_process_runs(tmp_path):
+    file = tmp_path / "node-1"
+    set_clock(file, ahead=0.0)
+    environment = {"PYTHONPATH": str(CLOCK_FOLDER), "CLOCK": f"{tmp_path}/$HOSTNAME", "HOSTNAME": "node-1"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", TELL],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        for ahead in (0.0, 1200.0, -1200.0, 0.0):
+            set_clock(file, ahead=ahead)
+            process.stdin.write("\n")
+            process.stdin.flush()
+            told = [float(each) - time.time() for each in process.stdout.readline().split()]
+            assert told == pytest.approx([ahead, ahead], abs=60)
+
+
+def test_a_process_without_its_clock_does_not_run(tmp_path):
+    environment = {"PYTHONPATH": str(CLOCK_FOLDER), "CLOCK": f"{tmp_path}/nonesuch"}
+    done = subprocess.run([sys.executable, "-c", ""], env=environment, capture_output=True, check=False)
+    assert done.returncode == 1
+    assert b"nonesuch" in done.stderr
