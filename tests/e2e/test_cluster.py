@@ -12,6 +12,7 @@ import pytest
 from overspill.local.archive import File, Image, layer_of, write_archive
 from overspill.local.cgroups import container_cgroups, pids_in_cgroup
 from overspill.local.images import BUSYBOX, WEB
+from overspill.local.kubectl import kubectl_path
 from overspill.local.machine import members
 from overspill.local.paths import cluster_paths
 from overspill.local.plan import load_plan
@@ -138,6 +139,18 @@ def test_an_image_of_the_users_podman_runs_on_the_worker(cluster, tmp_path):
         subprocess.run(["podman", "rmi", name], check=True, capture_output=True)
     cluster.apply(pod("loaded", name, **ON_WORKER))
     cluster.kubectl("wait", "--for=condition=Ready", "pod/loaded", "--timeout=60s")
+
+
+def test_kubectl_keeps_what_it_caches_with_the_cluster(cluster, tmp_path):
+    program, environment = kubectl_path(cluster.name)
+    subprocess.run(
+        [program, "get", "nodes"],
+        env={**os.environ, **environment, "HOME": str(tmp_path)},
+        check=True,
+        capture_output=True,
+    )
+    assert list(tmp_path.iterdir()) == []
+    assert cluster_paths(cluster.name).root in pathlib.Path(environment["KUBECACHEDIR"]).parents
 
 
 def test_up_again_changes_nothing(cluster):

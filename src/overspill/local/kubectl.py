@@ -25,7 +25,12 @@ def kubectl_path(name: str) -> tuple[str, dict[str, str]]:
     apiserver = Processes(paths).find("kube-apiserver")
     if apiserver is None or not paths.kubeconfig.exists():
         raise NotFound(f"cluster {name!r} has no apiserver yet; `overspill up --name {name}` goes on with it")
-    return str(Path(apiserver.argv[0]).with_name("kubectl")), {"KUBECONFIG": str(paths.kubeconfig)}
+    environment = {
+        "KUBECONFIG": str(paths.kubeconfig),
+        # By default in the user's home, by host and port, where the next cluster of that port would find it.
+        "KUBECACHEDIR": str(paths.root / "kubectl-cache"),
+    }
+    return str(Path(apiserver.argv[0]).with_name("kubectl")), environment
 
 
 async def kubectl(paths: Paths, *arguments: str, stdin: bytes = b"") -> bytes:
