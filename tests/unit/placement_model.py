@@ -20,6 +20,7 @@ class Cluster:
         clock: seconds.
         base_is_up: whether the base's nodes can be reached, and take pods.
         room: how many pods the base's nodes take.
+        stock: whether the elastic pool has instances for further pods.
         strays: pods that came to run without having been placed.
     """
 
@@ -27,6 +28,7 @@ class Cluster:
         self.clock = 0.0
         self.base_is_up = True
         self.room = 100
+        self.stock = True
         self.strays = set()
         self.replicas = replicas
         self.revision = 1
@@ -139,7 +141,7 @@ class Cluster:
             if pod["spec"].get("schedulingGates") or pod["spec"].get("nodeName"):
                 continue
             on = pool(pod) or "base"
-            if on == "base" and not self._base_takes_one():
+            if not (self._base_takes_one() if on == "base" else self.stock):
                 if pod["status"]["conditions"] != [UNSCHEDULABLE]:
                     pod["status"]["conditions"] = [UNSCHEDULABLE]
                     self.changed(name)

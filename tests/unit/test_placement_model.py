@@ -290,7 +290,7 @@ class Life(RuleBasedStateMachine):
     def settle(self):
         """Nodes are back, nothing is paused or suspended, one assigner leads, and time passes until nothing changes."""
         cluster = self.cluster
-        cluster.base_is_up, cluster.paused = True, False
+        cluster.base_is_up, cluster.stock, cluster.paused = True, True, False
         for each in self.assigners[1:]:
             each.stop()
         del self.assigners[1:]
@@ -375,6 +375,29 @@ class SmallBase(Life):
     room = 2
 
 
+class NoStock(SmallBase):
+    """Neither pool runs all that it is given: nobody waits at the gate for that."""
+
+    @precondition(lambda self: hasattr(self, "cluster") and not self.suspended)
+    @rule(
+        there=st.booleans(),
+        turns=st.lists(st.tuples(st.sampled_from([1, 31, 121]), st.integers(0, 12)), max_size=8),
+    )
+    def nobody_waits(self, there, turns):
+        (assigner,) = self.assigners
+        self.cluster.stock = there
+        for seconds, replicas in turns:
+            self.cluster.clock += seconds
+            self.cluster.replicas = replicas
+            self.cluster.sync_deployment()
+            self.cluster.sync_replica_sets()
+            assigner.hear(1000)
+            assigner.look()
+            assigner.write(1000)
+            assert not [pod for pod in self.cluster.active() if pod["spec"].get("schedulingGates")]
+            self.cluster.schedule()
+
+
 class TwoLeaders(Life):
     """Two assigners that both believe to lead: each keeps to the bound by what it knows."""
 
@@ -399,7 +422,16 @@ shape = settings(
     deadline=None,
     phases=set(Phase) - {Phase.explain},  # which traces every line
 )
-for life in (Life, PercentLife, OneBoundForAllRevisions, SurgeLife, SmallBase, TwoLeaders, RebalancedLife):
+for life in (
+    Life,
+    PercentLife,
+    OneBoundForAllRevisions,
+    SurgeLife,
+    SmallBase,
+    NoStock,
+    TwoLeaders,
+    RebalancedLife,
+):
     case = life.TestCase
     case.settings = shape
     globals()[f"Test{life.__name__}"] = case
