@@ -189,8 +189,8 @@ def test_35_spot_without_stock(space):
     with another_node(space, "spot-0", "--backend-option", "stock=0") as node:
         space.policy(*spot_pools(8))
         space.apply(deployment(40))
+        space.world.until(lambda: "spot" in space.condition("PoolUnschedulable")["message"], what="condition")
         space.settled(base=5, elastic=35)
-        assert "spot" in space.condition("PoolUnschedulable")["message"]
         space.world.until(lambda: not space.is_true("PoolUnschedulable"), what="the cool-down's end")
         tried, began = len(space.ledger.uids["spot"]), time.monotonic()
         space.scale(45)

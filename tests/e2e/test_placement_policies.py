@@ -162,7 +162,9 @@ def test_base_replicas_annotation(space):
     space.world.until(lambda: not space.cluster.get("pp", "-n", space.name), what="policy that is gone")
     (replica_set,) = space.cluster.get("rs", "-n", space.name)
     space.scale(5)  # the template has its mark still: without one it would be another revision
-    space.world.until(lambda: space.bound() == 5, what="pods that are let go")
+    space.world.until(
+        lambda: len(space.pods()) == 5 and not any(map(gated, space.pods())), what="pods that are let go"
+    )
     assert [each["metadata"]["uid"] for each in space.cluster.get("rs", "-n", space.name)] == [
         replica_set["metadata"]["uid"]
     ]
