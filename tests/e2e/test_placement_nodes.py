@@ -185,11 +185,16 @@ def spot_pools(cooldown):
     )
 
 
+def tells(space, words):
+    """Wait until the condition says that."""
+    space.world.until(lambda: words in space.condition("PoolUnschedulable")["message"], what=words)
+
+
 def test_35_spot_without_stock(space):
     with another_node(space, "spot-0", "--backend-option", "stock=0") as node:
         space.policy(*spot_pools(8))
         space.apply(deployment(40))
-        space.world.until(lambda: "spot" in space.condition("PoolUnschedulable")["message"], what="condition")
+        tells(space, "spot is left alone")
         space.settled(base=5, elastic=35)
         space.world.until(lambda: not space.is_true("PoolUnschedulable"), what="the cool-down's end")
         tried, began = len(space.ledger.uids["spot"]), time.monotonic()
@@ -213,11 +218,10 @@ def test_35_the_last_pool_without_stock_is_asked_on(space):
     with another_node(space, "spot-0", "--backend-option", "stock=0") as node:
         space.policy(pool("base", 5), spot)
         space.apply(deployment(7))
-        space.world.until(lambda: space.is_true("PoolUnschedulable"), what="a condition that tells")
-        assert "spot keeps pods" in space.condition("PoolUnschedulable")["message"]
+        tells(space, "spot keeps pods")
         space.apply(policy(pool("base", 6), spot))
         space.arrived(base=6, spot=1, running=False)
-        assert "spot is left alone" in space.condition("PoolUnschedulable")["message"]
+        tells(space, "spot is left alone")
         space.scale(10)
         space.arrived(base=6, spot=4, running=False)
         node.stop()
