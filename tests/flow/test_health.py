@@ -118,3 +118,15 @@ async def test_cancelling_frees_the_port():
         serving.cancel()
     with socket.create_server(("127.0.0.1", port)):
         pass
+
+
+async def test_a_start_that_is_broken_off_at_any_point_leaves_the_port_free():
+    """A start is tried again in the same process, at the same port."""
+    port = free_port()
+    for steps in range(1, 10):
+        serving = asyncio.create_task(serve("127.0.0.1", port, {}))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+        socket.create_server(("127.0.0.1", port)).close()

@@ -45,7 +45,8 @@ async def serve(host: str, port: int, checks: Mapping[str, Check], *, live: Coll
 
 async def _listen(host: str, port: int, endpoints: Endpoints) -> asyncio.Server:
     try:
-        server = await asyncio.start_server(partial(_connected, endpoints), host, port)
+        # Cancelled once it serves, start_server would leave its socket open, and the port in use.
+        server = await asyncio.start_server(partial(_connected, endpoints), host, port, start_serving=False)
     except OSError as error:
         raise Misconfigured(
             f"health endpoint: cannot listen on {host}:{port}: {error.strerror or error}; "

@@ -85,22 +85,25 @@ class Listener:
                 self._changed.clear()
                 if self._pair is None or self._client_ca is None:
                     continue
-                before, server = server, await self._serve(server_tls(*self._pair, self._client_ca))
-                self.generation += 1
+                before, server = server, await self._server(server_tls(*self._pair, self._client_ca))
                 if before is not None:
                     before.close()
+                await server.start_serving()
+                self.generation += 1
         finally:
             if server is not None:
                 server.close()
             self._socket.close()
 
-    async def _serve(self, tls: ssl.SSLContext) -> asyncio.Server:
+    async def _server(self, tls: ssl.SSLContext) -> asyncio.Server:
+        """One that does not serve yet: cancelled once it does, start_server would leave its socket open."""
         return await asyncio.start_server(
             self._connected,
             sock=self._socket.dup(),
             ssl=tls,
             backlog=BACKLOG,
             ssl_handshake_timeout=HANDSHAKE_TIMEOUT,
+            start_serving=False,
         )
 
 
