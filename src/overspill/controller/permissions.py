@@ -83,7 +83,7 @@ PERMISSIONS = (
 GUARD_PERMISSIONS = (
     Permission(resources.PODS, ("list", "patch", "watch"), "know who waits, and let them go"),
     Permission(resources.PLACEMENT_POLICIES, ("list", "watch"), "how long they may wait, and where they go"),
-    Permission(resources.EVENTS, ("create", "patch"), "tell users what happened, and how often"),
+    Permission(resources.EVENTS, ("create",), "tell users what happened; it happens to a pod once"),
     Permission(
         resources.LEASES,
         ("get",),
