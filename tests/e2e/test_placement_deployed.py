@@ -1,8 +1,14 @@
 """Controller and guard as they are deployed: as pods on a worker, with the rights of their manifests."""
 
 import json
+import os
+import signal
 
 import pytest
+from test_kills import agent_pids, containers
+
+from overspill import names
+from overspill.local.paths import cluster_paths
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -87,3 +93,83 @@ def test_the_guard_acts_when_the_controller_is_gone(cluster, until, space):
 def status(cluster):
     found = json.loads(cluster.kubectl("get", "pp", "web", "-n", SPACE, "-o", "json"))["status"]
     return {pool["name"]: pool["assignedReplicas"] for pool in found["pools"]}
+
+
+@pytest.fixture
+def going(cluster, until, space):
+    """A second virtual node on its way out, with one pod that a budget holds; its agent is killed meanwhile."""
+    agents = ("-n", "kube-system", "scale", "statefulset/virtual-node-eci")
+    node = "virtual-node-eci-1"
+    cluster.kubectl(*agents, "--replicas=2")
+    cluster.kubectl("wait", "--for=create", f"node/{node}", "--timeout=60s")
+    cluster.kubectl("wait", "--for=condition=Ready", f"node/{node}", "--timeout=60s")
+    budget = {"maxUnavailable": 0, "selector": {"matchLabels": {"app": "held"}}}
+    only = {"matchExpressions": [{"key": "type", "operator": "In", "values": ["virtual-kubelet"]}]}
+    here = {"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": [node]}]}
+    affinity = {
+        "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [only]},
+        "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "preference": here}],
+    }
+    pod = {
+        "terminationGracePeriodSeconds": 1,
+        "tolerations": ELASTIC["tolerations"],
+        "affinity": {"nodeAffinity": affinity},
+        "containers": [CONTAINER],
+        "volumes": [{"name": "scratch", "emptyDir": {}}],
+    }
+    pod["containers"] = [CONTAINER | {"volumeMounts": [{"name": "scratch", "mountPath": "/scratch"}]}]
+    meta = {"name": "held", "namespace": space}
+    labels = {"app": "held"}
+    spec = {"replicas": 1, "selector": {"matchLabels": labels}}
+    spec["template"] = {"metadata": {"labels": labels}, "spec": pod}
+    cluster.apply(
+        {"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": meta, "spec": budget},
+        {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta, "spec": spec},
+    )
+    cluster.kubectl("rollout", "status", "deployment/held", "-n", space, "--timeout=60s")
+    cluster.kubectl(*agents, "--replicas=1")
+    until(lambda: decommissioning(cluster, node), what="a node on its way out")
+    for pid in agent_pids(cluster, node):
+        os.kill(pid, signal.SIGKILL)
+    yield node
+    cluster.kubectl("delete", "deployment/held", "pdb/held", "-n", space, "--ignore-not-found")
+    cluster.kubectl(*agents, "--replicas=1")
+
+
+def decommissioning(cluster, node):
+    """What the condition says of how far a node's end is."""
+    conditions = cluster.get("node", node)["status"]["conditions"]
+    return next((each["message"] for each in conditions if each["type"] == names.DECOMMISSIONING), "")
+
+
+def test_the_controller_finishes_a_node_at_the_podman_of_its_machine(cluster, until, space, going):
+    """With the rights, the socket and the folders that deploy/podman gives it; pods' files go with the pods."""
+    (pod,) = cluster.get("pods", "-n", space, "-l", "app=held")
+    assert pod["spec"]["nodeName"] == going
+    uid = pod["metadata"]["uid"]
+    files = cluster_paths(cluster.name).pods
+    until(
+        lambda: "the controller goes on" in decommissioning(cluster, going),
+        seconds=120,
+        what="the controller takes over",
+    )
+    assert len(containers(cluster, space)) == 1, "the budget holds for the controller as well"
+    assert list(files.rglob(f"*{uid}*"))
+    cluster.kubectl("delete", "pdb/held", "-n", space)
+    until(
+        lambda: not cluster.kubectl("get", "node", going, "--ignore-not-found"),
+        seconds=120,
+        what="the node gone",
+    )
+    elsewhere = until(
+        lambda: [
+            each
+            for each in cluster.get("pods", "-n", space, "-l", "app=held")
+            if each["spec"].get("nodeName") == "virtual-node-eci-0" and each["status"]["phase"] == "Running"
+        ],
+        what="its pod elsewhere",
+    )
+    assert [each["Labels"][names.UID_TAG] for each in containers(cluster, space)] == [
+        elsewhere[0]["metadata"]["uid"]
+    ]
+    assert not list(files.rglob(f"*{uid}*"))

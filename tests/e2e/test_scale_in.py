@@ -6,6 +6,7 @@ of their container groups.
 
 import json
 import os
+import pathlib
 import signal
 import ssl
 import subprocess
@@ -13,6 +14,7 @@ import urllib.error
 import urllib.request
 
 import pytest
+from placement_world import ROOT
 from test_kills import agent_pids
 
 from overspill import names
@@ -23,6 +25,7 @@ from overspill.local.paths import cluster_paths
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 SET = "virtual-node-eci"
+LAST = f"{SET}-3"
 BUSYBOX = "localhost/overspill/busybox:1"
 GROUP_ID = "k8s.aliyun.com/eci-instance-id"
 
@@ -285,16 +288,46 @@ def test_the_ritual(four, until):
     assert set(billed(four)) == {group for group, _ in kept.values()}
 
 
-def kill(cluster, name):
-    """An agent ends in the middle of what it does, and its pod is on its way out, so that nobody starts it again."""
-    assert agents(cluster)[name]["metadata"]["deletionTimestamp"]
-    for pid in agent_pids(cluster, name):
-        os.kill(pid, signal.SIGKILL)
+@pytest.fixture
+def killed(four):
+    """Kills the last agent in the middle of what it does."""
+
+    def kill():
+        for pid in agent_pids(four, LAST):
+            os.kill(pid, signal.SIGKILL)
+
+    return kill
 
 
-def test_killed_in_the_middle_the_controller_finishes(four, until):
-    """One agent is killed while a budget and a bare pod hold its node; the bare pod is ended by hand afterwards."""
-    node = f"{SET}-3"
+@pytest.fixture
+def out_of_grace(four, until):
+    """The last agent has little time to empty its node; what kills it is the kubelet."""
+
+    def give(seconds):
+        change = {
+            "updateStrategy": {"rollingUpdate": {"partition": 3 if seconds < 3600 else 0}},
+            "template": {"spec": {"terminationGracePeriodSeconds": seconds}},
+        }
+        four.kubectl(
+            *("-n", "kube-system", "patch", "statefulset", SET, "--type=merge"),
+            *("-p", json.dumps({"spec": change})),
+        )
+
+    give(20)
+
+    def replaced():
+        agent = agents(four).get(LAST, {"spec": {}})
+        return agent["spec"].get("terminationGracePeriodSeconds") == 20 and LAST in ready(four)
+
+    until(replaced, seconds=120, what="an agent with 20 s to go")
+    yield lambda: None
+    give(3600)
+
+
+@pytest.mark.parametrize("how", ["killed", pytest.param("out_of_grace", marks=pytest.mark.matrix)])
+def test_killed_in_the_middle_the_controller_finishes(four, until, how, request):
+    """One agent is killed while a budget holds its node; its pod is on its way out, so that nobody starts it again."""
+    node, end = LAST, request.getfixturevalue(how)
     budget = {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
@@ -308,8 +341,10 @@ def test_killed_in_the_middle_the_controller_finishes(four, until):
     lost = {groups(four)[uid][0] for uid in here}
     scale(four, 3)
     until(lambda: condition(nodes(four)[node], names.DECOMMISSIONING), what="the node on its way out")
-    kill(four, node)
+    assert agents(four)[node]["metadata"]["deletionTimestamp"]
+    end()
     until(lambda: node not in agents(four), seconds=120, what="no agent")
+    assert node in nodes(four)
     assert lost <= set(billed(four))
 
     def goes_on():
@@ -341,20 +376,57 @@ def test_a_deleted_statefulset_is_warned_of_and_leaves_nothing(four, until):
     until(lambda: running(four, "web", 4), seconds=300, what="4 pods again")
 
 
-def test_who_deletes_a_node_that_costs_money_is_warned(four, until):
-    four.apply(workload("web", 4))
-    until(lambda: running(four, "web", 4), seconds=120, what="4 pods")
-    node = pods(four)[0]["spec"]["nodeName"]
-    until(
-        lambda: condition(nodes(four)[node], "ContainerGroups").get("status") == "True", what="the condition"
-    )
+@pytest.fixture
+def costly(four, until):
+    """A node that has container groups and says so, and another one that has none."""
+    four.apply(workload("web", 2, node=LAST))
+    until(lambda: running(four, "web", 2), seconds=120, what="2 pods")
+    busy = {pod["spec"]["nodeName"] for pod in pods(four)}
+
+    def told():
+        found = {name: condition(node, names.CONTAINER_GROUPS) for name, node in nodes(four).items()}
+        return {name: each["status"] for name, each in found.items()} == {
+            name: str(name in busy) for name in found
+        }
+
+    until(told, what="the condition")
+    return min(busy), min(set(nodes(four)) - busy)
+
+
+def test_who_deletes_a_node_that_costs_money_is_warned(four, costly):
+    node, empty = costly
     told = said(four, "delete", "node", node, "--dry-run=server")
     assert f"virtual node {node} has container groups" in told
     assert "go on costing money" in told
+    assert "Warning" not in said(four, "delete", "node", empty, "--dry-run=server")
 
 
-def said(cluster, *args):
-    """What kubectl says beside its answer."""
+def test_or_refused_where_that_is_set(four, costly, until, tmp_path):
+    """By the component as a user has it in an overlay; it refuses what the policies alone warn of, and nothing else."""
+    node, empty = costly
+    of_all = ("delete", "statefulset", SET, "-n", "kube-system")
+    protection = os.path.relpath(ROOT / "deploy/protection", tmp_path)
+    overlay = {"resources": [protection], "components": [f"{protection}/deny"]}
+    (tmp_path / "kustomization.yaml").write_text(json.dumps(overlay))
+    four.kubectl("apply", "-k", str(tmp_path))
+    try:
+        until(lambda: said(four, *of_all, "--dry-run=server", code=1), what="a refusal")
+        before = groups(four)
+        assert f"virtual node {node} has container groups" in said(four, "delete", "node", node, code=1)
+        assert "--replicas=0" in said(four, *of_all, code=1)
+        assert node in ready(four)
+        assert groups(four) == before
+        assert said(four, "delete", "node", empty, "--dry-run=server") == ""
+        # Whoever empties it first meets no refusal: the agent deletes its own node.
+        scale(four, 3)
+        until(lambda: left_by(four, LAST), seconds=120, what="the node gone")
+    finally:
+        four.kubectl("apply", "-k", str(ROOT / "deploy/protection"))
+    until(lambda: "Warning" in said(four, *of_all, "--dry-run=server"), what="only a warning again")
+
+
+def said(cluster, *args, code=0):
+    """What kubectl says beside its answer, when it ends with this code."""
     program, environment = kubectl_path(cluster.name)
     done = subprocess.run(
         [program, *args],
@@ -364,7 +436,7 @@ def said(cluster, *args):
         timeout=120,
         env={**os.environ, **environment},
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == code, done.stderr
     return done.stderr
 
 
@@ -429,3 +501,19 @@ def test_the_controllers_token_is_good_for_virtual_nodes_alone(four):
         path = f"/api/v1/nodes/{node}"
         for told in (ask("PATCH", path, LABEL), ask("PATCH", f"{path}/status", LABEL), ask("DELETE", path)):
             assert refused in told if refused else not told, told
+
+
+@pytest.mark.parametrize("component", ["agent", "controller"])
+def test_ours_run_as_nobody_with_nothing_to_write_to(four, component):
+    """As their processes are, not as their manifests say."""
+    found = four.get("pods", "-n", "kube-system", "-l", f"app.kubernetes.io/component={component}")
+    for pid in agent_pids(four, found[0]["metadata"]["name"]):
+        status = dict(
+            line.split(":\t", 1) for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
+        )
+        assert status["Uid"].split() == ["65532"] * 4
+        assert int(status["CapEff"], 16) == int(status["CapBnd"], 16) == 0
+        assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+        mounts = [line.split() for line in pathlib.Path(f"/proc/{pid}/mountinfo").read_text().splitlines()]
+        (root,) = [fields for fields in mounts if fields[4] == "/"]
+        assert "ro" in root[5].split(",")
