@@ -23,6 +23,7 @@ MOST_TAGS = 3
 OF_ECI = {
     "grace of a delete": "the grace is fixed when the pod is made; a delete cannot change it",
     "end of a deleted pod": "ECI forgets a deleted group; how its containers ended is not told",
+    "streams of a log": "both streams of a container are in one log, and cannot be told apart",
     "address in a text": "the pod's address can only be the whole value of a variable",
 }
 OF_SIMULATED_CONTAINERS = {

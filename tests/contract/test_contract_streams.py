@@ -46,6 +46,15 @@ async def test_log_options(logs: Stage, options, text):
     assert await logs.log(work, **options) == text
 
 
+async def test_log_of_one_stream(logs: Stage):
+    logs.same("streams of a log")
+    work = logs.pod(Play(prints=LINES, seconds=0), restart_policy="Never")
+    await logs.backend.create(work)
+    await logs.until(work, lambda seen: ended(seen.containers[0]))
+    assert await logs.log(work, stream="Stdout") == "one\ntwo\nthree\n"
+    assert await logs.log(work, stream="Stderr", follow=True) == ""
+
+
 async def test_log_with_timestamps(logs: Stage):
     work = await logs.start(Play(prints=LINES))
     await logs.printed(work, "one\ntwo\nthree\n")

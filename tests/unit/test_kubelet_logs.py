@@ -36,7 +36,9 @@ def query(text):
             "sinceTime=2023-11-14T22:13:20Z",
             {"since_time": datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC).timestamp()},
         ),
-        ("stream=All", {}),
+        ("stream=All&tailLines=1", {"tail_lines": 1}),
+        ("stream=Stdout", {"stream": "Stdout"}),
+        ("stream=Stderr&limitBytes=9", {"stream": "Stderr", "limit_bytes": 9}),
         ("unknown=1", {}),
     ],
 )
@@ -55,7 +57,7 @@ def test_options(text, wanted):
         ("tailLines=many", 400, '{"message": "Unable to decode query."}'),
         ("sinceTime=yesterday", 400, '{"message": "Unable to decode query."}'),
         ("sinceTime=2023-11-14T22:13:20", 400, '{"message": "Unable to decode query."}'),
-        ("stream=Stdout", 501, "one log"),
+        ("stream=Stdout&tailLines=1", 422, '{"message": "Invalid request."}'),
     ],
 )
 def test_refused_options(text, status, said):

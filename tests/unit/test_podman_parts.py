@@ -194,7 +194,7 @@ def body(container: Container, tmp_path, image_user="", **more):
         CreateRun(container, 1, 10.0),
         sandbox=Sandbox("pod-id", "infra", running=True, ips=("10.0.0.2",)),
         folder=Folder(tmp_path, WHO),
-        image=PulledImage(1, "localhost/i:1", "i@d", image_user),
+        image=PulledImage(1, "i:1", "localhost/i:1", "i@d", image_user),
         sources=mount_sources(Folder(tmp_path, WHO), container),
     )
 
@@ -233,7 +233,7 @@ def test_who_a_container_runs_as(security, image_user, user, tmp_path):
     assert body(Container("a", "i", security=security), tmp_path, image_user).get("user") == user
 
 
-IMAGE = PulledImage(1, "localhost/i:1", "i@d")
+IMAGE = PulledImage(1, "i:1", "localhost/i:1", "i@d")
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_what_a_container_may_do(security, pod, settings):
 )
 def test_who_counts_as_root(security, image_user, complaint):
     container = Container("a", "i", security=security)
-    image = PulledImage(1, "localhost/i:1", "i@d", image_user)
+    image = PulledImage(1, "i:1", "localhost/i:1", "i@d", image_user)
     with pytest.raises(ConfigError, match=re.escape(complaint)) if complaint else nullcontext():
         verify_non_root(work(container), container, image)
 
@@ -483,6 +483,8 @@ LOG = b"""\
         (LogOptions(), b"one\ntwo\nthree"),
         (LogOptions(tail_lines=2), b"two\nthree"),
         (LogOptions(tail_lines=0), b""),
+        (LogOptions(stream="Stdout"), b"one\nthree"),
+        (LogOptions(stream="Stderr"), b"two\n"),
         (LogOptions(tail_lines=99), b"one\ntwo\nthree"),
         (LogOptions(limit_bytes=4), b"one\n"),
         (LogOptions(since_time=instant("2026-11-23T20:33:23Z")), b"three"),

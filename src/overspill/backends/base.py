@@ -12,7 +12,7 @@ In: a `WorkSpec` and an identity. Out: `Sighting`s. Three answers are kept apart
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from decimal import Decimal
 from types import TracebackType
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 from msgspec import Struct
 
@@ -57,7 +57,7 @@ class Capabilities(Struct, frozen=True):
 
 
 class LogOptions(Struct, frozen=True):
-    """PodLogOptions as the kubelet takes them (`since_time` in seconds since 1970)."""
+    """PodLogOptions as the kubelet takes them (`since_time` in seconds since 1970; an empty `stream` means both)."""
 
     follow: bool = False
     previous: bool = False
@@ -65,6 +65,7 @@ class LogOptions(Struct, frozen=True):
     since_time: float | None = None
     tail_lines: int | None = None
     limit_bytes: int | None = None
+    stream: Literal["", "Stdout", "Stderr"] = ""
 
 
 class ContainerUsage(Struct, frozen=True):
@@ -209,6 +210,7 @@ class Backend(Protocol):
         Raises:
             NotFound: no such pod or container, or no previous run of it; says which.
             Rejected: the container has not started; says what it waits for.
+            Unsupported: its streams are kept in one, and cannot be told apart.
         """
 
     async def exec(

@@ -14,7 +14,7 @@ from typing import Any
 from overspill.backends.base import LogOptions
 from overspill.backends.eci.answers import LogAnswer
 from overspill.backends.eci.client import Client
-from overspill.errors import NotFound, Rejected
+from overspill.errors import NotFound, Rejected, Unsupported
 from overspill.model.observation import ContainerObservation, Waiting
 
 __all__ = ["Logs", "require_log"]
@@ -60,7 +60,15 @@ class Logs:
     async def read(
         self, group_id: str, container: str, options: LogOptions, *, ended: Callable[[], bool]
     ) -> AsyncIterator[bytes]:
-        """The output so far; with `follow` goes on until `ended` says that no more will come."""
+        """The output so far; with `follow` goes on until `ended` says that no more will come.
+
+        Raises:
+            Unsupported: of one stream alone.
+        """
+        if options.stream:
+            raise Unsupported(
+                f"ECI keeps both streams of a container in one log; {options.stream} alone is not to be had"
+            )
         if options.tail_lines == 0 and not options.follow:
             return
         if not options.follow:

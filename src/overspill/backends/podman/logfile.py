@@ -71,14 +71,17 @@ class Formatter:
     def __init__(self, options: LogOptions) -> None:
         self._timestamps = options.timestamps
         self._since = options.since_time
+        self._stream = options.stream.lower().encode()
         self._at_line_start = True
 
     def format(self, line: bytes) -> bytes:
-        """One line of the file; b"" if it is too old, or is none."""
+        """One line of the file; b"" if it is too old, of the other stream, or is none."""
         parts = line.rstrip(b"\n").split(b" ", 3)
         if len(parts) < 4:
             return b""
-        time, _, tag, text = parts
+        time, stream, tag, text = parts
+        if self._stream and stream != self._stream:
+            return b""
         if self._since is not None:
             if instant(time.decode(errors="replace")) < self._since:
                 return b""

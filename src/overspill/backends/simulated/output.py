@@ -106,6 +106,8 @@ async def pod_logs(
         index = max(index, count - options.tail_lines)
     left = math.inf if options.limit_bytes is None else options.limit_bytes
     async for number in _indices(pod, container, run, index, follow=options.follow, clock=clock):
+        if options.stream == "Stderr":
+            continue  # all is written to stdout
         piece = _written(run, number, timestamps=options.timestamps)
         if len(piece) >= left:
             yield piece[: int(left)]

@@ -6,6 +6,7 @@ Source: k8s.io/api/core/v1 PodLogOptions; validation and texts of pkg/kubelet (s
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Literal
 
 from overspill.backends.base import LogOptions
 from overspill.model.observation import Terminated, Waiting
@@ -18,7 +19,12 @@ IMAGE_TROUBLE = {
     "ErrImagePull": "image can't be pulled",
     "ImagePullBackOff": "trying and failing to pull image",
 }
-STREAMS = {"", "All", "Stdout", "Stderr"}
+STREAMS: Mapping[str, Literal["", "Stdout", "Stderr"]] = {
+    "": "",
+    "All": "",
+    "Stdout": "Stdout",
+    "Stderr": "Stderr",
+}
 
 
 def log_options(query: Mapping[str, Sequence[str]], *, now: float) -> LogOptions:
@@ -39,18 +45,17 @@ def log_options(query: Mapping[str, Sequence[str]], *, now: float) -> LogOptions
         since_time=now - since_seconds if since_seconds is not None else since_time,
         tail_lines=_integer(first, "tailLines"),
         limit_bytes=_integer(first, "limitBytes"),
+        stream=STREAMS.get(first.get("stream", ""), ""),
     )
-    stream = first.get("stream", "")
     makes_sense = (
         (options.tail_lines is None or options.tail_lines >= 0)
         and (options.limit_bytes is None or options.limit_bytes >= 1)
         and (since_seconds is None or (since_seconds >= 1 and since_time is None))
-        and stream in STREAMS
+        and first.get("stream", "") in STREAMS
+        and not (options.stream and options.tail_lines is not None)
     )
     if not makes_sense:
         raise Refused(422, '{"message": "Invalid request."}')
-    if stream in {"Stdout", "Stderr"}:
-        raise Refused(501, f"stream={stream}: a virtual node keeps both streams of a container in one log")
     return options
 
 
