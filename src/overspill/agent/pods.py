@@ -149,6 +149,8 @@ class Pods:
         self._seen[key.uid] = seen
         pod = self.cache.get(key)
         if pod is None or seen.deleting:
+            if pod is not None and before is not None and _serves_otherwise(pod, before, seen):
+                self._put(key, pod, seen)
             if self.cache.synced.is_set():
                 self.queue.add(key)
             return
@@ -325,8 +327,10 @@ class Pods:
 
     def _report(self, key: Key, pod: Pod, seen: Observation) -> None:
         """Hand the status to the writer; a pod on its way out gets its last words in `_finalize` or `_fail`."""
-        if pod.metadata.deletion_timestamp is not None or pod.ended or seen.deleting:
-            return
+        if pod.metadata.deletion_timestamp is None and not pod.ended and not seen.deleting:
+            self._put(key, pod, seen)
+
+    def _put(self, key: Key, pod: Pod, seen: Observation) -> None:
         status = self.status(key, pod, seen)
         self._writer.put(key, encode(status), annotations=seen.annotations)
         if status.phase == "Running" and pod.status.phase != "Running":
@@ -378,6 +382,13 @@ class Pods:
 
 def _key(identity: Identity) -> Key:
     return Key(identity.namespace, identity.name, identity.uid)
+
+
+def _serves_otherwise(pod: Pod, before: Observation, seen: Observation) -> bool:
+    """Whether other containers of a deleted pod are ready than before, while any runs: EndpointSlices tell who still serves."""
+    leaves = pod.metadata.deletion_timestamp is not None and not pod.ended
+    now, earlier = ([each.ready for each in one.containers] for one in (seen, before))
+    return leaves and now != earlier and any(isinstance(each.state, Running) for each in seen.containers)
 
 
 def _end_is_read(pod: Pod) -> bool:
