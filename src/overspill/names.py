@@ -25,8 +25,9 @@ HOLDER_ANNOTATION = f"{DOMAIN}/agent-holder"
 # On the Leases of agents that share an account's quotas: which, and how much each asks of them.
 QUOTA_LABEL = f"{DOMAIN}/quota"
 DEMAND_ANNOTATION = f"{DOMAIN}/quota-demand"
-# Written on a pod: what of it the backend does not honour, without refusing it.
+# What of a pod the backend does not honour, without refusing it: written on the pod; reason of the Event about it.
 NOT_HONOURED_ANNOTATION = f"{DOMAIN}/not-honoured"
+NOT_HONOURED = "NotHonoured"
 COMPONENT = "overspill-agent"
 
 # Scale-in. On a Node: the StatefulSet (namespace/name) and the ordinal that its agent has there; that it is to go

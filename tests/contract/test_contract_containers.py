@@ -191,6 +191,26 @@ async def test_ephemeral_containers_are_had_or_refused(stage: Stage):
         await stage.backend.add_ephemeral(stage.pod().identity, debug)
 
 
+async def test_another_image_is_had_or_refused(stage: Stage):
+    work = await stage.start()
+    image = work.containers[0].image
+    absent = stage.harness.container(Play(absent_image=True)).image
+    try:
+        await stage.backend.change_images(work.identity, {"main": absent})
+    except Unsupported:
+        seen = await stage.listed(work)
+        assert seen
+        assert (seen.containers[0].image, seen.containers[0].restarts) == (image, 0)
+        assert runs(seen.containers[0])
+        return
+    await stage.until(work, lambda seen: waits(seen.containers[0], "ErrImagePull"))
+    await stage.backend.change_images(work.identity, {"main": image})
+    seen = await stage.until(
+        work, lambda seen: runs(seen.containers[0]) and bool(seen.containers[0].restarts)
+    )
+    assert (seen.containers[0].image, seen.containers[0].restarts) == (image, 1)
+
+
 def observations(stage: Stage, work: WorkSpec) -> list[Observation]:
     """Everything that was seen of a pod."""
     return [s for s in stage.history if isinstance(s, Observation) and s.identity == work.identity]

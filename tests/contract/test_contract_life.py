@@ -181,6 +181,8 @@ async def test_not_found_is_for_every_verb(stage: Stage):
         await backend.refresh(stranger, {})
     with pytest.raises(NotFound):
         await backend.resize(stranger, {})
+    with pytest.raises(NotFound):
+        await backend.change_images(stranger, {"main": "another:1"})
     if "logs" in backend.capabilities.verbs:
         with pytest.raises(NotFound):
             await stage.log(stage.pod())

@@ -2,8 +2,11 @@
 
 import contextlib
 import os
+import pty
 import re
+import select
 import subprocess
+import time
 
 import pytest
 
@@ -108,6 +111,30 @@ def forwarded(kubectl, name, port):
     """A port of this machine that leads to one of a pod."""
     with kubectl.started("port-forward", f"pod/{name}", f":{port}", stdout=subprocess.PIPE) as process:
         yield int(re.search(rb":(\d+) ->", process.stdout.readline())[1])
+
+
+def talk(kubectl, *args, script, ends, timeout=60):
+    """What kubectl shows on a terminal to which `script` is typed, until `ends` is there and it exits."""
+    leader, follower = pty.openpty()
+    with kubectl.started(*args, stdin=follower, stdout=follower, stderr=follower) as process:
+        os.close(follower)
+        shown, typed, deadline = b"", False, time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            if select.select([leader], [], [], 0.1)[0]:
+                try:
+                    data = os.read(leader, 65536)
+                except OSError:  # the other side is closed
+                    break
+                shown += data
+            elif process.poll() is not None:
+                break
+            if not typed and re.search(rb"[#$] ", shown):
+                os.write(leader, script)
+                typed = True
+        os.close(leader)
+        code = process.wait(10)
+    assert ends in shown, shown
+    return code
 
 
 def gauge(kubectl, name):

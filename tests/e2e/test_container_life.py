@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from overspill.local.images import WEB
+
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 NAMESPACE = "life"
@@ -152,6 +154,34 @@ def test_hooks_run_before_and_after(life, until):
     life.kubectl("delete", "pod", "hooked", "-n", NAMESPACE, "--wait=false")
     log = until(lambda: "ending" in life.kubectl("logs", "hooked", "-n", NAMESPACE), what="the last hook")
     assert log
+
+
+def test_another_image_for_a_running_pod(life, until):
+    life.apply(pod("changed", container("main"), restartPolicy="Never"))
+    until(lambda: ready(life, "changed"), what="the pod is ready")
+    life.kubectl("set", "image", "pod/changed", f"main={WEB[0]}", "-n", NAMESPACE)
+
+    def renewed():
+        (status,) = get(life, "changed")["status"]["containerStatuses"]
+        return status["ready"] and (status["image"], status["restartCount"]) == (WEB[0], 1)
+
+    until(renewed, what="the new image")
+    killing = ("Killing", "Container main definition changed, will be restarted")
+    until(lambda: killing in events(life, "changed"), what="an Event")
+    found = get(life, "changed")
+    assert found["status"]["observedGeneration"] == found["metadata"]["generation"]
+
+
+def test_a_pod_on_its_way_out_tells_when_it_serves_no_more(life, until):
+    lasts = f"touch /tmp/ready; {SLEEP.replace('exit 0', 'true')}"  # it does not end when it is asked to
+    fields = {"readinessProbe": has("/tmp/ready")}
+    life.apply(pod("leaving", container("main", lasts, **fields), terminationGracePeriodSeconds=60))
+    until(lambda: ready(life, "leaving"), what="the pod is ready")
+    life.kubectl("delete", "pod", "leaving", "-n", NAMESPACE, "--wait=false")
+    run(life, "leaving", "rm /tmp/ready")
+    until(lambda: condition(life, "leaving")["status"] == "False", seconds=30, what="a pod that is not ready")
+    assert get(life, "leaving")["metadata"]["deletionTimestamp"]
+    life.kubectl("delete", "pod", "leaving", "-n", NAMESPACE, "--grace-period=1", "--timeout=30s")
 
 
 def test_debug_joins_a_running_pod(life, until):

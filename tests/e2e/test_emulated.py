@@ -2,13 +2,14 @@
 
 import json
 import secrets
+import subprocess
 import urllib.request
 
 import pytest
 from cluster_secrets import leaked
-from kubectl_world import SPACE, Kubectl, forwarded, pod
+from kubectl_world import SPACE, Kubectl, forwarded, pod, talk
 
-from overspill.local.images import WEB
+from overspill.local.images import BUSYBOX, WEB
 from overspill.local.paths import cluster_paths
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
@@ -83,6 +84,10 @@ def test_what_kubectl_does_with_a_container_group(emulated, group, websockets, t
     done = kubectl.run("exec", "-i", group, "--", "sh", "-c", "cat; echo err >&2; exit 7", stdin=b"in")
     assert (done.returncode, done.stdout) == (7, b"in")
     assert done.stderr.startswith(b"err\n")
+    script = b"test -t 0 && echo is-$((6*7))-terminal; exit 3\n"
+    assert talk(kubectl, "exec", "-it", group, "--", "sh", script=script, ends=b"is-42-terminal") == 3
+    with kubectl.started("logs", "-f", group, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"begun\n"
     sent, back = tmp_path / "sent", tmp_path / "back"
     sent.write_bytes(secrets.token_bytes(1 << 20))
     kubectl.said("cp", str(sent), f"{group}:/tmp/copied")
@@ -93,6 +98,19 @@ def test_what_kubectl_does_with_a_container_group(emulated, group, websockets, t
     done = kubectl.run("attach", group)
     assert done.returncode == 1
     assert b"pods on this node run at eci, which has no attach" in done.stderr
+
+
+def test_a_group_keeps_its_images_and_says_so(emulated, group, until):
+    emulated.kubectl("-n", SPACE, "set", "image", f"pod/{group}", f"c={WEB[1]}")
+
+    def told():
+        fields = f"involvedObject.name={group},reason=NotHonoured"
+        return emulated.get("events", "-n", SPACE, "--field-selector", fields)
+
+    (event,) = until(told, what="an Event")
+    assert event["message"].startswith("ECI keeps the images that a group was made with: image of c;")
+    (status,) = emulated.get("pod", group, "-n", SPACE)["status"]["containerStatuses"]
+    assert (status["image"], status["restartCount"]) == (BUSYBOX, 0)
 
 
 def test_the_scan_of_a_clusters_logs_finds_what_is_planted(emulated):

@@ -5,9 +5,7 @@ import base64
 import hashlib
 import json
 import os
-import pty
 import re
-import select
 import subprocess
 import sys
 import time
@@ -16,7 +14,7 @@ import urllib.request
 
 import pytest
 import websocket
-from kubectl_world import MIB, NODE, SPACE, forwarded, gauge, pod
+from kubectl_world import MIB, NODE, SPACE, forwarded, gauge, pod, talk
 
 from overspill.local.images import BUSYBOX
 from overspill.local.paths import cluster_paths
@@ -85,30 +83,6 @@ def test_exec_of_what_is_not_there(kubectl):
     done = kubectl.run("exec", "speaker", "--", "no-such-program")
     assert done.returncode != 0
     assert "no-such-program" in done.stderr.decode()
-
-
-def talk(kubectl, *args, script, ends, timeout=60):
-    """What kubectl shows on a terminal to which `script` is typed, until `ends` is there and it exits."""
-    leader, follower = pty.openpty()
-    with kubectl.started(*args, stdin=follower, stdout=follower, stderr=follower) as process:
-        os.close(follower)
-        shown, typed, deadline = b"", False, time.monotonic() + timeout
-        while time.monotonic() < deadline:
-            if select.select([leader], [], [], 0.1)[0]:
-                try:
-                    data = os.read(leader, 65536)
-                except OSError:  # the other side is closed
-                    break
-                shown += data
-            elif process.poll() is not None:
-                break
-            if not typed and re.search(rb"[#$] ", shown):
-                os.write(leader, script)
-                typed = True
-        os.close(leader)
-        code = process.wait(10)
-    assert ends in shown, shown
-    return code
 
 
 def test_exec_on_a_terminal(kubectl):

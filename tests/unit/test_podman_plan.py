@@ -60,7 +60,7 @@ def seen(*runs: Run, sandbox=UP, **more) -> Seen:
 
 
 def have(name="a", number=0) -> dict[str, PulledImage]:
-    return {name: PulledImage(number, "image", "id")}
+    return {name: PulledImage(number, f"image-{name}", "image", "id")}
 
 
 def trouble(at=999.0, delay=10.0, reason="ErrImagePull", key="a") -> dict[str, Trouble]:

@@ -49,6 +49,8 @@ class Memory(Struct):
         waits: how often it was put off in a row because something it refers to is missing.
         last: how it stood when the backend let it go.
         resize: how far the agent is with the pod's requests and limits.
+        images: generation of the spec whose images were dealt with; -1 for none.
+        images_kept: why the pod goes on with other images than it asks for; "" if it does not.
         removed: the apiserver was told to remove it; its DELETED event is on the way.
     """
 
@@ -59,6 +61,8 @@ class Memory(Struct):
     waits: int = 0
     last: Observation | None = None
     resize: Resize = UNASKED
+    images: int = -1
+    images_kept: str = ""
     removed: bool = False
 
 

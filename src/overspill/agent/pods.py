@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterable, Sequence
 import structlog
 from msgspec import structs
 
+from overspill import names
 from overspill.agent.admission import UNSUPPORTED, Admission, Refusal
 from overspill.agent.deadline import EXCEEDED, seconds_left
 from overspill.agent.ephemeral import EphemeralContainers
 from overspill.agent.freshness import Freshness
+from overspill.agent.images import change_images
 from overspill.agent.plan import Create, Delete, Fail, Finalize, Forget, Memory, Nothing, plan
 from overspill.agent.podevents import changes
 from overspill.agent.resize import Resizer
@@ -218,6 +220,8 @@ class Pods:
             case Nothing() if pod is not None and seen is not None and not pod.ended:
                 self._admission.adopt(pod)
                 again = await self._resize(key, pod, seen, memory)
+                if kept := await change_images(self._backend, pod, seen, memory):
+                    self._events.warning(_reference(key), names.NOT_HONOURED, kept)
                 debug = await self._debug(key, pod, seen)
                 self._report(key, pod, seen)
                 due = await self._upkeep.tend(key, pod, seen.identity)
@@ -251,6 +255,7 @@ class Pods:
             raise
         memory.attempt, memory.waits = attempt, 0
         self._resizer.begin(pod, resolved.work, memory)
+        memory.images = pod.metadata.generation
         return self._upkeep.begin(key, pod, resolved)
 
     async def _resize(self, key: Key, pod: Pod, seen: Observation, memory: Memory) -> float | None:

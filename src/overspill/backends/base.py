@@ -204,6 +204,16 @@ class Backend(Protocol):
             Unsupported: a running pod cannot be resized; nothing has changed.
         """
 
+    async def change_images(self, identity: Identity, images: Mapping[str, str]) -> None:
+        """Run containers of a pod, by name, from other images; those that run are ended and started anew.
+
+        Returns once it is recorded. `ContainerObservation.image` tells what a container runs from.
+
+        Raises:
+            NotFound: there is no such pod.
+            Unsupported: a pod keeps the images that it was made with; nothing has changed.
+        """
+
     def logs(self, identity: Identity, container: str, options: LogOptions) -> AsyncIterator[bytes]:
         """The container's output in pieces; with `follow` until the container ends.
 

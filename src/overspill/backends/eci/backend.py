@@ -15,6 +15,7 @@ from typing import Any, Self
 import structlog
 from msgspec import Struct, structs
 
+from overspill import names
 from overspill.backends.base import Demand, Inventory, LogOptions, PodUsage, Process, Share
 from overspill.backends.eci import processes
 from overspill.backends.eci.capabilities import CAPABILITIES
@@ -64,8 +65,6 @@ RETRY_FIRST, RETRY_CAP = 10.0, 300.0
 TIDY_EVERY = 1.0
 # Reason of InstanceProvisioned=False while ECI does not make a group as it is, or as the account is.
 REFUSED = "Refused"
-# Reason of the Event about what ECI's API cannot enforce.
-NOT_HONOURED = "NotHonoured"
 SILENCE = 60.0
 # How long a start waits for ECI; the agent's health is served afterwards.
 PATIENCE = 15.0
@@ -237,7 +236,7 @@ class EciBackend:
         wait = f"in the queue for ECI, about {eta:.0f} s" if eta > LONG_WAIT else ""
         self._tell_order(order, Waiting("ContainerCreating", wait))
         for warning in warnings:
-            self._feed.publish(Happened(work.identity, "", NOT_HONOURED, warning))
+            self._feed.publish(Happened(work.identity, "", names.NOT_HONOURED, warning))
         self._poller.hurry()
 
     async def delete(self, identity: Identity, *, grace_seconds: int) -> None:  # noqa: ARG002 - ECI takes it at creation only
@@ -360,6 +359,11 @@ class EciBackend:
         """Refuse: ECI starts the containers of a group anew to change their size, and under another price."""
         self._find(identity)
         raise Unsupported(f"ECI keeps the size of containers that run: {', '.join(resources)}")
+
+    async def change_images(self, identity: Identity, images: Mapping[str, str]) -> None:
+        """Refuse: ECI starts all containers of a group anew for it, also those that are to go on."""
+        self._find(identity)
+        raise Unsupported(f"ECI keeps the images that a group was made with: image of {', '.join(images)}")
 
     async def logs(self, identity: Identity, container: str, options: LogOptions) -> AsyncIterator[bytes]:
         """A container's output."""

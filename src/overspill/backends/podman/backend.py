@@ -130,6 +130,14 @@ class PodmanBackend:
         with self._recording():
             found.resize(resources)
 
+    async def change_images(self, identity: Identity, images: Mapping[str, str]) -> None:
+        """Record other images; the pod's supervisor does the rest."""
+        found = self._found(identity)
+        if found.pod.work is None:
+            raise Unsupported(f"pod {identity.namespace}/{identity.name} was found without its record")
+        with self._recording():
+            found.change_images(images)
+
     def logs(self, identity: Identity, container: str, options: LogOptions) -> AsyncIterator[bytes]:
         """A container's output."""
         return pod_logs(self._found(identity), container, options)

@@ -38,6 +38,7 @@ def run_of(found: ContainerInspect) -> Run | None:
         finished_at=instant(state.finished_at),
         stop_signal=found.config.stop_signal,
         image=found.image_name,
+        asked_image=marks.get(tags.ASKED_IMAGE_LABEL, ""),
         image_id=marks.get(tags.IMAGE_LABEL, found.image),
         address=marks.get(tags.ADDRESS_LABEL, ""),
         resources=tags.resources_of(marks),

@@ -127,7 +127,7 @@ def _from_run(
     return ContainerObservation(
         name=run.container,
         state=waiting or _state(run),
-        image=container.image,
+        image=run.asked_image or container.image,
         image_id=run.image_id,
         container_id=f"podman://{run.id}",
         last_state=last,

@@ -13,6 +13,7 @@ from typing import Literal
 from msgspec import Struct
 
 from overspill.backends.podman.ends import Ends, ends_of, ends_of_doomed
+from overspill.backends.podman.reimaging import is_outdated
 from overspill.backends.podman.resizing import resize_trouble, resized_by
 from overspill.backends.podman.seen import Deletion, Eviction, Run, Seen
 from overspill.backends.podman.turns import (
@@ -93,9 +94,10 @@ class Resize(Struct, frozen=True):
 
 
 class Restart(Struct, frozen=True):
-    """End a run, so that the next one has the resources that its container should have by now."""
+    """End a run, so that the next one is as its container should be by now: why, as its marks will have it."""
 
     run: Run
+    why: Literal["Resize", "Image"]
 
 
 class Discard(Struct, frozen=True):
@@ -260,7 +262,7 @@ def _container(work: WorkSpec, container: Container, seen: Seen, now: float) -> 
         return _new_run(container, 0, 0.0, seen=seen, now=now)
     latest = runs[0]
     if latest.state == "running":
-        return _resized(container, latest, seen, now)
+        return _renewed(work, container, latest, seen, now)
     if latest.state == "created":
         return _after_trouble(container, seen, now) or StartRun(latest)
     due = restart_at(work, latest, doomed=seen.marks_of(latest).doomed)
@@ -272,21 +274,25 @@ def _container(work: WorkSpec, container: Container, seen: Seen, now: float) -> 
     return _new_run(container, latest.number + 1, backoff, seen=seen, now=now)
 
 
-def _resized(container: Container, run: Run, seen: Seen, now: float) -> Step:
+def _renewed(work: WorkSpec, container: Container, run: Run, seen: Seen, now: float) -> Step:
+    """What a running container lacks of what it should be by now; an init container that passes by runs on as it is."""
+    passes_by = container in work.init_containers and container.restart_policy != "Always"
+    if is_outdated(container, run) and not passes_by:
+        return Wait() if seen.marks_of(run).doomed else Restart(run, "Image")
     way = resized_by(container, run, seen)
     if not way:
         return Wait()
     trouble = resize_trouble(container, seen)
     if trouble and trouble.delay is not None and now < trouble.at + trouble.delay:
         return Wait(trouble.at + trouble.delay)
-    return Restart(run) if way == "restart" else Resize(container, run)
+    return Restart(run, "Resize") if way == "restart" else Resize(container, run)
 
 
 def _new_run(container: Container, number: int, backoff: float, *, seen: Seen, now: float) -> Step:
     if wait := _after_trouble(container, seen, now):
         return wait
     image = seen.images.get(container.name)
-    if image is None or image.number != number:
+    if image is None or (image.number, image.name) != (number, container.image):
         return Pull(container, number)
     return CreateRun(container, number, backoff)
 

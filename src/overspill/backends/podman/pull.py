@@ -56,13 +56,14 @@ class Puller:
             )
         async with self._references[name]:
             if container.pull_policy != "Always" and (local := await self._local(name)):
-                return _pulled(local, number, name)
+                return _pulled(local, number, name, name)
             if container.pull_policy == "Never":
                 raise PullFailure(
                     "ErrImageNeverPull",
                     f'Container image "{name}" is not present with pull policy of Never',
                 )
-            return _pulled(await self._pull(normalize(name), credentials), number, normalize(name))
+            reference = normalize(name)
+            return _pulled(await self._pull(reference, credentials), number, name, reference)
 
     async def _local(self, reference: str) -> Image | None:
         try:
@@ -79,7 +80,7 @@ class Puller:
             raise PullFailure("ErrImagePull", str(error)) from error
 
 
-def _pulled(image: Image, number: int, reference: str) -> PulledImage:
+def _pulled(image: Image, number: int, name: str, reference: str) -> PulledImage:
     digests = image.repo_digests or ()
     image_id = digests[0] if digests else f"sha256:{image.id}"
-    return PulledImage(number, reference, image_id, image.user)
+    return PulledImage(number, name, reference, image_id, image.user)

@@ -35,6 +35,7 @@ class Run(Struct, frozen=True):
         backoff: seconds that were waited before it.
         failure: why it could not be started, if so: it then counts as ended with code 128.
         stop_signal: what the image wants to be asked to stop with.
+        asked_image: the image in the pod's words; "" if it does not tell.
         message: what it left to say why it ended.
         resources: what it was made with.
     """
@@ -51,6 +52,7 @@ class Run(Struct, frozen=True):
     finished_at: float = 0.0
     stop_signal: int = 15
     image: str = ""
+    asked_image: str = ""
     image_id: str = ""
     address: str = ""
     failure: str = ""
@@ -83,7 +85,7 @@ class Marks(Struct, frozen=True, omit_defaults=True):
     started: bool = False
     ready: bool = False
     changed_at: float = 0.0
-    doomed: Literal["", "Liveness", "Startup", "PostStart", "Resize"] = ""
+    doomed: Literal["", "Liveness", "Startup", "PostStart", "Resize", "Image"] = ""
     doomed_at: float = 0.0
     resources: Resources | None = None
 
@@ -110,12 +112,14 @@ class PulledImage(Struct, frozen=True):
     """An image at hand for the run `number` of a container.
 
     Attributes:
+        name: what the container calls it.
         reference: what Podman finds it by.
         image_id: what the pod's status says: repository@digest where that is known.
         user: whom the image runs as.
     """
 
     number: int
+    name: str
     reference: str
     image_id: str
     user: str = ""

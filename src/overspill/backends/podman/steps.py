@@ -9,7 +9,7 @@ whatever it makes has a name of its own; a step that Podman refuses leaves a
 import asyncio
 from collections.abc import Awaitable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal
 
 import structlog
 from msgspec import structs
@@ -41,6 +41,8 @@ COMMAND_ERRORS = ("OCI runtime attempted to invoke", "OCI permission denied", "O
 # What runc says when Podman was killed between making the process and noting that it did.
 HALF_STARTED = "container with given ID already exists"
 SIGKILL = 9
+# Why a container that runs well is ended, in the kubelet's words.
+RESTARTS = {"Resize": "resize requires restart", "Image": "definition changed, will be restarted"}
 
 
 class Steps:
@@ -67,8 +69,8 @@ class Steps:
                 await self._signal(runs, kill=kill)
             case plan.Resize():
                 await self._resize(step)
-            case plan.Restart(run):
-                self._restart(run)
+            case plan.Restart(run, why):
+                self._restart(run, why)
             case plan.Pull():
                 await self._pull(step)
             case plan.Wait():
@@ -266,10 +268,10 @@ class Steps:
         pod.troubles.pop(key, None)
         pod.mark(run.id, structs.replace(pod.marks.get(run.id, NO_MARKS), resources=wanted))
 
-    def _restart(self, run: Run) -> None:
+    def _restart(self, run: Run, why: Literal["Resize", "Image"]) -> None:
         marks = self._pod.marks.get(run.id, NO_MARKS)
-        self._pod.mark(run.id, structs.replace(marks, doomed="Resize", doomed_at=self._host.clock()))
-        message = f"Container {run.container} resize requires restart"
+        self._pod.mark(run.id, structs.replace(marks, doomed=why, doomed_at=self._host.clock()))
+        message = f"Container {run.container} {RESTARTS[why]}"
         tell(self._host, self._pod, run.container, "Killing", message, warning=False)
 
     async def _reap(self, container: str) -> None:

@@ -20,6 +20,7 @@ from overspill.backends.podman.hooks import Hooks
 from overspill.backends.podman.host import Host
 from overspill.backends.podman.observe import observe
 from overspill.backends.podman.prober import Prober
+from overspill.backends.podman.reimaging import with_images
 from overspill.backends.podman.resizing import trouble_key, with_resources
 from overspill.backends.podman.seen import Deletion, Eviction, Run
 from overspill.backends.podman.state import PodState
@@ -85,6 +86,18 @@ class Supervisor:
         for name in resources:
             pod.troubles.pop(trouble_key(name), None)
         self._rewrite(with_resources(pod.work, resources))
+
+    def change_images(self, images: Mapping[str, str]) -> None:
+        """Record other images of containers; the next turns run them."""
+        pod = self.pod
+        assert pod.work
+        work = with_images(pod.work, images)
+        if work == pod.work:
+            return
+        for name in images:
+            pod.troubles.pop(name, None)
+        self._rewrite(work)
+        self._steps.interrupt()  # it may be an image that nobody wants any more
 
     def ended(self, run: Run) -> bool:
         """Whether a run writes no more."""

@@ -14,6 +14,7 @@ from overspill.model.work import Container, Identity, Resources
 
 __all__ = [
     "ADDRESS_LABEL",
+    "ASKED_IMAGE_LABEL",
     "BACKOFF_LABEL",
     "CONTAINER_LABEL",
     "IMAGE_LABEL",
@@ -40,6 +41,8 @@ BACKOFF_LABEL = f"{names.DOMAIN}/backoff"
 ADDRESS_LABEL = f"{names.DOMAIN}/address"
 # The image that was run, as repository@digest where that is known.
 IMAGE_LABEL = f"{names.DOMAIN}/image-id"
+# The image in the pod's own words.
+ASKED_IMAGE_LABEL = f"{names.DOMAIN}/image"
 # The requests and limits that the run was made with.
 RESOURCES_LABEL = f"{names.DOMAIN}/resources"
 
@@ -66,6 +69,7 @@ def container_labels(
         BACKOFF_LABEL: f"{backoff:g}",
         ADDRESS_LABEL: address,
         IMAGE_LABEL: image_id,
+        ASKED_IMAGE_LABEL: container.image,
         RESOURCES_LABEL: msgspec.json.encode(container.resources).decode(),
     }
 

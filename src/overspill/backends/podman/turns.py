@@ -10,6 +10,7 @@ https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/, KEP-753,
 from collections.abc import Iterator
 
 from overspill.backends.podman.probes import is_started
+from overspill.backends.podman.reimaging import is_outdated
 from overspill.backends.podman.seen import Run, Seen, latest_runs
 from overspill.model.work import Container, WorkSpec
 
@@ -86,17 +87,22 @@ def next_delay(before: float | None) -> float:
 def restart_at(work: WorkSpec, run: Run, *, doomed: str = "") -> tuple[float, float] | None:
     """When the run after an ended one is due, and the back-off before it; None if there is to be none.
 
-    The first restart comes at once, as does one after a good run, or one that a resize asked for. A run that
-    was `doomed` has failed, whatever it ended with.
+    The first restart comes at once, as does one after a good run, one that a resize asked for, and one with another
+    image. A run that was `doomed` has failed, whatever it ended with.
     """
-    if not _restarts(work, run, failed=bool(doomed) or run.exit_code != 0):
+    if not _restarts(work, run, doomed=doomed):
         return None
-    good = run.finished_at - run.started_at >= GOOD_RUN or doomed == "Resize"
+    container = next((c for c in all_containers(work) if c.name == run.container), None)
+    changed = doomed == "Resize" or (container is not None and is_outdated(container, run))
+    good = run.finished_at - run.started_at >= GOOD_RUN or changed
     backoff = 0.0 if run.number == 0 or good else next_delay(run.backoff)
     return run.finished_at + backoff, backoff
 
 
-def _restarts(work: WorkSpec, run: Run, *, failed: bool) -> bool:
+def _restarts(work: WorkSpec, run: Run, *, doomed: str) -> bool:
+    if doomed == "Image":
+        return True  # whatever its policy: it did not end by itself
+    failed = bool(doomed) or run.exit_code != 0
     init = next((c for c in work.init_containers if c.name == run.container), None)
     container = init or next((c for c in work.containers if c.name == run.container), None)
     if container is None:

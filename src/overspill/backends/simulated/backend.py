@@ -138,6 +138,13 @@ class SimulatedBackend:
         self._cloud.find(identity)
         raise Unsupported(f"simulated pods keep the size of their containers: {', '.join(resources)}")
 
+    async def change_images(self, identity: Identity, images: Mapping[str, str]) -> None:
+        """Refuse: nothing is played anew."""
+        self._cloud.find(identity)
+        raise Unsupported(
+            f"simulated pods keep the images that they were made with: image of {', '.join(images)}"
+        )
+
     async def logs(self, identity: Identity, container: str, options: LogOptions) -> AsyncIterator[bytes]:
         """A container's output."""
         self._cloud.reach()
