@@ -42,26 +42,18 @@ def asked(url, *, ca, token="", client=None):
         return error.code, error.read().decode()
 
 
-def expired_token(paths):
-    """A token as the cluster signs them, of yesterday."""
+def signed_again(paths, token, **claims):
+    """A token of the cluster with other claims, signed with the cluster's own key."""
 
     def part(content):
-        return base64.urlsafe_b64encode(json.dumps(content).encode()).rstrip(b"=")
+        return base64.urlsafe_b64encode(content).rstrip(b"=")
 
     key = serialization.load_pem_private_key((paths.pki / "service-account.key").read_bytes(), password=None)
-    now = int(time.time())
-    claims = {
-        "iss": "https://kubernetes.default.svc.cluster.local",
-        "aud": ["https://kubernetes.default.svc.cluster.local"],
-        "sub": "system:serviceaccount:kube-system:virtual-node-eci",
-        "iat": now - 90000,
-        "nbf": now - 90000,
-        "exp": now - 86400,
-    }
-    signed = part({"alg": "ES256", "typ": "JWT"}) + b"." + part(claims)
+    head, body, _ = token.encode().split(b".")
+    claimed = json.loads(base64.urlsafe_b64decode(body + b"=="))
+    signed = head + b"." + part(json.dumps(claimed | claims).encode())
     r, s = utils.decode_dss_signature(key.sign(signed, ec.ECDSA(hashes.SHA256())))
-    signature = base64.urlsafe_b64encode(r.to_bytes(32, "big") + s.to_bytes(32, "big")).rstrip(b"=")
-    return (signed + b"." + signature).decode()
+    return (signed + b"." + part(r.to_bytes(32, "big") + s.to_bytes(32, "big"))).decode()
 
 
 def pair_of(paths, name):
@@ -86,7 +78,11 @@ def test_nobody_is_anonymous(port):
 
 
 def test_tokens_that_are_none(streaming, port):
-    tokens = ("bogus-token", "a.b.c", expired_token(cluster_paths(streaming.name)))
+    paths, now = cluster_paths(streaming.name), int(time.time())
+    good = streaming.kubectl("-n", "kube-system", "create", "token", "virtual-node-eci").strip()
+    assert port("/metrics", token=signed_again(paths, good))[0] == 403, "it is somebody's while it lasts"
+    yesterday = {"iat": now - 90000, "nbf": now - 90000, "exp": now - 86400}
+    tokens = ("bogus-token", "a.b.c", signed_again(paths, good, **yesterday))
     for token in tokens:
         assert port("/metrics", token=token) == (401, "Unauthorized")
     log = streaming.kubectl("-n", "kube-system", "logs", NODE)
