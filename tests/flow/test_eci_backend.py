@@ -317,6 +317,26 @@ async def test_files_are_sent_anew(tmp_path):
         assert await calls(rig, "UpdateContainerGroup") == 1
 
 
+async def test_a_group_that_waits_for_room_is_made_with_the_newest_files(tmp_path):
+    async with emulator(tmp_path) as rig, connected(rig) as watched:
+        await rig.admin("POST", "/faults", {"kind": "no-stock"})
+        mount = Container("main", "example.org/app:1", mounts=(Mount("conf", "/conf", read_only=True),))
+        work = pod(container=mount, volumes={"conf": Files((File("key", b"old"),))})
+        await watched.backend.create(work)
+        await watched.until(work, unprovisioned)
+        await watched.backend.refresh(work.identity, {"conf": Files((File("key", b"new"),))})
+        await rig.admin("DELETE", "/faults")
+        other = pod(2)  # finds room, and so has those asked for that wait
+        await watched.backend.create(other)
+        await watched.running(work)
+        process = await watched.backend.exec(
+            work.identity, "main", ["cat", "/conf/key"], stdin=False, tty=False
+        )
+        assert [data async for _, data in process.output()] == [b"new"]
+        await process.close()
+        assert await calls(rig, "UpdateContainerGroup") == 0
+
+
 def told(seen: Sighting, reason: str) -> bool:
     return isinstance(seen, Happened) and seen.reason == reason
 

@@ -337,11 +337,14 @@ class EciBackend:
     # --- what is asked of running pods ---
 
     async def refresh(self, identity: Identity, volumes: Mapping[str, Volume]) -> None:
-        """Send new files; ECI replaces them in the running group.
+        """Send new files; ECI replaces them in the running group. One that is not made yet is made with them.
 
         Raises:
             NotFound: there is no such pod.
         """
+        if identity.uid in self._creations.orders:
+            self._creations.renew(identity.uid, volumes)
+            return
         tracked = self._find(identity)
         changed = [volume(name, each) for name, each in volumes.items() if isinstance(each, Files)]
         if not changed:
@@ -362,7 +365,8 @@ class EciBackend:
 
     async def change_images(self, identity: Identity, images: Mapping[str, str]) -> None:
         """Refuse: ECI starts all containers of a group anew for it, also those that are to go on."""
-        self._find(identity)
+        if identity.uid not in self._creations.orders:
+            self._find(identity)
         raise Unsupported(f"ECI keeps the images that a group was made with: image of {', '.join(images)}")
 
     async def logs(self, identity: Identity, container: str, options: LogOptions) -> AsyncIterator[bytes]:

@@ -9,12 +9,12 @@ second group. What is queued is lost with the process; the agent then gives it a
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Protocol
 
 import structlog
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from overspill.backends.eci.answers import Created, GroupsPage
 from overspill.backends.eci.client import Client
@@ -24,7 +24,7 @@ from overspill.backends.eci.status import NO_ADDRESS, NO_STOCK
 from overspill.backends.eci.tags import client_token, tags
 from overspill.backends.eci.translate import Placement, parameters
 from overspill.errors import Misconfigured, OverspillError, Retry
-from overspill.model.work import WorkSpec
+from overspill.model.work import Volume, WorkSpec
 
 __all__ = ["Creations", "Order", "Owner"]
 
@@ -116,6 +116,17 @@ class Creations:
             return False
         del self.orders[uid]
         return True
+
+    def renew(self, uid: str, volumes: Mapping[str, Volume]) -> None:
+        """Have an order's group made with other volumes.
+
+        Raises:
+            Retry: it is being asked for as it is.
+        """
+        order = self.orders[uid]
+        if order.sent is not None:
+            raise Retry(f"the container group of {_name(order)} is just being made")
+        order.work = structs.replace(order.work, volumes={**order.work.volumes, **volumes})
 
     async def run(self) -> None:
         """Work until cancelled."""
