@@ -5,6 +5,7 @@ from msgspec import structs
 
 from overspill.backends.podman.observe import observe
 from overspill.backends.podman.plan import (
+    Discard,
     Pull,
     RemoveEverything,
     RunHooks,
@@ -263,6 +264,24 @@ STEPS = {
         Pull(DEBUG, 0),
     ),
     "it never begins again": (work(ephemeral_containers=(DEBUG,)), seen(running(), exited("d")), Wait(None)),
+    "the old run that it joined stays, the one before goes": (
+        work(ephemeral_containers=(DEBUG,)),
+        seen(
+            *(exited(number=number, created_at=number) for number in (0, 1, 2)),
+            running(number=3, created_at=3),
+            exited("d", created_at=1.5),
+        ),
+        Discard((exited(number=0, created_at=0),)),
+    ),
+    "and holds up nothing": (
+        work(ephemeral_containers=(DEBUG,)),
+        seen(
+            *(exited(number=number, created_at=number) for number in (1, 2)),
+            running(number=3, created_at=3),
+            exited("d", created_at=1.5),
+        ),
+        Wait(None),
+    ),
     "it keeps no pod alive": (
         work(ephemeral_containers=(DEBUG,), policy="Never"),
         seen(exited(code=0, at=NOW), running("d")),

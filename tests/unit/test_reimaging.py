@@ -12,7 +12,8 @@ from overspill.backends.podman.reimaging import with_images
 from overspill.backends.podman.seen import Marks, PulledImage, Run, Sandbox, Seen, Trouble
 from overspill.backends.podman.turns import completed, restart_at
 from overspill.errors import NotFound, Unsupported
-from overspill.model.observation import ContainerObservation, Observation, Running
+from overspill.model.observation import ContainerObservation, Observation, Running, Terminated, Waiting
+from overspill.model.podstatus import phase_of
 from overspill.model.work import Container, Identity, WorkSpec
 
 WHO = Identity("c", "vn-0", "default", "web", "uid-1")
@@ -154,6 +155,20 @@ def test_a_status_names_the_image_that_runs():
     failed = seen(ENDED, marks=DOOMED, troubles={"a": Trouble("ErrImagePull", "why", NOW, 10.0)})
     told = observe(WHO, work(), failed, NOW)
     assert (told.containers[0].image, told.containers[0].state.reason) == ("i:1", "ErrImagePull")
+
+
+@pytest.mark.parametrize("doomed", ["Image", "Resize", "Liveness", "Startup"])
+def test_who_is_started_anew_by_us_is_not_told_to_be_terminated(doomed):
+    """The apiserver would let it out of that state under the policy `Always` only, or after a failure."""
+    policy = "Never" if doomed == "Image" else "OnFailure"
+    ended = seen(ENDED, marks={"a0": Marks(doomed=doomed, doomed_at=990.0)})
+    told = observe(WHO, work(policy=policy), ended, NOW)
+    assert told.containers[0].state == Waiting("ContainerCreating")
+    assert told.containers[0].last_state == Terminated(0, "Completed", 900.0, 995.0)
+    assert phase_of(told) == "Running"
+    assert observe(WHO, work(policy=policy), seen(ENDED), NOW).containers[0].state == Terminated(
+        0, "Completed", 900.0, 995.0
+    )
 
 
 def test_a_work_with_other_images():

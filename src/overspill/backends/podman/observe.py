@@ -167,13 +167,25 @@ def _between_runs(
     if due is None:
         return None
     if not due[1]:
-        return HOOK_FAILED if seen.marks_of(run).doomed == "PostStart" else None
+        return _before_restart(work, container, doomed=seen.marks_of(run).doomed)
     who = work.identity
     return Waiting(
         "CrashLoopBackOff",
         f"back-off {_duration(due[1])} restarting failed container={container.name} "
         f"pod={who.name}_{who.namespace}({who.uid})",
     )
+
+
+def _before_restart(work: WorkSpec, container: Container, *, doomed: str) -> Waiting | None:
+    """What a container waits for that is started anew at once.
+
+    One that we have ended is never told to be terminated: the apiserver lets no container leave that state unless its
+    restart policy starts it again, and what we do, a kubelet does without asking the policy or the exit code.
+    Source: k8s.io/kubernetes pkg/apis/core/validation (ValidateContainerStateTransition)
+    """
+    if doomed == "PostStart":
+        return HOOK_FAILED
+    return _not_yet(work, container) if doomed else None
 
 
 def _before_running(work: WorkSpec, container: Container, run: Run, seen: Seen) -> Waiting | None:

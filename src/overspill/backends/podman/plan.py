@@ -237,8 +237,23 @@ def _containers(work: WorkSpec, seen: Seen, now: float) -> Step | None:
     unhooked = tuple(run for container in due if (run := _unhooked(container, seen)))
     if unhooked:
         return RunHooks(unhooked, "post_start")
-    old = tuple(run for container in all_containers(work) for run in seen.runs_of(container.name)[2:])
+    old = tuple(
+        run
+        for container in all_containers(work)
+        for run in seen.runs_of(container.name)[2:]
+        if run.id not in _leant_on(work, seen)
+    )
     return Discard(old) if old else None
+
+
+def _leant_on(work: WorkSpec, seen: Seen) -> set[str]:
+    """The runs whose processes an ephemeral container sees: Podman removes none of them before it."""
+    leant_on: set[str] = set()
+    for container in work.ephemeral_containers:
+        for joined in seen.runs_of(container.name):
+            earlier = [run for run in seen.runs_of(container.target) if run.created_at <= joined.created_at]
+            leant_on.update(run.id for run in earlier[:1])
+    return leant_on
 
 
 def _unhooked(container: Container, seen: Seen) -> Run | None:
