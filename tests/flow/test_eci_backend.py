@@ -317,6 +317,19 @@ async def test_files_are_sent_anew(tmp_path):
         assert await calls(rig, "UpdateContainerGroup") == 1
 
 
+async def test_open_shells_take_no_connection_from_calls(tmp_path, monkeypatch):
+    monkeypatch.setattr("overspill.backends.eci.client.CONNECTIONS", 2)
+    async with emulator(tmp_path) as rig, connected(rig) as watched:
+        work = pod()
+        await watched.backend.create(work)
+        await watched.running(work)
+        async with asyncio.timeout(PATIENCE), contextlib.AsyncExitStack() as open_ones:
+            for _ in range(4):
+                shell = await watched.backend.exec(work.identity, "main", ["cat"], stdin=True, tty=False)
+                open_ones.push_async_callback(shell.close)
+            assert len(await watched.backend.list()) == 1
+
+
 async def test_a_group_that_waits_for_room_is_made_with_the_newest_files(tmp_path):
     async with emulator(tmp_path) as rig, connected(rig) as watched:
         await rig.admin("POST", "/faults", {"kind": "no-stock"})

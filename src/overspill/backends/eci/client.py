@@ -31,7 +31,7 @@ __all__ = ["Client", "base_url"]
 
 log = structlog.get_logger(__name__)
 
-CONNECTIONS = 64
+CONNECTIONS, UNBOUNDED = 64, 0
 TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=5, sock_read=20)
 TRIES = 4
 FIRST_PAUSE, LONGEST_PAUSE = 0.3, 5.0
@@ -66,6 +66,14 @@ def base_url(endpoint: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
+def _pool(limit: int, trusted: ssl.SSLContext | bool) -> aiohttp.ClientSession:  # noqa: FBT001 - what aiohttp takes
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=limit, ssl=trusted, keepalive_timeout=60),
+        timeout=TIMEOUT,
+        skip_auto_headers=("User-Agent", "Content-Type"),
+    )
+
+
 class Client:
     """One account's ECI in one region. Used as an async context manager."""
 
@@ -88,27 +96,32 @@ class Client:
         self._credentials = credentials
         self._clock = clock
         self._session: aiohttp.ClientSession | None = None
+        self._streams: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
         # Reading the system's certificates takes 50 ms, which an emulator on this machine needs none of.
         trusted = ssl.create_default_context() if self._url.startswith("https:") else True
-        connector = aiohttp.TCPConnector(limit=CONNECTIONS, ssl=trusted, keepalive_timeout=60)
-        self._session = aiohttp.ClientSession(
-            connector=connector, timeout=TIMEOUT, skip_auto_headers=("User-Agent", "Content-Type")
-        )
+        self._session, self._streams = _pool(CONNECTIONS, trusted), _pool(UNBOUNDED, trusted)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._session is not None:
-            await self._session.close()
+        for session in (self._streams, self._session):
+            if session is not None:
+                await session.close()
 
     @property
     def session(self) -> aiohttp.ClientSession:
-        """The pool of connections."""
+        """The pool of connections for calls."""
         assert self._session is not None, "the client is used as a context manager"
         return self._session
+
+    @property
+    def streams(self) -> aiohttp.ClientSession:
+        """Where connections that stay open are made: however many people have a shell open, calls find one."""
+        assert self._streams is not None, "the client is used as a context manager"
+        return self._streams
 
     async def call(
         self,

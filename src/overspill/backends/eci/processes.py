@@ -78,7 +78,7 @@ async def run(
     except ApiConflict as error:
         raise NotFound(f"container {container} is not running: {error}") from error
     try:
-        socket = await client.session.ws_connect(_trusted(answer.web_socket_uri), max_msg_size=0)
+        socket = await client.streams.ws_connect(_trusted(answer.web_socket_uri), max_msg_size=0)
     except (aiohttp.ClientError, TimeoutError) as error:
         # Neither the error's text nor its cause is shown: both hold the address, which is a key while it lasts.
         raise Retry(f"ECI's command stream cannot be opened: {type(error).__name__}") from None
