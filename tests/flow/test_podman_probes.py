@@ -105,7 +105,7 @@ async def test_tcp_probes_reach_the_pods_address_and_not_its_loopback(stage: Sta
     work = pod(
         shell(listen.format("90"), readiness=Probe(TcpSocketAction(90), period_seconds=1)),
         shell(
-            "nc -ll -s 127.0.0.1 -p 91 -e cat",
+            "httpd -f -p 127.0.0.1:91",
             name="loopback",
             readiness=Probe(TcpSocketAction(91), period_seconds=1, failure_threshold=1),
         ),
@@ -114,6 +114,8 @@ async def test_tcp_probes_reach_the_pods_address_and_not_its_loopback(stage: Sta
     seen = await stage.witness.until(work, ready)
     refused = f"Readiness probe failed: dial tcp {seen.ips[0]}:91: connect: connection refused"
     await stage.witness.until(work, happens("Unhealthy", refused))
+    asked = ["sh", "-c", "wget -qO- http://127.0.0.1:91/none 2>&1 || true"]
+    assert "404" in await run_in(stage.backend, work, asked, container="loopback")
 
 
 async def test_the_other_probes_wait_for_the_startup_probe(stage: Stage):

@@ -117,6 +117,7 @@ async def test_stdin_in_text_messages_as_pythons_client_sends_it(http, node):
 async def test_the_lowest_channel_that_is_written_says_that_we_are_there(http, node, asked, channel):
     async with channels(http, node, exec_target("true", **asked), V4) as client:
         assert await client.receive() == (channel, b"")
+        await client.until_close()  # not in the middle of the process's beginning
 
 
 async def test_terminal_sizes(http, node):
