@@ -86,6 +86,8 @@ class VirtualNode:
                 try:
                     await self._write_status(health)
                 except (Retry, NotFound, Unsettled) as error:
+                    if isinstance(error, Unsettled) and not told_at:
+                        raise  # a right that was never there ends a start by name
                     log.warning("node status not written", error=str(error))
                 else:
                     told_at, told = self._clock(), health
