@@ -69,7 +69,7 @@ def space(cluster, until):
     cluster.kubectl("create", "namespace", SPACE)
     until(lambda: cluster.kubectl("get", "serviceaccount", "default", "-n", SPACE), what="service account")
     yield SPACE
-    cluster.kubectl("delete", "namespace", SPACE, "--wait=false")
+    cluster.kubectl("delete", "namespace", SPACE, "--timeout=90s")
 
 
 def test_the_guard_acts_when_the_controller_is_gone(cluster, until, space):
