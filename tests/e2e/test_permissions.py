@@ -46,6 +46,11 @@ MISSED = re.compile(
     r'grant verb "(?P<verb>[^"]+)" on "(?P<resource>[^"]+)"(?: of API group "(?P<group>[^"]+)")?'
     r'(?: in namespace "(?P<namespace>[^"]+)")? by RBAC'
 )
+KEPT_BY_THE_CONTROLLER = (
+    ("secret", "overspill-webhook-ca", "kube-system"),
+    ("lease", "overspill-controller", "kube-system"),
+    ("configmap", "overspill-controller-orphans", "kube-system"),
+)
 QUICK = {
     "process.PAUSE": 0.1,
     "kube.lease.RENEW_EVERY": 0.5,
@@ -326,6 +331,12 @@ def manifest(kind, name, *, api="v1", namespace=SPACE, meta=None, **rest):
     return {"apiVersion": api, "kind": kind, "metadata": {"name": name, **place, **(meta or {})}, **rest}
 
 
+def forget(cluster, *objects):
+    """Delete what programs keep, so that they need the right to create it; of other tests on this control plane as well."""
+    for kind, name, namespace in objects:
+        cluster.kubectl("delete", kind, name, *(("-n", namespace) if namespace else ()), "--ignore-not-found")
+
+
 def budget():
     """Nobody whose label is `app=held` may be evicted."""
     spec = {"minAvailable": 1, "selector": {"matchLabels": {"app": "held"}}}
@@ -334,6 +345,7 @@ def budget():
 
 async def test_an_agent_needs_each_right_that_it_has(control_plane, listing, space, eci, tmp_path):
     cluster = control_plane
+    forget(cluster, ("lease", NODE, "kube-node-lease"), ("node", NODE, ""))
     rights = Rights(cluster, "rights-agent", "base/rbac.yaml", "eci/rbac.yaml")
     own = {"matchLabels": {"app": "own"}}
     # A pod of an agent that nobody starts: this process is what runs in it, until it says so.
@@ -471,6 +483,7 @@ async def test_the_controller_needs_each_right_that_it_has(
     control_plane, listing, space, placing, eci, tmp_path
 ):
     cluster = control_plane
+    forget(cluster, *KEPT_BY_THE_CONTROLLER)
     rights = Rights(cluster, "rights-controller", "placement/rbac.yaml", "webhook/rbac.yaml")
     webhook = {
         "name": "gate.placement.overspill.dev",
@@ -562,12 +575,7 @@ async def test_the_controller_needs_each_right_that_it_has(
         cluster.kubectl("delete", "mutatingwebhookconfiguration", "overspill")
         cluster.kubectl("delete", "deployment", "web", "-n", SPACE)
         cluster.kubectl("delete", "node", GOING, "--ignore-not-found")
-        for kind, name in (
-            ("secret", "overspill-webhook-ca"),
-            ("lease", "overspill-controller"),
-            ("configmap", "overspill-controller-orphans"),
-        ):
-            cluster.kubectl("delete", kind, name, "-n", "kube-system", "--ignore-not-found")
+        forget(cluster, *KEPT_BY_THE_CONTROLLER)
 
 
 async def test_the_guard_needs_each_right_that_it_has(control_plane, listing, space, placing, tmp_path):
