@@ -237,11 +237,12 @@ def _containers(work: WorkSpec, seen: Seen, now: float) -> Step | None:
     unhooked = tuple(run for container in due if (run := _unhooked(container, seen)))
     if unhooked:
         return RunHooks(unhooked, "post_start")
+    leant_on = _leant_on(work, seen)
     old = tuple(
         run
         for container in all_containers(work)
         for run in seen.runs_of(container.name)[2:]
-        if run.id not in _leant_on(work, seen)
+        if run.id not in leant_on
     )
     return Discard(old) if old else None
 
