@@ -28,8 +28,20 @@ def restarted(sighting) -> bool:
     return bool((c := main(sighting)) and c.restarts and isinstance(c.state, Running))
 
 
+BEGINNINGS = {"Pulling", "Pulled", "Created"}
+
+
 def told(stage: Stage, work: WorkSpec) -> list[tuple[str, str]]:
-    """What happened to a pod: reasons and messages."""
+    """What happened to a pod, but for how each container begins: reasons and messages."""
+    return [pair for pair in _happened(stage, work) if pair[0] not in BEGINNINGS]
+
+
+def beginnings(stage: Stage, work: WorkSpec) -> list[tuple[str, str]]:
+    """What was told of images and of containers that are made: reasons and messages."""
+    return [pair for pair in _happened(stage, work) if pair[0] in BEGINNINGS]
+
+
+def _happened(stage: Stage, work: WorkSpec) -> list[tuple[str, str]]:
     history = stage.witness.history
     return [(s.reason, s.message) for s in history if isinstance(s, Happened) and s.identity == work.identity]
 

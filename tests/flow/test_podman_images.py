@@ -45,6 +45,8 @@ async def test_a_running_container_is_ended_and_runs_from_the_new_image(stage: S
     assert isinstance(seen.containers[1].state, Running)
     (made,) = [each for each in stage.service.containers() if each["Names"][0].endswith("-main-1")]
     assert made["Image"] == another
+    names = [each.image_id.partition("@")[0] for each in seen.containers]
+    assert names == ["localhost/another", "localhost/busybox"]
     assert ("Killing", "Container main definition changed, will be restarted") in told(stage, work)
 
 

@@ -41,7 +41,7 @@ CASES = {
             Told(
                 warning=False,
                 reason="Started",
-                message="Container started: c",
+                message="Container started",
                 field_path="spec.containers{c}",
             )
         ],
@@ -74,7 +74,7 @@ CASES = {
             Told(
                 warning=False,
                 reason="Started",
-                message="Container started: prepare",
+                message="Container started",
                 field_path="spec.initContainers{prepare}",
             )
         ],

@@ -21,7 +21,7 @@ from overspill.backends.podman.bodies import (
     without_place,
 )
 from overspill.backends.podman.folder import Folder, Record, folders
-from overspill.backends.podman.images import credential_for, is_valid, normalize
+from overspill.backends.podman.images import credential_for, digest_for, is_valid, normalize
 from overspill.backends.podman.inspect import instant, run_of
 from overspill.backends.podman.logfile import read_log
 from overspill.backends.podman.plan import CreateRun
@@ -108,6 +108,27 @@ def test_the_login_that_leads_to_an_image(image, user):
     ]
     found = credential_for(image, logins)
     assert (found.username if found else None) == user
+
+
+@pytest.mark.parametrize(
+    ("reference", "found"),
+    [
+        ("localhost/b:1", "localhost/b@sha256:2"),
+        ("localhost/a", "localhost/a@sha256:1"),
+        ("nginx", "docker.io/library/nginx@sha256:3"),
+        ("h.io:5000/x:1@sha256:" + "0" * 64, "h.io:5000/x@sha256:4"),
+        ("sha256:5", "localhost/a@sha256:1"),
+    ],
+)
+def test_the_digest_of_an_image_of_several_names_is_that_of_the_name_asked_for(reference, found):
+    names = (
+        "localhost/a@sha256:1",
+        "localhost/b@sha256:2",
+        "docker.io/library/nginx@sha256:3",
+        "h.io:5000/x@sha256:4",
+    )
+    assert digest_for(reference, names) == found
+    assert digest_for(reference, ()) is None
 
 
 # --- names and labels ---

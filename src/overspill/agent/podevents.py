@@ -71,9 +71,7 @@ def _of_container(
     if old == new:
         return
     if isinstance(new, Running):
-        yield Told(
-            warning=False, reason="Started", message=f"Container started: {after.name}", field_path=path
-        )
+        yield Told(warning=False, reason="Started", message="Container started", field_path=path)
     elif isinstance(new, Waiting) and new.reason in WARNINGS:
         if not (isinstance(old, Waiting) and old.reason == new.reason):
             yield Told(

@@ -16,9 +16,11 @@ from overspill.model.observation import (
     Waiting,
 )
 
-__all__ = ["MOST_EVENTS", "Condition", "Event", "happened", "merge", "with_condition"]
+__all__ = ["MOST_EVENTS", "TOLD_BY_STATES", "Condition", "Event", "happened", "merge", "with_condition"]
 
 MOST_EVENTS = 50
+# What `happened` tells whatever the engine: where an engine tells it too, once is enough.
+TOLD_BY_STATES = frozenset({"Created", "Pulled", "Pulling", "Started"})
 
 
 class Condition(Struct, frozen=True):

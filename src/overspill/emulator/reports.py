@@ -12,7 +12,7 @@ from msgspec import structs
 from overspill.emulator import groups as life
 from overspill.emulator.books import Books, Entry
 from overspill.emulator.groups import Step, next_step
-from overspill.emulator.happenings import Event
+from overspill.emulator.happenings import TOLD_BY_STATES, Event
 from overspill.emulator.sidecars import as_containers
 from overspill.model.observation import Gone, Happened, Observation, Sighting
 
@@ -58,7 +58,8 @@ class Reports:
         if isinstance(sighting, Observation):
             self._seen(entry, sighting)
         elif isinstance(sighting, Happened):
-            self._books.change(entry, life.with_events(entry.group, [self._event(sighting)]))
+            if sighting.reason not in TOLD_BY_STATES:
+                self._books.change(entry, life.with_events(entry.group, [self._event(sighting)]))
         elif sighting.identity.attempt == entry.group.submitted:
             self._gone(entry, sighting)
 

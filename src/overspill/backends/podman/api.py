@@ -116,6 +116,7 @@ class Image(Struct, frozen=True, rename="pascal"):
     """One image."""
 
     id: str
+    size: int = 0  # bytes
     repo_digests: tuple[str, ...] | None = None
     user: str = ""
     config: ImageConfig | None = None

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from overspill.model.work import RegistryCredential
 
-__all__ = ["credential_for", "is_valid", "normalize"]
+__all__ = ["credential_for", "digest_for", "is_valid", "normalize"]
 
 DOMAIN = r"(?:(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])(?:\.(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9]))*|\[[0-9a-fA-F:]+\])(?::[0-9]+)?"
 PART = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
@@ -34,6 +34,13 @@ def normalize(reference: str) -> str:
         reference = f"{DEFAULT_REGISTRY}/{reference if slash else f'library/{reference}'}"
     last = reference.rsplit("/", 1)[1]
     return reference if ":" in last or "@" in last else f"{reference}:latest"
+
+
+def digest_for(reference: str, digests: Sequence[str]) -> str | None:
+    """Of an image's `repository@digest`s, the one of the repository asked for; else the first, if any."""
+    repository = re.sub(rf"(?::{TAG})?(?:@{DIGEST})?$", "", normalize(reference))
+    named = (digest for digest in digests if digest.partition("@")[0] == repository)
+    return next(named, digests[0] if digests else None)
 
 
 def credential_for(reference: str, credentials: Sequence[RegistryCredential]) -> RegistryCredential | None:

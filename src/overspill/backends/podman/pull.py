@@ -7,12 +7,13 @@ Source: https://kubernetes.io/docs/concepts/containers/images/#image-pull-policy
 """
 
 import asyncio
+import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from overspill.backends.podman.api import Image, Podman
 from overspill.backends.podman.client import PodmanError
-from overspill.backends.podman.images import credential_for, is_valid, normalize
+from overspill.backends.podman.images import credential_for, digest_for, is_valid, normalize
 from overspill.backends.podman.seen import PulledImage
 from overspill.errors import NotFound, Rejected
 from overspill.model.work import Container, RegistryCredential
@@ -40,9 +41,14 @@ class Puller:
         self._references: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def have(
-        self, container: Container, number: int, credentials: Sequence[RegistryCredential]
+        self,
+        container: Container,
+        number: int,
+        credentials: Sequence[RegistryCredential],
+        *,
+        tell: Callable[[str, str], None],
     ) -> PulledImage:
-        """The image for the run `number` of a container.
+        """The image for the run `number` of a container; `tell` takes the kubelet's reasons and messages.
 
         Raises:
             PullFailure: it cannot be had.
@@ -54,16 +60,25 @@ class Puller:
                 f'couldn\'t parse image name "{name}": invalid reference format',
                 final=True,
             )
+        asked = time.monotonic()
         async with self._references[name]:
             if container.pull_policy != "Always" and (local := await self._local(name)):
+                present = "already present on machine and can be accessed by the pod"
+                tell("Pulled", f'Container image "{name}" {present}')
                 return _pulled(local, number, name, name)
             if container.pull_policy == "Never":
                 raise PullFailure(
                     "ErrImageNeverPull",
                     f'Container image "{name}" is not present with pull policy of Never',
                 )
+            tell("Pulling", f'Pulling image "{name}"')
             reference = normalize(name)
-            return _pulled(await self._pull(reference, credentials), number, name, reference)
+            began = time.monotonic()
+            image = await self._pull(reference, credentials)
+            now = time.monotonic()
+            took = f"{now - began:.3f}s ({now - asked:.3f}s including waiting)"
+            tell("Pulled", f'Successfully pulled image "{name}" in {took}. Image size: {image.size} bytes.')
+            return _pulled(image, number, name, reference)
 
     async def _local(self, reference: str) -> Image | None:
         try:
@@ -81,6 +96,5 @@ class Puller:
 
 
 def _pulled(image: Image, number: int, name: str, reference: str) -> PulledImage:
-    digests = image.repo_digests or ()
-    image_id = digests[0] if digests else f"sha256:{image.id}"
+    image_id = digest_for(name, image.repo_digests or ()) or f"sha256:{image.id}"
     return PulledImage(number, name, reference, image_id, image.user)

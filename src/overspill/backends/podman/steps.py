@@ -9,6 +9,7 @@ whatever it makes has a name of its own; a step that Podman refuses leaves a
 import asyncio
 from collections.abc import Awaitable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Literal
 
 import structlog
@@ -54,6 +55,9 @@ class Steps:
         self._pod = pod
         self._hooks = hooks
         self._pulling: asyncio.Timeout | None = None
+
+    def _tell(self, container: str, reason: str, message: str) -> None:
+        tell(self._host, self._pod, container, reason, message, warning=False)
 
     def interrupt(self) -> None:
         """Give up a pull under way: the pod is to end."""
@@ -170,7 +174,9 @@ class Steps:
         credentials = pod.work.registry_credentials if pod.work else ()
         try:
             async with asyncio.timeout(None) as self._pulling:
-                pod.images[name] = await self._host.puller.have(step.container, step.number, credentials)
+                pod.images[name] = await self._host.puller.have(
+                    step.container, step.number, credentials, tell=partial(self._tell, name)
+                )
         except TimeoutError:
             return  # interrupted: the plan has other things to do now
         except PullFailure as failure:
@@ -202,6 +208,7 @@ class Steps:
             target=self._target(container),
         )
         pod.notice([await self._create_container(body)])
+        self._tell(name, "Created", "Container created")
         await pod.look(self._podman)
 
     def _target(self, container: Container) -> str:
@@ -272,7 +279,7 @@ class Steps:
         marks = self._pod.marks.get(run.id, NO_MARKS)
         self._pod.mark(run.id, structs.replace(marks, doomed=why, doomed_at=self._host.clock()))
         message = f"Container {run.container} {RESTARTS[why]}"
-        tell(self._host, self._pod, run.container, "Killing", message, warning=False)
+        self._tell(run.container, "Killing", message)
 
     async def _reap(self, container: str) -> None:
         """End the process that Podman has made but does not know of.
