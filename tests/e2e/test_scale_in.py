@@ -144,6 +144,18 @@ def agents(cluster):
     }
 
 
+def evict(cluster, agent, *, grace=None):
+    """What `kubectl drain` of a worker asks for, or another that wants its room."""
+    eviction = {
+        "apiVersion": "policy/v1",
+        "kind": "Eviction",
+        "metadata": {"name": agent, "namespace": "kube-system"},
+        "deleteOptions": {} if grace is None else {"gracePeriodSeconds": grace},
+    }
+    path = f"/api/v1/namespaces/kube-system/pods/{agent}/eviction"
+    cluster.kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(eviction))
+
+
 def left_by(cluster, name):
     """Whether a node is gone with its lease and its agent."""
     lease = cluster.kubectl("get", "lease", name, "-n", "kube-node-lease", "--ignore-not-found")
@@ -273,6 +285,21 @@ def test_a_rolling_update_touches_no_container(four, until):
     assert set(billed(four)) == {group for group, _ in before.values()}
 
 
+def test_an_evicted_agent_leaves_its_containers_to_the_next(four, until):
+    """As when its worker is drained: the StatefulSet wants it back, so its node is not on its way out."""
+    four.apply(workload("web", 8))
+    until(lambda: running(four, "web", 8), seconds=120, what="8 pods")
+    before, old = groups(four), agents(four)[LAST]["metadata"]["uid"]
+    evict(four, LAST)
+    until(
+        lambda: agents(four).get(LAST, {}).get("metadata", {}).get("uid") not in {None, old}, what="the next"
+    )
+    until(lambda: len(ready(four)) == 4, seconds=120, what="four nodes Ready")
+    assert not condition(nodes(four)[LAST], names.DECOMMISSIONING)
+    assert groups(four) == before
+    assert set(billed(four)) == {group for group, _ in before.values()}
+
+
 def test_the_ritual(four, until):
     """Drain, scale, delete what is left of the node: as the documentation of other virtual nodes says."""
     four.apply(workload("web", 8))
@@ -300,6 +327,12 @@ def killed(four):
 
 
 @pytest.fixture
+def evicted(four):
+    """Evicts the last agent, which is on its way out already, with a second to go."""
+    return lambda: evict(four, LAST, grace=1)
+
+
+@pytest.fixture
 def out_of_grace(four, until):
     """The last agent has little time to empty its node; what kills it is the kubelet."""
 
@@ -324,7 +357,9 @@ def out_of_grace(four, until):
     give(3600)
 
 
-@pytest.mark.parametrize("how", ["killed", pytest.param("out_of_grace", marks=pytest.mark.matrix)])
+@pytest.mark.parametrize(
+    "how", ["killed", *(pytest.param(how, marks=pytest.mark.matrix) for how in ("evicted", "out_of_grace"))]
+)
 def test_killed_in_the_middle_the_controller_finishes(four, until, how, request):
     """One agent is killed while a budget holds its node; its pod is on its way out, so that nobody starts it again."""
     node, end = LAST, request.getfixturevalue(how)

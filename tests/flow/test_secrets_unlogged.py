@@ -16,7 +16,7 @@ from kube_server import refusal, serving
 from overspill.backends.eci.backend import EciBackend
 from overspill.backends.eci.faults import ApiError
 from overspill.emulator.auth import AccessKey
-from overspill.errors import Misconfigured, OverspillError
+from overspill.errors import Misconfigured, OverspillError, Retry
 from overspill.kube.client import Client
 from overspill.kube.config import Config
 from overspill.kube.credentials import FileCredentials
@@ -100,7 +100,15 @@ async def test_keys_tokens_and_contents_of_secrets_stay_out_of_the_log(tmp_path,
 
         await until(all_run, "four groups to run in spite of faults")
         work = pod(used, 0)
-        await backend.refresh(work.identity, work.volumes)
+
+        async def refreshed():
+            try:
+                await backend.refresh(work.identity, work.volumes)
+            except Retry:  # the reply that would have told that it is made was lost
+                return False
+            return True
+
+        await until(refreshed, "a group's files to be renewed")
         told = f"{work!r} {await backend.list()!r} {backend!r}"
         await rig.admin("DELETE", "/faults")
     logged = "".join(capfd.readouterr()) + caplog.text + told

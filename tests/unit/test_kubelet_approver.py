@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from overspill import pki
-from overspill.local.approver import REQUESTER, Node, Request, objection, requested_node
+from overspill.serve.kubelet.approver import REQUESTER, Node, Request, objection, requested_node
 from overspill.serve.kubelet.certificate import rotation_delay
 
 NAME = "virtual-node-eci-0"

@@ -1,12 +1,12 @@
-"""`overspill approve`: sign-off for the serving certificates of virtual nodes, as a local cluster runs it."""
+"""`overspill approve`: sign-off for the serving certificates of virtual nodes (deploy/approver; a local cluster runs it as well)."""
 
 from typing import Annotated
 
 import typer
 
 from overspill import logs
-from overspill.local.approver import approve_requests
 from overspill.process import run_until_signalled
+from overspill.serve.kubelet.approver import approve_requests
 
 __all__ = ["approve"]
 

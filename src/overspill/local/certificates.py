@@ -79,8 +79,13 @@ def _leaves(plan: Plan) -> list[Leaf]:
         Leaf(file="scheduler", name="system:kube-scheduler", kubeconfig=True),
         Leaf(file="kube-proxy", name="system:kube-proxy", kubeconfig=True),
         Leaf(file="coredns", name="system:coredns", kubeconfig=True),
-        Leaf(file="approver", name="system:overspill-approver", kubeconfig=True),
-        # An agent outside the cluster has the name, and so the rights, of the agents inside.
+        # What runs outside the cluster has the name, and so the rights, of what would run inside.
+        Leaf(
+            file="approver",
+            name="system:serviceaccount:kube-system:overspill-approver",
+            groups=("system:serviceaccounts", "system:serviceaccounts:kube-system"),
+            kubeconfig=True,
+        ),
         Leaf(
             file="agent",
             name="system:serviceaccount:kube-system:virtual-node-eci",

@@ -25,7 +25,7 @@ from overspill.local.machine import ensure_machine, members, remove_machine
 from overspill.local.metricsserver import start_metrics_server
 from overspill.local.needs import check_needs
 from overspill.local.nodes import NodeStatus, nodes, wait_for_nodes
-from overspill.local.paths import Paths, cluster_paths
+from overspill.local.paths import Paths, cluster_paths, repository
 from overspill.local.placement import start_controller, wait_trusted
 from overspill.local.plan import Options, Plan, load_plan, lock, make_plan, no_cloud
 from overspill.local.processes import Processes, end, marked, started_at, with_descendants
@@ -163,7 +163,8 @@ def _system_manifest(plan: Plan) -> bytes:
         "host_address": plan.host_address,
         "dns_port": plan.ports["dns"],
     }
-    return render("system.yaml", machine=plan.machine, **values).encode()
+    approver = (repository() / "deploy" / "approver" / "rbac.yaml").read_bytes()
+    return render("system.yaml", machine=plan.machine, **values).encode() + b"---\n" + approver
 
 
 async def down(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Approves the serving certificates of virtual nodes, which nobody else in a local cluster does.
+"""Approves the serving certificates of virtual nodes, which nothing in a stock cluster does.
 
 In: CertificateSigningRequests of signer `kubernetes.io/kubelet-serving`. Out: approvals. Invariant: only
 what the agents' own account asks for, for a virtual node that exists, under its own name and addresses;
