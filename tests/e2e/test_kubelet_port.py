@@ -2,6 +2,8 @@
 
 import base64
 import json
+import os
+import signal
 import ssl
 import time
 import urllib.error
@@ -11,7 +13,9 @@ import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 from kubectl_world import NODE, SPACE
+from placement_world import ROOT
 
+import overspill
 from overspill import pki
 from overspill.kube.tls import load_pair
 from overspill.local.paths import cluster_paths
@@ -151,6 +155,35 @@ def test_a_node_shows_a_certificate_that_the_cluster_signed(streaming):
     for each in requests:
         assert each["spec"]["signerName"] == "kubernetes.io/kubelet-serving"
         assert [condition["reason"] for condition in each["status"]["conditions"]] == ["VirtualNode"]
+
+
+@pytest.fixture
+def approved_by_a_pod(streaming):
+    """In place of the program of a local cluster: what a cluster of one's own has."""
+    os.kill(streaming.processes()["approver"], signal.SIGKILL)
+    manifests = streaming.kubectl("kustomize", str(ROOT / "deploy" / "approver"))
+    agent = streaming.get("pod", NODE, "-n", "kube-system")["spec"]["containers"][0]
+    manifests = manifests.replace(f"image: overspill:{overspill.__version__}", f"image: {agent['image']}")
+    streaming.kubectl("apply", "-f", "-", stdin=manifests)
+    yield
+    streaming.kubectl("-n", "kube-system", "delete", "deployment", "overspill-approver")
+    streaming.overspill("up", timeout=300)
+
+
+def test_a_pod_approves_where_it_is_deployed(streaming, approved_by_a_pod, until):
+    before = {each["metadata"]["name"] for each in streaming.get("csr")}
+    streaming.kubectl("-n", "kube-system", "delete", "pod", NODE, "--timeout=60s")
+    until(
+        lambda: any(
+            each.get("status", {}).get("certificate")
+            for each in streaming.get("csr")
+            if each["metadata"]["name"] not in before
+        ),
+        what="a certificate for the next agent",
+        seconds=120,
+    )
+    log = streaming.kubectl("-n", "kube-system", "logs", "deployment/overspill-approver")
+    assert "request approved" in log
 
 
 def test_nobody_approves_what_is_not_an_agents(streaming, until):

@@ -126,9 +126,21 @@ def keyword(call, name):
     return next((each.value.value for each in call.keywords if each.arg == name), "")
 
 
+APPROVER = ROOT / "src/overspill/serve/kubelet/approver.py"
+
+
+def test_the_approvers_role_is_what_it_calls_and_the_signer():
+    granted = {
+        (*f"{resource}/".split("/")[:2], verb)
+        for (_, resource, _), verbs in rules(ROOT / "deploy/approver/rbac.yaml", "ClusterRole").items()
+        for verb in verbs
+    }
+    assert granted == {*called(APPROVER), ("signers", "", "approve")}
+
+
 def test_table_is_what_the_source_calls():
     folders = [ROOT / "src/overspill" / name for name in ("agent", "kube", "serve/kubelet")]
-    modules = [module for folder in folders for module in folder.glob("*.py")]
+    modules = {module for folder in folders for module in folder.glob("*.py")} - {APPROVER}
     found = {call for module in modules for call in called(module)}
     declared = {
         (permission.resource.plural, permission.subresource, verb)
@@ -144,9 +156,17 @@ def test_only_agents_that_mount_claims_may_read_them():
     assert binding["subjects"] == of_kind(BASE / "rbac.yaml", "ClusterRoleBinding")["subjects"]
 
 
-@pytest.mark.parametrize(("folder", "backend"), [("base", "simulated"), ("podman", "podman"), ("eci", "eci")])
+@pytest.mark.parametrize(
+    ("folder", "backend"),
+    [
+        ("deploy/base", "simulated"),
+        ("deploy/podman", "podman"),
+        ("deploy/eci", "eci"),
+        ("examples/eci", "eci"),
+    ],
+)
 def test_settings_file_is_understood(folder, backend):
-    file = str(ROOT / "deploy" / folder / "agent.yaml")
+    file = str(ROOT / folder / "agent.yaml")
     assert load_agent_settings(file, environ={}).backend == backend
     assert load_controller_settings(file, environ={}).backend == backend
 
@@ -328,11 +348,16 @@ def test_network_policies_select_what_is_deployed_and_its_ports(component, file,
     selected = policy["spec"]["podSelector"]["matchLabels"]
     assert selected.items() <= deployed["metadata"]["labels"].items()
     (container,) = deployed["spec"]["containers"]
-    open_ports = {port["port"] for rule in policy["spec"]["ingress"] for port in rule["ports"]}
-    assert open_ports == {port["containerPort"] for port in container["ports"]}
+    ports = {port["containerPort"] for port in container["ports"]}
+    if component == "controller":
+        changes = yaml.safe_load((ROOT / "deploy" / "webhook" / "controller.yaml").read_text())
+        ports |= {each["value"]["containerPort"] for each in changes if each["path"].endswith("/ports/-")}
+    assert {port["port"] for rule in policy["spec"]["ingress"] for port in rule["ports"]} == ports
 
 
-@pytest.mark.parametrize("file", ["base/statefulset.yaml", "placement/deployment.yaml"])
+@pytest.mark.parametrize(
+    "file", ["base/statefulset.yaml", "placement/deployment.yaml", "approver/deployment.yaml"]
+)
 def test_nothing_of_ours_runs_as_root_or_writes_into_its_image(file):
     (workload,) = [
         each for each in documents(ROOT / "deploy" / file) if each["kind"] in {"StatefulSet", "Deployment"}

@@ -258,8 +258,8 @@ def add_fault(
     seconds: Annotated[
         float, typer.Option(help="Of latency, clock-skew, or how long a throttle asks to wait.")
     ] = 0.0,
-    code: Annotated[str, typer.Option(help="Of error or throttle.")] = "",
-    http_status: Annotated[int, typer.Option(help="Of error or throttle.")] = 0,
+    code: Annotated[str, typer.Option(help="Of error, throttle or schedule-failure.")] = "",
+    http_status: Annotated[int, typer.Option(help="Of error, throttle or schedule-failure.")] = 0,
     zone: Annotated[str, typer.Option(help="Of no-stock.")] = "",
     vswitch: Annotated[str, typer.Option(help="Of no-addresses.")] = "",
 ) -> None:

@@ -28,7 +28,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "overspill.cli.cluster:load_image",
         "Copy an image from your Podman into a local cluster.",
     ),
-    "settings": ("overspill.cli.settings:settings", "Print the agent's settings as Markdown."),
+    "image": ("overspill.cli.image:image", "Write the image that runs in a cluster of your own."),
+    "settings": ("overspill.cli.settings:settings", "Print all settings as Markdown."),
     "capabilities": (
         "overspill.cli.capabilities:capabilities",
         "Print what kubectl can do on which backend.",

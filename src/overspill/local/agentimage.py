@@ -44,7 +44,7 @@ async def agent_archive() -> tuple[str, Path]:
     """Have the agent's image; returns its name, whose tag changes with its content, and its archive.
 
     Raises:
-        Misconfigured: this is no Debian whose Python has the version of the running one, or a tool is missing.
+        Misconfigured: this is no Debian whose Python has the version of the running one, not root, or a tool is missing.
         Retry: Debian's packages could not be had.
     """
     base = await _debian_root()
@@ -81,6 +81,8 @@ async def _debian_root() -> Path:
     key = hashlib.sha256(repr((suite, DEBIAN_PACKAGES, LEFT_OUT)).encode()).hexdigest()[:16]
     target = cache_root() / "images" / f"debian-{key}.tar"
     if not target.exists():
+        if os.geteuid() != 0:
+            raise Misconfigured("the image is made of Debian's packages by root: run this as root")
         target.parent.mkdir(parents=True, exist_ok=True)
         async with step("fetching a small Debian with Python", expected="10 s"):
             part = target.with_name(f".{target.name}.{os.getpid()}.part.tar")

@@ -152,7 +152,9 @@ class Collector:
     def _tell_doubt(self, doubt: str) -> None:
         ORPHANS_DOUBTED.set(bool(doubt))
         if doubt and doubt != self._doubt:
-            note = f"{doubt}: nothing is deleted; if that is right, run `overspill orphans delete --force`"
+            note = (
+                f"{doubt}: nothing is deleted; if that is right, run `overspill orphans delete --yes --force`"
+            )
             log.warning("orphans are not believed", why=note)
             cluster = ObjectRef(kind="Namespace", name="kube-system", uid=self._inventory.cluster)
             self._events.warning(cluster, "OrphansDoubted", note)
