@@ -259,7 +259,7 @@ def add_fault(
         float, typer.Option(help="Of latency, clock-skew, or how long a throttle asks to wait.")
     ] = 0.0,
     code: Annotated[str, typer.Option(help="Of error, throttle or schedule-failure.")] = "",
-    http_status: Annotated[int, typer.Option(help="Of error, throttle or schedule-failure.")] = 0,
+    http_status: Annotated[int, typer.Option(help="Of error or throttle.")] = 0,
     zone: Annotated[str, typer.Option(help="Of no-stock.")] = "",
     vswitch: Annotated[str, typer.Option(help="Of no-addresses.")] = "",
 ) -> None:
