@@ -1,7 +1,8 @@
 """Where a container group is asked for, and where next when there is no room.
 
 In: settings, a pod, ECI's refusals. Out: a `Placement`. Invariant: a vSwitch or security group that
-was full is left out for a while, then tried again, for addresses come back.
+was full is left out for a while, then tried again, for addresses come back. One that a pod names by itself
+is its own affair, and no reason to leave out those of the settings.
 """
 
 import hashlib
@@ -20,6 +21,7 @@ __all__ = ["Placements"]
 # Then one pod finds out whether it still is; the others wait for that.
 FULL_SECONDS = 20.0
 MOST_VSWITCHES = 10
+OWN_VSWITCH, OWN_SECURITY_GROUP = PREFIX + "eci-vswitch", PREFIX + "eci-security-group"
 SECURITY_GROUP_FULL = "SecurityGroupInstanceLimitExceed"
 
 
@@ -39,9 +41,9 @@ class Placements:
         own = work.annotations
         switches = self._free(self._options.v_switches)
         groups = self._free(self._options.security_groups)
-        if not switches and PREFIX + "eci-vswitch" not in own:
+        if not switches and OWN_VSWITCH not in own:
             return None
-        if self._options.security_groups and not groups and PREFIX + "eci-security-group" not in own:
+        if self._options.security_groups and not groups and OWN_SECURITY_GROUP not in own:
             return None
         first = work.identity.attempt % len(switches) if switches else 0
         spread = hashlib.sha256(work.identity.uid.encode()).digest()[0]
@@ -56,21 +58,19 @@ class Placements:
 
     def next_after(self, error: NoRoom, *, work: WorkSpec, placement: Placement) -> bool:
         """Whether another request may find room at once; remembers what was full."""
+        own = work.annotations
         if error.reason == NO_ADDRESS:
+            if OWN_VSWITCH in own:
+                return False
             named = [switch for switch in placement.v_switch_ids if switch in str(error)]
             self._mark(named or placement.v_switch_ids[:1])
-            return (
-                bool(self._free(self._options.v_switches)) and PREFIX + "eci-vswitch" not in work.annotations
-            )
+            return bool(self._free(self._options.v_switches))
         if error.code == SECURITY_GROUP_FULL:
+            if OWN_SECURITY_GROUP in own:
+                return False
             self._mark((placement.security_group_id,))
             return bool(self._free(self._options.security_groups))
-        return (
-            error.reason == NO_STOCK
-            and placement.spot
-            and self._is_spot(work)
-            and spot_fallback(work.annotations)
-        )
+        return error.reason == NO_STOCK and placement.spot and self._is_spot(work) and spot_fallback(own)
 
     def _is_spot(self, work: WorkSpec) -> bool:
         return work.annotations.get(PREFIX + "eci-spot-strategy", "NoSpot") != "NoSpot"
