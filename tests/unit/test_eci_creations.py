@@ -1,15 +1,16 @@
-"""When container groups that found no room are asked for again: soon, but not by all at once."""
+"""When container groups are asked for again: soon, but not by all at once, and not twice."""
 
 import asyncio
 import random
 
 import pytest
 
-from overspill.backends.eci.answers import Created
+from overspill.backends.eci.answers import Created, GroupEntry, GroupsPage
 from overspill.backends.eci.creations import NO_ROOM_CAP, Creations
-from overspill.backends.eci.faults import ApiUnsettled, NoRoom
+from overspill.backends.eci.faults import ApiConflict, ApiUnsettled, NoRoom
 from overspill.backends.eci.options import read_options
 from overspill.backends.eci.placements import Placements
+from overspill.backends.eci.poll import APPEARS_WITHIN
 from overspill.model.work import Container, Identity, WorkSpec
 
 pytestmark = pytest.mark.looptime
@@ -99,3 +100,58 @@ async def test_the_first_that_finds_room_wakes_the_many_that_wait():
     late, asked = await after_trouble(TROUBLES["no stock"], orders=600, seconds=1200)
     assert late <= 30
     assert asked / 1200 < 4
+
+
+class Remembering:
+    """Stands for ECI after a restart: the first client token has a group, listed from a time on or never."""
+
+    def __init__(self, *, listed_at):
+        self._listed_at = listed_at
+        self.tokens = []
+
+    async def call(self, action, parameters, answer):
+        if parameters["ClientToken"] not in self.tokens:
+            self.tokens.append(parameters["ClientToken"])
+        if parameters["ClientToken"] == self.tokens[0]:
+            raise ApiConflict("(IdempotentParameterMismatch)")
+        return Created(container_group_id="eci-second")
+
+    async def pages(self, action, parameters, kind):
+        listed = asyncio.get_running_loop().time() >= self._listed_at
+        yield GroupsPage(container_groups=(GroupEntry("eci-first"),) if listed else ())
+
+
+class Told(Owner):
+    """Who is told which group an order has led to."""
+
+    def created(self, order, group_id):
+        self.all.set_result(group_id)
+
+
+async def group_of_a_used_token(region):
+    """The id of the group that an order gets whose client token was used before, and after how long."""
+    clock, owner = asyncio.get_running_loop().time, Told(1)
+    creations = Creations(region, Placements(OPTIONS, clock=clock), owner, clock=clock)
+    running = asyncio.ensure_future(creations.run())
+    began = clock()
+    creations.put(work(1))
+    async with asyncio.timeout(10 * APPEARS_WITHIN):
+        found = await owner.all
+    running.cancel()
+    return found, clock() - began
+
+
+async def test_a_group_that_is_listed_late_is_not_made_twice():
+    late = asyncio.get_running_loop().time() + 0.8 * APPEARS_WITHIN
+    region = Remembering(listed_at=late)
+    found, _ = await group_of_a_used_token(region)
+    assert found == "eci-first"
+    assert len(region.tokens) == 1
+
+
+async def test_a_group_that_is_gone_is_made_anew_once_it_could_no_longer_appear():
+    region = Remembering(listed_at=float("inf"))
+    found, after = await group_of_a_used_token(region)
+    assert found == "eci-second"
+    assert len(region.tokens) == 2
+    assert APPEARS_WITHIN <= after <= 2 * APPEARS_WITHIN

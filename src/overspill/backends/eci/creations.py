@@ -2,8 +2,9 @@
 
 In: work specs. Out: groups, or why there is none yet, to the `Creator`'s owner. Invariant: a request
 is sent again with the same client token until ECI has answered it; another request (vSwitch, spot)
-gets another token, and is made only after ECI has refused the one before. So a lost reply makes no
-second group. What is queued is lost with the process; the agent then gives it again.
+gets another token, and is made only after ECI has refused the one before, or does not list its group for
+longer than a new one may be missing. So neither a lost reply nor a late index makes a second group.
+What is queued is lost with the process; the agent then gives it again.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ from overspill.backends.eci.answers import Created, GroupsPage
 from overspill.backends.eci.client import Client
 from overspill.backends.eci.faults import ApiConflict, NoRoom
 from overspill.backends.eci.placements import Placements
+from overspill.backends.eci.poll import APPEARS_WITHIN
 from overspill.backends.eci.status import NO_ADDRESS, NO_STOCK
 from overspill.backends.eci.tags import client_token, tags
 from overspill.backends.eci.translate import Placement, parameters
@@ -54,6 +56,7 @@ class Order(Struct, eq=False):
         sent: where the request was for that is under way, or whose reply was lost; it stays the same until
             ECI answers, as its client token does.
         full: what ECI said last, if it was that there is no address left.
+        conflict_at: when ECI first said that the client token stands for another request, by the loop's time.
     """
 
     work: WorkSpec
@@ -64,6 +67,7 @@ class Order(Struct, eq=False):
     cancelled: bool = False
     sent: Placement | None = None
     full: str = ""
+    conflict_at: float | None = None
 
 
 class Owner(Protocol):
@@ -194,7 +198,12 @@ class Creations:
         found = [group.container_group_id async for page in pages for group in page.container_groups]
         if found:
             return found[0]
-        order.variant += 1
+        now = asyncio.get_running_loop().time()
+        if order.conflict_at is None:
+            order.conflict_at = now
+        if now - order.conflict_at <= APPEARS_WITHIN:
+            raise Retry("its client token was used for a group that is not listed yet")
+        order.variant, order.conflict_at = order.variant + 1, None
         raise Retry("its client token was used for a group that is gone; the next one is taken")
 
     def _no_room(self, order: Order, placement: Placement, error: NoRoom) -> float | None:
