@@ -2,7 +2,8 @@
 
 In: `structlog.get_logger(__name__)` calls and stdlib records, both with what is bound to the context
 (`structlog.contextvars`). Out: one line each on stderr, as text or JSON. Invariant: a value under a
-name that speaks of a secret is never written, an event is one line whatever is in it, and a line below the level costs a comparison.
+name that speaks of a secret is never written, nor what the functions of a traceback held; an event is one line
+whatever is in it, and a line below the level costs a comparison.
 """
 
 import logging
@@ -50,7 +51,11 @@ def _formatter(fmt: Literal["json", "text"], *, colors: bool) -> logging.Formatt
     last: list[Processor] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
         if fmt == "json"
-        else [_on_one_line, structlog.dev.ConsoleRenderer(colors=colors)]
+        else [
+            _on_one_line,
+            # Where Rich is there, structlog's own choice shows the variables of every function, secrets among them.
+            structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback),
+        ]
     )
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=_shared(),

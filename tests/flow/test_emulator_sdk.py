@@ -324,6 +324,23 @@ async def test_tags_and_image_caches(rig: Rig):
     ).code == ("ImageSnapshot.NotFound")
 
 
+def disk(size: str) -> models.CreateContainerGroupRequestVolume:
+    """A disk that is made for its group."""
+    flex = models.CreateContainerGroupRequestVolumeFlexVolume(
+        driver="alicloud/disk", options=json.dumps({"volumeSize": size})
+    )
+    return models.CreateContainerGroupRequestVolume(name="disk", type="FlexVolume", flex_volume=flex)
+
+
+@pytest.mark.parametrize("size", ["20Gi", "nan", "inf", "-1", "", "9" * 5000])
+async def test_a_disk_of_no_size_is_refused_by_name(rig: Rig, size):
+    error = await rig.refused(
+        "create_container_group", container_group_name="refused", container=[container()], volume=[disk(size)]
+    )
+    assert error.code == "InvalidParameter"
+    assert "volumeSize" in error.message
+
+
 @pytest.mark.parametrize(
     ("fields", "code"),
     [

@@ -8,6 +8,8 @@ import pytest
 import structlog
 
 from overspill import logs
+from overspill.backends.eci.sign import Key
+from overspill.model.work import EnvVar, RegistryCredential
 
 
 @pytest.fixture
@@ -64,16 +66,38 @@ def test_errors_come_with_their_traceback(lines):
     assert "ValueError: boom" in line["exception"]
 
 
-def test_text_is_for_people():
-    stream = io.StringIO()
+@pytest.fixture
+def text():
+    """Configure logging as text into a string; puts back what was there."""
     root = logging.getLogger()
     handlers = root.handlers[:]
-    try:
-        logs.configure("info", "text", stream=stream)
-        structlog.get_logger("ours").info("pod started", pod="a/b")
-    finally:
-        root.handlers[:] = handlers
-        structlog.reset_defaults()
-    assert "pod started" in stream.getvalue()
-    assert "pod=a/b" in stream.getvalue()
-    assert "\x1b" not in stream.getvalue(), "no colours where nobody looks"
+    stream = io.StringIO()
+    logs.configure("info", "text", stream=stream)
+    yield stream.getvalue
+    root.handlers[:] = handlers
+    structlog.reset_defaults()
+
+
+def test_text_is_for_people(text):
+    structlog.get_logger("ours").info("pod started", pod="a/b")
+    assert "pod started" in text()
+    assert "pod=a/b" in text()
+    assert "\x1b" not in text(), "no colours where nobody looks"
+
+
+@pytest.mark.parametrize(
+    "held",
+    [Key("id", "hunter2"), RegistryCredential("example.org", "user", "hunter2"), EnvVar("WORD", "hunter2")],
+    ids=["access key", "registry's login", "variable"],
+)
+def test_a_traceback_tells_nothing_of_what_its_functions_held(text, held):
+    def fail(local):
+        raise ValueError("boom")
+
+    for logger in (structlog.get_logger("ours"), logging.getLogger("theirs")):
+        try:
+            fail(held)
+        except ValueError:
+            logger.exception("it broke")
+    assert text().count("ValueError: boom") == 2
+    assert "hunter2" not in text()

@@ -7,6 +7,7 @@ named by `unhonoured`; nothing is left out in silence.
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
@@ -271,7 +272,10 @@ def _empty_dir(volume: eci.EmptyDirVolume) -> EmptyDir:
 def _flex(driver: str, options: Mapping[str, str]) -> Volume:
     """A directory that outlives its groups, one for each disk, file system or bucket; a disk made for a group is scratch."""
     if driver == "alicloud/disk" and "volumeId" not in options:
-        return EmptyDir("", int(float(options.get("volumeSize", "20")) * GIB))
+        size = options.get("volumeSize", "20")
+        if not re.fullmatch("[0-9]{1,5}", size):
+            raise Rejected(f"the volumeSize of a FlexVolume is whole GiB, such as 20, not {size!r}")
+        return EmptyDir("", int(size) * GIB)
     what = {
         "alicloud/disk": ("volumeId",),
         "alicloud/nas": ("server", "path"),
