@@ -258,6 +258,20 @@ async def test_role_of_a_service_account(tmp_path):
     assert (form["Action"], form["OIDCToken"]) == ("AssumeRoleWithOIDC", "jwt")
 
 
+async def test_a_role_is_asked_for_in_a_form_that_says_so(tmp_path):
+    """Through the client's own pool, which adds no header by itself; STS reads no form that it is not told of."""
+    token = tmp_path / "token"
+    token.write_text("jwt")
+    answers = [(200, {"Credentials": session_key()}), (200, {"ok": True})]
+    async with serving(Server(*answers)) as server:
+        keys = find_credentials(role(server, token), region="r")
+        async with Client(endpoint=server.url, region="r", credentials=keys, rates=Rates()) as client:
+            await client.call("DescribeThis", {}, Answer)
+    (headers, form), _ = server.requests
+    assert headers["Content-Type"] == "application/x-www-form-urlencoded"
+    assert form["Action"] == "AssumeRoleWithOIDC"
+
+
 async def test_a_refused_role_names_code_and_request(tmp_path):
     token = tmp_path / "token"
     token.write_text("jwt-secret")

@@ -20,7 +20,7 @@ import msgspec
 from msgspec import Struct
 
 from overspill.backends.eci.answers import at
-from overspill.backends.eci.sign import Key
+from overspill.backends.eci.sign import FORM, Key
 from overspill.errors import Misconfigured, Retry
 
 __all__ = ["Credentials", "find_credentials"]
@@ -184,8 +184,9 @@ def _role_by_token(role: str, *, provider: str, path: str, session_name: str, en
             "OIDCToken": await asyncio.to_thread(_read_token, path),
             "RoleSessionName": session_name,
         }
-        body = await _ask(session, "POST", url, what=f"STS for role {role}", data=form, timeout=STS_TIMEOUT)
-        return _decoded(body, _Assumed, f"STS for role {role}").credentials.key()
+        what, headers = f"STS for role {role}", {"Content-Type": FORM}
+        body = await _ask(session, "POST", url, what=what, headers=headers, data=form, timeout=STS_TIMEOUT)
+        return _decoded(body, _Assumed, what).credentials.key()
 
     return Credentials(f"role {role}", fetch)
 
