@@ -6,6 +6,8 @@ ECI gives at most 2,000 lines and 1 MiB at a time; all followers of an account s
 """
 
 import asyncio
+import io
+import re
 import time
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
@@ -24,9 +26,9 @@ MOST_BYTES = 1 << 20
 SHORTEST_PAUSE = 2.0
 # What followers may take of the budget; the rest is for those who read once.
 FOLLOWERS_PART = 0.8
-MISSING = b"[ECI gives 2000 lines at a time; lines are missing here]\n"
+MISSING = b"[ECI gives 2000 lines, or 1 MiB, at a time; lines are missing here]\n"
 OLDER = b"[ECI gives the last 2000 lines, or 1 MiB; older ones may be missing]\n"
-
+STAMP = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\S* ")
 
 # What kubectl shows for these reasons, in the kubelet's words.
 WAITS = {
@@ -73,7 +75,7 @@ class Logs:
             return
         if not options.follow:
             content = await self._ask(group_id, container, _parameters(options))
-            yield _cut(OLDER + content if _is_cut(content, options) else content, options.limit_bytes)
+            yield _cut(_before(content, options) + content, options.limit_bytes)
             return
         self._followers += 1
         try:
@@ -96,15 +98,16 @@ class Logs:
         if options.tail_lines == 0:
             asked |= {"Tail": MOST_LINES, "StartTime": _moment(self._clock())}
         tail = _Tail(stamps=options.timestamps)
+        first = True
         while True:
             last = ended()
             content = await self._ask(group_id, container, asked)
-            if piece := tail.new_lines(content):
+            if piece := tail.new_lines(content, gap=_before(content, options) if first else MISSING):
                 yield piece
             if last:
                 return
-            if tail.since:
-                asked |= {"StartTime": tail.since, "SinceSeconds": None, "Tail": MOST_LINES}
+            first = False
+            asked |= {"StartTime": tail.since or asked["StartTime"], "Tail": MOST_LINES}
             await asyncio.sleep(self.pause)
 
     async def _ask(self, group_id: str, container: str, parameters: dict[str, Any]) -> bytes:
@@ -114,24 +117,28 @@ class Logs:
 
 
 class _Tail:
-    """What of an answer is new. Lines begin with their time, to the nanosecond."""
+    """What of an answer is new. Lines begin with their time, to the nanosecond, and end with a line feed alone."""
 
     def __init__(self, *, stamps: bool) -> None:
         self._stamps = stamps
         self._seen: set[bytes] = set()
         self.since = ""
 
-    def new_lines(self, content: bytes) -> bytes:
-        lines = content.splitlines(keepends=True)
+    def new_lines(self, content: bytes, *, gap: bytes) -> bytes:
+        """The new lines; `gap` comes before them where ECI may have left out what came before."""
+        lines = list(io.BytesIO(content))
+        full = len(content) >= MOST_BYTES
+        if full and not STAMP.match(lines[0]):
+            del lines[0]  # the end of one
         fresh = [line for line in lines if line not in self._seen]
-        lost = len(lines) >= MOST_LINES and self._seen and lines[0] not in self._seen
+        lost = (full or len(lines) >= MOST_LINES) and bool(fresh) and fresh[0] == lines[0]
         if fresh:
             self.since = _second(fresh[-1])
             from_there = self.since[:19].encode()
             kept = {line for line in self._seen if line[:19] >= from_there}
             self._seen = kept | {line for line in lines if line[:19] >= from_there}
         text = fresh if self._stamps else [line.partition(b" ")[2] for line in fresh]
-        return b"".join([MISSING, *text] if lost else text)
+        return b"".join([gap, *text] if lost else text)
 
 
 def _second(line: bytes) -> str:
@@ -150,11 +157,11 @@ def _parameters(options: LogOptions) -> dict[str, Any]:
     }
 
 
-def _is_cut(content: bytes, options: LogOptions) -> bool:
-    """Whether ECI has given as much as it can, of a reader who wanted more."""
-    if options.tail_lines is not None and options.tail_lines <= MOST_LINES:
-        return False
-    return content.count(b"\n") >= MOST_LINES or len(content) >= MOST_BYTES
+def _before(content: bytes, options: LogOptions) -> bytes:
+    """What stands for older lines, where ECI has given as much as it can to a reader who wanted more."""
+    enough = options.tail_lines is not None and options.tail_lines <= MOST_LINES
+    cut = len(content) >= MOST_BYTES or (content.count(b"\n") >= MOST_LINES and not enough)
+    return OLDER if cut else b""
 
 
 def _moment(seconds: float) -> str:
