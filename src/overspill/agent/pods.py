@@ -44,6 +44,7 @@ from overspill.model.observation import (
     Running,
     Sighting,
     Terminated,
+    Waiting,
 )
 from overspill.model.pods import Pod
 from overspill.model.podstatus import (
@@ -56,7 +57,7 @@ from overspill.model.podstatus import (
     waiting_status,
 )
 from overspill.model.resizing import with_generation
-from overspill.model.work import Identity
+from overspill.model.work import Identity, WorkSpec
 
 __all__ = ["Pods"]
 
@@ -123,11 +124,21 @@ class Pods:
             for seen in self._seen.values():  # orphans: the backend runs what the apiserver does not know
                 self.queue.add(_key(seen.identity))
 
-    def listed(self, observations: Sequence[Observation]) -> None:
-        """Take in the backend's whole list: what it no longer has is gone."""
-        present = {seen.identity.uid for seen in observations}
-        gone = [Gone(seen.identity, seen) for uid, seen in self._seen.items() if uid not in present]
-        self.sighted([*observations, *gone])
+    async def relist(self) -> Sequence[Observation]:
+        """Take in the backend's whole list, and return it: what it no longer has is gone.
+
+        Raises:
+            Retry: the backend cannot tell now.
+        """
+        # What is taken on while the list is on its way can be missing from it.
+        expected = {seen.identity for seen in self._seen.values()}
+        with BackendCall(self._backend.name, "list"):
+            listing = await self._backend.list()
+        present = {seen.identity.uid for seen in listing}
+        missing = [seen for uid, seen in self._seen.items() if uid not in present]
+        gone = [Gone(seen.identity, seen) for seen in missing if seen.identity in expected]
+        self.sighted([*listing, *gone])
+        return listing
 
     def sighted(self, sightings: Iterable[Sighting]) -> None:
         """Take in what changed at the backend."""
@@ -253,6 +264,8 @@ class Pods:
         except Misconfigured as error:
             self._events.warning(_reference(key), "FailedCreatePodContainer", str(error))
             raise
+        if memory.attempt < attempt:  # its first sighting is on the way, and this run may be followed at once
+            self._seen[key.uid] = _recorded(resolved.work, self._clock())
         memory.attempt, memory.waits = attempt, 0
         self._resizer.begin(pod, resolved.work, memory)
         memory.images = pod.metadata.generation
@@ -387,6 +400,17 @@ class Pods:
 
 def _key(identity: Identity) -> Key:
     return Key(identity.namespace, identity.name, identity.uid)
+
+
+def _recorded(work: WorkSpec, now: float) -> Observation:
+    """A pod that the backend has taken on and told nothing of yet."""
+    waiting = Waiting("PodInitializing" if work.init_containers else "ContainerCreating")
+    return Observation(
+        work.identity,
+        now,
+        tuple([ContainerObservation(each.name, waiting, each.image) for each in work.containers]),
+        tuple([ContainerObservation(each.name, waiting, each.image) for each in work.init_containers]),
+    )
 
 
 def _serves_otherwise(pod: Pod, before: Observation, seen: Observation) -> bool:

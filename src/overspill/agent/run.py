@@ -32,7 +32,7 @@ from overspill.kube.lease import NodeLease
 from overspill.kube.resources import NAMESPACES, PODS, SERVICES
 from overspill.kube.watch import Watch
 from overspill.kube.write import StatusWriter
-from overspill.metrics import BackendCall, observe_pods
+from overspill.metrics import observe_pods
 from overspill.model.node import NodeObject, NodeProfile, new_node
 from overspill.model.pods import Meta, Pod
 from overspill.model.scalein import Member, annotations_of
@@ -212,7 +212,6 @@ class Agent:
             client,
             node=self._node,
             pods=self._pods,
-            backend=backend,
             events=self._events,
             member=member,
             bare_pods=settings.bare_pods,
@@ -269,9 +268,7 @@ class Agent:
         while True:
             try:
                 async with aclosing(self._backend.watch()) as batches:  # type: ignore[type-var]  # the iterators are generators
-                    with BackendCall(self._backend.name, "list"):
-                        listing = await self._backend.list()
-                    self._pods.listed(listing)
+                    await self._pods.relist()
                     self._backend_listed.set()
                     async for batch in batches:
                         self._pods.sighted(batch)

@@ -16,13 +16,11 @@ from msgspec import Struct
 
 from overspill.agent.node import VirtualNode
 from overspill.agent.pods import Pods
-from overspill.backends.base import Backend
 from overspill.errors import NotFound, OverspillError
 from overspill.kube.client import MERGE, Client
 from overspill.kube.drain import Drain, reference
 from overspill.kube.events import Events
 from overspill.kube.resources import NODES, PODS, STATEFULSETS
-from overspill.metrics import BackendCall
 from overspill.model.node import NodeObject
 from overspill.model.pods import Pod
 from overspill.model.scalein import (
@@ -114,7 +112,6 @@ class ScaleIn:
         *,
         node: VirtualNode,
         pods: Pods,
-        backend: Backend,
         events: Events,
         member: Member | None,
         bare_pods: BarePods,
@@ -122,7 +119,6 @@ class ScaleIn:
         self._client = client
         self._node = node
         self._pods = pods
-        self._backend = backend
         self._events = events
         self._member = member
         self._bare_pods = bare_pods
@@ -240,10 +236,7 @@ class ScaleIn:
         pods = await self._client.list(PODS, field_selector=f"spec.nodeName={self._name}", kind=Pod)
         if to_do(pods, bare_pods=self._bare_pods).pods:
             return False
-        with BackendCall(self._backend.name, "list"):
-            listing = await self._backend.list()
-        self._pods.listed(listing)
-        return not listing
+        return not await self._pods.relist()
 
     async def _events_written(self) -> None:
         """Give Events the time to be written: this process ends soon."""
