@@ -175,3 +175,27 @@ async def test_a_pod_that_is_made_while_the_backend_lists_is_not_taken_for_gone(
         world.backend.gate.set()
         await listing
         assert await world.worked_off() == [("web", 0, False)]
+
+
+async def test_what_others_change_counts_also_if_our_own_write_comes_back_with_it():
+    """Their event is not the newest of the batch, and ours is."""
+    world = World()
+    gated = {"readinessGates": [{"conditionType": "example.com/open"}]}
+    opened = {"phase": "Running", "conditions": [{"type": "example.com/open", "status": "True"}]}
+    async with world.running():
+        watched = world.backend.watch()
+        world.tell(("ADDED", pod("web", spec=gated)), replace=True)
+        key = next(iter(world.pods.cache))
+        await world.arrive()
+        world.pods.sighted(await anext(watched))
+        await world.writer.flush(key)
+        assert ready(world.patched[-1]) == "False"
+        both = [("MODIFIED", pod("web", version, spec=gated, status=opened)) for version in (8, OURS)]
+        world.tell(*both)
+        await world.worked_off()
+        await world.writer.flush(key)
+    assert ready(world.patched[-1]) == "True"
+
+
+def ready(patch):
+    return next(each["status"] for each in patch["status"]["conditions"] if each["type"] == "Ready")

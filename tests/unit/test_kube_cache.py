@@ -49,6 +49,13 @@ def test_pod_made_again_under_its_name_is_another_key():
     assert cache.find("ns", "a").metadata.uid == "2"
 
 
+def test_of_several_changes_of_one_object_it_is_told_how_many_there_were():
+    cache = Cache()
+    made = [thing("a", "1"), thing("a", "1", 1), thing("b", "2")]
+    changed = cache.apply(batch(*(("MODIFIED", item) for item in made)))
+    assert changed == {Key("ns", "a", "1"): 2, Key("ns", "b", "2"): 1}
+
+
 def test_late_deletion_of_the_old_one_leaves_the_new_one():
     cache = Cache()
     cache.apply(batch(("ADDED", thing("a", "1")), ("ADDED", thing("a", "2")), ("DELETED", thing("a", "1"))))

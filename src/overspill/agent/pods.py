@@ -114,9 +114,11 @@ class Pods:
 
     def changed(self, batch: Batch[Pod]) -> None:
         """Take in what the apiserver says; our own writes coming back are no news."""
-        for key in self.cache.apply(batch):
+        for key, times in self.cache.apply(batch).items():
             pod = self.cache.get(key)
-            if pod is None or not self._writer.is_echo(key, pod.metadata.resource_version):
+            # The newest of several changes, or since a list, may be ours, and those before it somebody else's.
+            alone = times == 1 and not batch.replace
+            if pod is None or not (alone and self._writer.is_echo(key, pod.metadata.resource_version)):
                 self.queue.add(key)
             if pod is None or pod.ended:
                 self._admission.release(key.uid)

@@ -54,27 +54,28 @@ class Cache(Generic[T]):
         self.synced = asyncio.Event()
         self._objects: dict[tuple[str, str], T] = {}
 
-    def apply(self, batch: Batch[T]) -> list[Key]:
-        """Take a batch in; returns the keys that changed, each once, those deleted while away included.
+    def apply(self, batch: Batch[T]) -> dict[Key, int]:
+        """Take a batch in; returns the keys that changed, those deleted while away included, and how often each did.
 
         An object in the version that is known already is no change: a list fetched again costs nothing.
         """
-        changed: dict[Key, None] = {}
+        changed: dict[Key, int] = {}
         if batch.replace:
             listed = {key_of(change.object) for change in batch.changes}
             for key in [key for key in self if key not in listed]:
                 self._delete(key)
-                changed[key] = None
+                changed[key] = 1
         for change in batch.changes:
             key = key_of(change.object)
             if change.type == "DELETED":
                 self._delete(key)
-                changed[key] = None
+                changed[key] = changed.get(key, 0) + 1
             else:
-                changed.update(dict.fromkeys(self._put(key, change.object)))
+                for each in self._put(key, change.object):
+                    changed[each] = changed.get(each, 0) + 1
         if batch.replace:
             self.synced.set()
-        return list(changed)
+        return changed
 
     def get(self, key: Key) -> T | None:
         """The object of exactly this uid, if it is there."""
