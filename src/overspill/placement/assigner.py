@@ -183,8 +183,8 @@ class Assigner:
         policy = (key.namespace, matching[0].metadata.name)
         before = self._policy_of.get(key.uid)
         if before is not None and before != policy:
-            self._managed[before].remove(key.uid)
-            self.looks.add(before)
+            self._leave(before, key.uid)
+            self.writer.queue.add(key)
         self._policy_of[key.uid] = policy
         self._managed[policy].apply(pod, now)
         for younger in matching[1:]:
@@ -198,21 +198,21 @@ class Assigner:
             self.writer.queue.add(key)
 
     def _of_no_policy(self, key: Key, pod: Pod) -> None:
-        before = self._policy_of.pop(key.uid, None)
-        if before is not None and before in self._managed:
-            self._managed[before].remove(key.uid)
-            self.looks.add(before)
+        self._leave(self._policy_of.pop(key.uid, None), key.uid)
         if pod.gate is not None and not pod.deleting:
             self.writer.queue.add(key, after=ORPHAN_AFTER)
 
     def _pod_gone(self, key: Key) -> None:
-        policy = self._policy_of.pop(key.uid, None)
-        if policy is not None and policy in self._managed:
-            self._managed[policy].remove(key.uid)
-            self.looks.add(policy)
+        self._leave(self._policy_of.pop(key.uid, None), key.uid)
         self._first_seen.pop(key.uid, None)
         self._refused.pop(key.uid, None)
         self.writer.forget(key.uid)
+
+    def _leave(self, policy: PolicyKey | None, uid: str) -> None:
+        """A pod is of a policy no more, which itself may be gone."""
+        if policy is not None and policy in self._managed:
+            self._managed[policy].remove(uid)
+            self.looks.add(policy)
 
     def _time(self, uid: str, pod: Pod, now: float) -> None:
         if pod.gate is not None:
