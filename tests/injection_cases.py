@@ -77,6 +77,13 @@ def spread(wanted, name, **manifest):
     )
 
 
+def unstored(case, name):
+    """As apiservers before 1.34 show a pod that is not stored yet (kubernetes/kubernetes#130989)."""
+    manifest, wanted = case.values
+    metadata = {**manifest["metadata"], "creationTimestamp": None}
+    return pytest.param({**manifest, "metadata": metadata, "status": {}}, wanted, id=name)
+
+
 OPPOSITE = {**REQUIREMENT, "operator": "NotIn"}
 FOR_ALL = {"key": "virtual-kubelet.io/provider", "operator": "Exists"}
 EXECUTE = {**TOLERATION, "effect": "NoExecute"}
@@ -90,6 +97,7 @@ OWN_SPREAD = {
 
 CASES = [
     affinity(None, required(ADDED), "no affinity"),
+    unstored(affinity(None, required(ADDED), ""), "not stored yet"),
     affinity(ANTI, ANTI | required(ADDED), "only podAntiAffinity"),
     affinity(
         {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": PREFERRED}},

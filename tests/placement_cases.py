@@ -40,11 +40,18 @@ def expression(key, operator, *values):
     }
 
 
+def unstored(manifest):
+    """As apiservers before 1.34 show a pod that is not stored yet (kubernetes/kubernetes#130989)."""
+    manifest["metadata"]["creationTimestamp"] = None
+    return {**manifest, "status": {}}
+
+
 BURST = {"tier": "burst"}
 WEB = target("Deployment", "web")
 
 CASES = [
     pytest.param(WEB, of_deployment("web"), True, id="Deployment"),
+    pytest.param(WEB, unstored(of_deployment("web")), True, id="Deployment, its pod not stored yet"),
     pytest.param(WEB, of_deployment("webx"), False, id="Deployment with a longer name"),
     pytest.param(WEB, of_deployment("we"), False, id="Deployment with a shorter name"),
     pytest.param(WEB, pod("ReplicaSet", f"web-{HASH}"), False, id="ReplicaSet without a template hash"),
@@ -138,6 +145,7 @@ def generated(manifest):
 MARKED = [
     pytest.param(marked(of_deployment("web")), True, id="marked"),
     pytest.param(generated(marked(of_deployment("web"))), True, id="marked, name to be generated"),
+    pytest.param(unstored(marked(of_deployment("web"))), True, id="marked, not stored yet"),
     pytest.param(marked(pod("ReplicaSet", f"web-{HASH}")), False, id="marked, without a template hash"),
     pytest.param(
         marked(pod("StatefulSet", "db", labels={"pod-template-hash": HASH})), False, id="of a StatefulSet"

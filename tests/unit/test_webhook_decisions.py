@@ -78,6 +78,7 @@ MARKED = {"overspill.dev/base-replicas": "from the Deployment"}
     [
         ({}, {"annotations": MARKED}),
         ({"metadata": {}}, {"annotations": MARKED}),
+        ({"metadata": {"creationTimestamp": None}}, {"annotations": MARKED}),  # not stored yet, before 1.34
         (
             {"metadata": {"labels": {"a": "b"}, "annotations": {"c": "d"}}},
             {"annotations": MARKED | {"c": "d"}},
@@ -87,7 +88,7 @@ MARKED = {"overspill.dev/base-replicas": "from the Deployment"}
 )
 def test_an_annotated_deployment_hands_the_annotation_on(template, wanted):
     deployment = {
-        "metadata": {"annotations": {"overspill.dev/base-replicas": "2"}},
+        "metadata": {"creationTimestamp": None, "annotations": {"overspill.dev/base-replicas": "2"}},
         "spec": {"template": template},
     }
     after = applied(deployment, mark(raw(deployment)))["spec"]["template"]

@@ -120,7 +120,7 @@ def _in_order(state: PolicyState, around: Surroundings) -> list[Pod]:
         revision = revision_of(pod)
         if revision not in old:
             old[revision] = around.is_old(revision)
-        return not old[revision], pod.metadata.creation_timestamp, pod.metadata.uid
+        return not old[revision], pod.created, pod.metadata.uid
 
     return sorted((state.pods[uid] for uid in state.waiting), key=key)
 
@@ -143,7 +143,7 @@ def _adopt(state: PolicyState, around: Surroundings) -> list[str]:
 
 
 def _age(pod: Pod) -> tuple[str, str]:
-    return pod.metadata.creation_timestamp, pod.metadata.uid
+    return pod.created, pod.metadata.uid
 
 
 def _refusals(state: PolicyState, cooldowns: Cooldowns, around: Surroundings, pod: Pod) -> Refusals:

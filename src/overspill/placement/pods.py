@@ -34,14 +34,15 @@ class Annotations(Struct, frozen=True, gc=False):
 class PodMeta(Struct, frozen=True, rename="camel"):
     """ObjectMeta; labels stay encoded, annotations None when there are none at all.
 
-    The name is empty at the admission of a pod whose name is yet to be generated.
+    At admission the name may be yet to be generated, and empty; the time of creation is none yet, which apiservers
+    before 1.34 write as null (kubernetes/kubernetes#130989).
     """
 
     name: str = ""
     namespace: str = ""
     uid: str = ""
     resource_version: str = ""
-    creation_timestamp: str = ""
+    creation_timestamp: str | None = None
     deletion_timestamp: str | None = None
     labels: Raw = Raw()
     annotations: Annotations | None = None
@@ -129,6 +130,11 @@ class Pod(Struct, frozen=True):
         return msgspec.json.decode(raw, type=dict[str, str]) if raw else {}
 
     @property
+    def created(self) -> str:
+        """When it was stored; "" before."""
+        return self.metadata.creation_timestamp or ""
+
+    @property
     def owner(self) -> OwnerReference | None:
         """The controller that made it."""
         return next((each for each in self.metadata.owner_references if each.controller), None)
@@ -163,11 +169,6 @@ class Pod(Struct, frozen=True):
     def rank(self) -> int:
         """The keep rank written on it; 0 for none."""
         return _integer(self.metadata.annotations.rank) if self.metadata.annotations else 0
-
-    @property
-    def cost(self) -> str:
-        """The deletion cost written on it; "" for none."""
-        return self.metadata.annotations.cost if self.metadata.annotations else ""
 
     @property
     def ordinal(self) -> int | None:

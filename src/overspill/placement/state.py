@@ -174,7 +174,7 @@ class PolicyState:
             revision=revision_of(pod),
             pool=assignment.pool,
             rank=rank,
-            created=pod.metadata.creation_timestamp,
+            created=pod.created,
         )
         self._leave(seat.uid)
         self._sit(seat)
@@ -275,7 +275,7 @@ class PolicyState:
                 revision=revision_of(pod),
                 pool=pool,
                 rank=pod.rank,
-                created=pod.metadata.creation_timestamp,
+                created=pod.created,
                 sent=True,
                 settled=True,
             )
