@@ -103,7 +103,11 @@ def gated(name, **fields):
 def placed(name, pool, rank, **fields):
     """A pod that was placed."""
     labels = {names.POOL_LABEL: pool, names.POLICY_LABEL: "web", **fields.pop("labels", {})}
-    annotations = {names.RANK_ANNOTATION: str(rank), names.DELETION_COST: str(1_000_000 - rank)}
+    annotations = {
+        names.RANK_ANNOTATION: str(rank),
+        names.DELETION_COST: str(1_000_000 - rank),
+        **fields.pop("annotations", {}),
+    }
     return decoded(manifest(name, gated=False, labels=labels, annotations=annotations, **fields))
 
 

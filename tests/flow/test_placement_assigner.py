@@ -3,9 +3,10 @@
 import asyncio
 import contextlib
 
+import msgspec
 import pytest
 from aiohttp import web
-from kube_server import serving
+from kube_server import refusal, serving
 
 import placing
 from overspill import names
@@ -15,6 +16,7 @@ from overspill.kube.credentials import FileCredentials
 from overspill.kube.events import Events
 from overspill.kube.frames import Batch, Change
 from overspill.placement.assigner import Assigner
+from overspill.placement.workloads import ReplicaSet
 
 
 class World:
@@ -40,8 +42,15 @@ class World:
         self._arrived.set()
         return answer or web.json_response({"metadata": {}})
 
+    def replica_sets(self, *found):
+        self.assigner.replica_sets_changed(
+            Batch(replace=False, changes=[Change("MODIFIED", each) for each in found])
+        )
+
     def policies(self, *policies, kind="MODIFIED"):
-        self.assigner.policies_changed(Batch(replace=False, changes=[Change(kind, each) for each in policies]))
+        self.assigner.policies_changed(
+            Batch(replace=False, changes=[Change(kind, each) for each in policies])
+        )
 
     def pods(self, *pods, kind="MODIFIED"):
         self.assigner.pods_changed(Batch(replace=False, changes=[Change(kind, each) for each in pods]))
@@ -92,6 +101,13 @@ def placed(name, pool, rank, *, labels=None, **fields):
     return placing.placed(name, pool, rank, labels={**WEB_1, **(labels or {})}, **fields)
 
 
+def replica_set(name, revision):
+    owner = {"kind": "Deployment", "name": "web", "uid": "d", "controller": True}
+    annotations = {"deployment.kubernetes.io/revision": str(revision)}
+    metadata = {"name": name, "namespace": "a", "uid": name, "annotations": annotations}
+    return msgspec.convert({"metadata": {**metadata, "ownerReferences": [owner]}}, ReplicaSet)
+
+
 def policy_of(world, name):
     managed = world.assigner.managed_of(name)
     return managed and managed.policy.metadata.name
@@ -108,3 +124,46 @@ async def test_pods_of_a_policy_that_goes_are_the_next_ones(world):
     world.lead()
     await world.until(lambda: world.patches)
     assert world.patches[0]["/metadata/labels/placement.overspill.dev~1policy"] == "younger"
+
+
+COST = "/metadata/annotations/controller.kubernetes.io~1pod-deletion-cost"
+
+
+async def test_a_new_leader_sets_right_what_the_one_before_did_not_get_to(world):
+    """It came to an end as a rollout began: some pods of the old revision have the costs of before."""
+    world.policies(placing.policy())
+    world.replica_sets(replica_set("web-0", 1), replica_set("web-1", 2))
+    old = {"labels": {names.TEMPLATE_HASH: "0"}, "owner": "web-0"}
+    turned = {names.DELETION_COST: "-1000001"}
+    world.pods(
+        placed("new", "base", 1),
+        placed("done", "base", 1, annotations=turned, **old),
+        placed("elastic", "elastic", 6, **old),
+        placed("left", "base", 2, **old),
+    )
+    world.lead()
+    await world.until(lambda: world.patches)
+    assert world.patched() == ["left"], "what is right is not written"
+    assert world.patches[0][COST] == "-1000002"
+
+
+LABEL = "/metadata/labels/a"
+
+
+def refuses(patch):
+    """An apiserver that does not like a pool's label."""
+    return refusal(422, "Invalid", "a lowercase RFC 1123 label") if patch.get(LABEL) == "!" else None
+
+
+def labelled(value):
+    return {"patch": {"metadata": {"labels": {"a": value}}}}
+
+
+async def test_pods_are_tried_again_once_the_policy_that_was_refused_is_corrected(world):
+    world.answer = refuses
+    world.policies(placing.policy(placing.pool("base", 5, **labelled("!"))))
+    world.pods(gated("p"))
+    world.lead()
+    await world.until(lambda: world.assigner.managed_of("p").state.waiting and world.patches)
+    world.policies(placing.policy(placing.pool("base", 5, **labelled("x"))))
+    await world.until(lambda: world.patches[-1].get(LABEL) == "x")

@@ -13,6 +13,7 @@ from overspill.placement.decide import Surroundings
 from overspill.placement.managed import Managed
 from overspill.placement.nodes import contradiction
 from overspill.placement.policy import Policy, PolicyStatus, PoolStatus
+from overspill.placement.pools import Refusal
 from overspill.placement.workloads import Workload, WorkloadMeta
 
 READY = {"type": "Ready", "status": "True"}
@@ -166,6 +167,16 @@ def test_pods_are_let_go_that_waited_too_long():
     assert (early.overdue, early.due) == ([], pytest.approx(20.0))
     assert names_of(look(made, 30.0).overdue) == ["p"]
     assert made.released == {"p"}
+
+
+def test_a_pool_that_a_pod_was_not_let_into_is_tried_again_after_a_minute():
+    made = Managed(placing.policy(placing.pool("base", 5)))
+    made.apply(placing.gated("p"), 0.0)
+    look(made, 0.0)
+    made.refuse("p", 0, Refusal("Refused", "was refused: why", lasting=True), 10.0)
+    waits = look(made, 11.0, refused=made.refused)
+    assert (waits.decisions.placed, waits.due) == ([], pytest.approx(59.0))
+    assert names_of(pod for pod, _ in look(made, 70.0, refused=made.refused).decisions.placed) == ["p"]
 
 
 def spread(base, elastic, **fields):

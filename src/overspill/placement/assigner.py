@@ -22,7 +22,7 @@ from overspill.placement.annotated import AnnotatedDeployments
 from overspill.placement.capacity import Capacity
 from overspill.placement.decide import Surroundings
 from overspill.placement.index import IndexWriter
-from overspill.placement.managed import Managed
+from overspill.placement.managed import Managed, Outcome
 from overspill.placement.match import Directory, PolicyKey
 from overspill.placement.nodes import Node
 from overspill.placement.pods import Pod
@@ -61,7 +61,9 @@ class Assigner:
         self._managed: dict[PolicyKey, Managed] = {}
         self._policy_of: dict[str, PolicyKey] = {}
         self._first_seen: dict[str, float] = {}
-        self._refused: dict[str, dict[int, Refusal]] = {}
+        self._unwritten: set[PolicyKey] = (
+            set()
+        )  # the marks of all their pods are to be looked at, after the next look
         self._index_writer = IndexWriter(client)
         self._reporter = Reporter(client, self._managed.get, self._desired)
 
@@ -150,7 +152,7 @@ class Assigner:
             node=partial(self.nodes.find, ""),
             is_old=partial(self._revisions.is_old, namespace),
             first_ordinal=start,
-            refused=self._refused,
+            refused=managed.refused,
             capacity=cache(self._capacity),
         )
 
@@ -166,11 +168,9 @@ class Assigner:
 
     def refused(self, key: Key, pool: int, refusal: Refusal) -> None:
         """The apiserver does not let a pod go to a pool: it gets another."""
-        self._refused.setdefault(key.uid, {})[pool] = refusal
         managed = self.managed_of(key.uid)
         if managed is not None:
-            managed.state.seats[key.uid].sent = False
-            managed.state.take_back(key.uid)
+            managed.refuse(key.uid, pool, refusal, time.monotonic())
             self.looks.add(self._policy_of[key.uid])
 
     # --- pods ---
@@ -184,7 +184,7 @@ class Assigner:
         before = self._policy_of.get(key.uid)
         if before is not None and before != policy:
             self._leave(before, key.uid)
-            self.writer.queue.add(key)
+            self._unwritten.add(policy)
         self._policy_of[key.uid] = policy
         self._managed[policy].apply(pod, now)
         for younger in matching[1:]:
@@ -205,7 +205,6 @@ class Assigner:
     def _pod_gone(self, key: Key) -> None:
         self._leave(self._policy_of.pop(key.uid, None), key.uid)
         self._first_seen.pop(key.uid, None)
-        self._refused.pop(key.uid, None)
         self.writer.forget(key.uid)
 
     def _leave(self, policy: PolicyKey | None, uid: str) -> None:
@@ -238,12 +237,14 @@ class Assigner:
         self._directory.put(policy)
         if spec_changed:
             self._reassign(name[0])
-            self._write_all(managed)
+            self._unwritten.add(name)
         self.looks.add(name)
 
     def _policy_gone(self, name: PolicyKey) -> None:
         self._directory.remove(*name)
         self._managed.pop(name, None)
+        self._unwritten.discard(name)
+        self._reporter.report(name)
         self._reassign(name[0])
 
     def _reassign(self, namespace: str) -> None:
@@ -263,10 +264,6 @@ class Assigner:
                 if (namespace, seat.revision) in flipped and managed.state.pods[uid].gate is None:
                     self.writer.queue.add(Key(namespace, managed.state.pods[uid].metadata.name, uid))
 
-    def _write_all(self, managed: Managed) -> None:
-        for pod in managed.state.pods.values():
-            self.writer.queue.add(Key(pod.metadata.namespace, pod.metadata.name, pod.metadata.uid))
-
     def _look_at(self, policies: Iterable[PolicyKey]) -> None:
         for policy in list(policies):
             self.looks.add(policy)
@@ -280,23 +277,28 @@ class Assigner:
         if not managed.policy.gates:
             return await self._wind_up(name, managed)
         outcome = managed.look(self.around(managed), desired=self._desired(managed) or 0)
-        for pod, how in outcome.decisions.placed:
+        for pod in self._to_write(name, managed, outcome):
             self.writer.queue.add(_key(pod))
+        for pod, how in outcome.decisions.placed:
             if how.rank == 0:
                 text = "; ".join(
                     f"pool {managed.state.pool_name(index)} {why.message}" for index, why in how.passed
                 )
                 self._events.warning(reference(pod), "PoolConflict", f"it is beyond its pool's limit: {text}")
-        for uid in outcome.decisions.touched:
-            self.writer.queue.add(_key(managed.state.pods[uid]))
-        for pod in outcome.overdue:
-            self.writer.queue.add(_key(pod))
         for pod, why in outcome.doomed:
             await self.writer.delete(pod, why)
         for pod in outcome.moving:
             await self.writer.evict(pod)
         self._reporter.report(name)
         return outcome.due
+
+    def _to_write(self, name: PolicyKey, managed: Managed, outcome: Outcome) -> list[Pod]:
+        pods = managed.state.pods
+        if name in self._unwritten:  # a leader before this one may have come to its end amid its writes
+            self._unwritten.discard(name)
+            return list(pods.values())
+        placed = [pod for pod, _ in outcome.decisions.placed]
+        return [*placed, *(pods[uid] for uid in outcome.decisions.touched), *outcome.overdue]
 
     async def _wind_up(self, name: PolicyKey, managed: Managed) -> float | None:
         """Let all pods of a suspended or deleted policy go; then the policy itself."""

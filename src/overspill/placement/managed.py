@@ -7,7 +7,6 @@ No I/O. Invariant: what is remembered here alone is how long things have lasted;
 import math
 from collections.abc import Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Struct
@@ -16,18 +15,18 @@ from overspill.placement.cooldown import Cooldowns
 from overspill.placement.decide import Decisions, Surroundings, decide, too_many
 from overspill.placement.pods import Pod
 from overspill.placement.policy import Policy, PolicyStatus
+from overspill.placement.pools import Assignment, Refusal
 from overspill.placement.ranks import Seat
 from overspill.placement.rebalance import Rebalancer
 from overspill.placement.state import PolicyState
-
-if TYPE_CHECKING:
-    from overspill.placement.pools import Assignment
 
 __all__ = ["Managed", "Outcome"]
 
 # A ReplicaSet's, a CloneSet's or a StatefulSet's pod has a successor; a Job's counts as a failure.
 MOVABLE = frozenset({"ReplicaSet", "CloneSet", "StatefulSet"})
 SOON = 0.05
+# A pool to which the apiserver did not let a pod go is tried again: what stood in the way may be gone.
+REFUSED_FOR = 60.0
 
 
 class Outcome(Struct):
@@ -54,6 +53,7 @@ class Managed:
     Attributes:
         reasons: what was decided for pods that wait, by uid.
         released: uids of pods that are let go without a pool, since they have waited too long.
+        refused: pools to which the apiserver would not let a pod go, by uid.
         conditions: as they were last written.
         older: name of an older policy with which it shares pods, or "".
         stuck: pools that hold pods which they could not run in time and which stay all the same, and why, by name.
@@ -70,6 +70,8 @@ class Managed:
         self._stranded: dict[str, float] = {}
         self._gated: dict[str, float] = {}
         self.released: set[str] = set()
+        self.refused: dict[str, dict[int, Refusal]] = {}
+        self._retry: dict[str, float] = {}  # when those refusals are forgotten
         self._rebalancer = Rebalancer()
 
     def renew(self, policy: Policy) -> None:
@@ -84,6 +86,8 @@ class Managed:
             self.state.apply(pod)
         self.state.ending = before.ending
         self.state.carry_over(before)
+        self.refused.clear()
+        self._retry.clear()
 
     def remember(self, status: PolicyStatus, *, wall: float, now: float) -> None:
         """Take up the cool-downs that a process before this one began, none longer than the policy says."""
@@ -105,6 +109,7 @@ class Managed:
         if pod.gate is None:
             self._gated.pop(uid, None)
             self.released.discard(uid)
+            self._forgive(uid)
         elif uid not in self._gated:
             self._gated[uid] = now
         if pod.stranded() is None:
@@ -118,11 +123,22 @@ class Managed:
         self.state.remove(uid)
         self._forget(uid)
 
+    def refuse(self, uid: str, pool: int, refusal: Refusal, now: float) -> None:
+        """The apiserver does not let a pod go to a pool: it gets another, or waits."""
+        seat = self.state.seats.get(uid)
+        if seat is None or seat.settled or seat.pool != pool:
+            return  # the pod is gone, or the policy is another by now
+        self.refused.setdefault(uid, {})[pool] = refusal
+        self._retry[uid] = now + REFUSED_FOR
+        self.state.take_back(uid)
+
     def look(self, around: Surroundings, *, desired: int) -> Outcome:
         """Decide what can be decided now; `desired` is how many pods the workload wants."""
         now = around.now
         for pool in self.policy.spec.pools:
             self.cooldowns.shorten(pool.name, now + pool.cooldown_seconds)
+        for uid in [uid for uid, when in self._retry.items() if when <= now]:
+            self._forgive(uid)
         made = decide(self.state, self.cooldowns, around)
         self.reasons = made.waiting
         doomed = list(self._doomed(around, desired))
@@ -130,8 +146,10 @@ class Managed:
         overdue = list(self._overdue(now))
         self.released.update(pod.metadata.uid for pod in overdue)
         end = self.cooldowns.next_end(now)  # also when nobody waits for it: the status tells of it
-        waits = [end - now if end is not None else None, move_due, self._gate_due(now), self._strand_due(now)]
-        due = min((each for each in waits if each is not None), default=None)
+        retry = min(self._retry.values(), default=None)
+        waits = [each - now for each in (end, retry) if each is not None]
+        waits += [each for each in (move_due, self._gate_due(now), self._strand_due(now)) if each is not None]
+        due = min(waits, default=None)
         return Outcome(made, doomed, moving, overdue, None if due is None else max(due, SOON))
 
     def _strand_due(self, now: float) -> float | None:
@@ -216,6 +234,11 @@ class Managed:
         self._stranded.pop(uid, None)
         self._gated.pop(uid, None)
         self.released.discard(uid)
+        self._forgive(uid)
+
+    def _forgive(self, uid: str) -> None:
+        self.refused.pop(uid, None)
+        self._retry.pop(uid, None)
 
 
 def _unbidden(pod: Pod) -> Pod:

@@ -104,7 +104,7 @@ class Refusal(Struct, frozen=True):
     Attributes:
         reason: one word, as in a condition.
         message: the rest of the sentence "pool X …".
-        lasting: no later moment will change it for this pod.
+        lasting: it is this pod that the pool cannot have, whatever becomes of others.
         spares: it is spared while other pools take pods, and takes those that no other has room for.
     """
 

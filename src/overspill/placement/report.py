@@ -41,7 +41,7 @@ class Reporter:
         self._client = client
         self._managed = managed
         self._desired = desired
-        self._written: dict[str, bytes] = {}
+        self._written: dict[PolicyKey, tuple[str, bytes]] = {}  # uid and status
         self._at: dict[PolicyKey, float] = {}
         self.queue: Queue[PolicyKey] = Queue(self._write, name="placement-status", workers=4)
 
@@ -53,12 +53,13 @@ class Reporter:
         managed = self._managed(name)
         if managed is None:
             self._at.pop(name, None)
+            self._written.pop(name, None)
             return
         self._at[name] = time.monotonic()
         status = self._status(managed)
         body = encoder.encode(status)
         uid = managed.policy.metadata.uid
-        if self._written.get(uid) == body:
+        if self._written.get(name) == (uid, body):
             return
         try:
             await self._client.patch(
@@ -70,9 +71,9 @@ class Reporter:
                 content_type=MERGE,
             )
         except (NotFound, Conflict):
-            self._written.pop(uid, None)
+            self._written.pop(name, None)
             return
-        self._written[uid] = body
+        self._written[name] = uid, body
         managed.conditions = msgspec.convert(status["conditions"], tuple[Condition, ...])
 
     def _status(self, managed: Managed) -> dict[str, Any]:
