@@ -11,7 +11,7 @@ from overspill.backends.eci.groups import Tracked
 from overspill.backends.eci.status import Group
 from overspill.backends.eci.usage import CADENCE, IDS_PER_CALL, WANTED_SECONDS, Usage
 from overspill.errors import Retry
-from overspill.model.observation import ContainerObservation, Observation, Running
+from overspill.model.observation import ContainerObservation, Observation, Running, Terminated
 from overspill.model.work import Identity
 
 pytestmark = pytest.mark.looptime
@@ -28,7 +28,12 @@ def group(number, status="Running", started=STARTED):
         restart_policy="Always",
         created_at=STARTED,
     )
-    seen = Observation(identity, STARTED, (ContainerObservation("app", Running(started), "image"),))
+    containers = (ContainerObservation("app", Running(started), "image"),)
+    beside = (
+        ContainerObservation("prepare", Terminated(0, "Completed", started, started), "image"),
+        ContainerObservation("proxy", Running(started), "image", sidecar=True),
+    )
+    seen = Observation(identity, STARTED, containers, init_containers=beside)
     return Tracked(known, seen, 0.0, SimpleNamespace(status=status))
 
 
@@ -51,8 +56,8 @@ class Service:
 
 
 def record():
-    container = ContainerRecord("app", Cpu(usage_core_nano_seconds=1_500_000_000), Memory(working_set=4096))
-    return Record("2023-11-14T22:14:20Z", (container,))
+    used = Cpu(usage_core_nano_seconds=1_500_000_000), Memory(working_set=4096)
+    return Record("2023-11-14T22:14:20Z", (ContainerRecord("app", *used), ContainerRecord("proxy", *used)))
 
 
 async def running(usage, seconds):
@@ -80,7 +85,7 @@ async def test_at_most_twenty_groups_a_call():
     (first, *others) = usage.latest()
     assert len(others) == 44
     assert first.sampled_at == STARTED + 60
-    (container,) = first.containers
+    container, _ = first.containers
     assert (container.cpu_seconds, container.memory_bytes, container.started_at) == (1.5, 4096, STARTED)
 
 
@@ -114,6 +119,15 @@ async def test_what_does_not_run_is_not_asked_for():
     task.cancel()
     assert service.calls == [1]
     assert [each.identity.name for each in usage.latest()] == ["web-2"]
+
+
+async def test_sidecars_that_run_are_counted():
+    usage = Usage(Service(), [group(1)], clock=asyncio.get_running_loop().time)
+    usage.latest()
+    task = await running(usage, 1)
+    task.cancel()
+    (sample,) = usage.latest()
+    assert [each.name for each in sample.containers] == ["app", "proxy"]
 
 
 async def test_a_container_that_began_after_the_sample_is_not_taken_for_the_one_before_it():

@@ -89,7 +89,7 @@ class Usage:
         # A container that began after the sample has taken the place of the one that the sample is of.
         started = {
             each.name: each.state.started_at
-            for each in tracked.seen.containers
+            for each in (*tracked.seen.containers, *tracked.seen.init_containers)
             if isinstance(each.state, Running) and each.state.started_at <= sampled_at
         }
         self._samples[data.container_group_id] = PodUsage(
