@@ -11,6 +11,11 @@ CODES = {
     "OperationDenied.NoStock": (403, NoRoom),
     "Spot.NotMatched": (403, NoRoom),
     "RecommendEmpty.InstanceTypeFamilyNotMatched": (400, NoRoom),
+    "Zone.NotOnSale": (403, NoRoom),
+    "InvalidSpotCpuMemorySpec": (400, NoRoom),
+    "InvalidInstanceTypeForEciBuy": (400, NoRoom),
+    "InvalidInstanceTypeForEciSpotDurationBuy": (400, NoRoom),
+    "InstanceTypeNotMatchCpuArch": (400, NoRoom),
     "QuotaExceeded": (403, NoRoom),
     "Throttling.Vcpu.PerDay": (403, NoRoom),
     "InvalidVSwitchId.IpNotEnough": (403, NoRoom),
@@ -64,6 +69,8 @@ def test_no_room_says_of_what():
     reasons = {code: refused(code, 403).reason for code, (_, kind) in CODES.items() if kind is NoRoom}
     assert set(reasons.values()) == {"NoStock", "QuotaExceeded", "NoAddress"}
     assert reasons["InvalidVSwitchId.IpNotEnough"] == "NoAddress"
+    no_stock = {code for code, reason in reasons.items() if reason == "NoStock"}
+    assert {code for code in reasons if "InstanceType" in code or "Spot" in code} <= no_stock
 
 
 def test_throttling_says_when():

@@ -1,8 +1,10 @@
-"""Which vSwitches and security groups are left out, and after whose refusals."""
+"""Which vSwitches and security groups are left out, and after whose refusals; when a spot instance is given up."""
+
+import json
 
 import pytest
 
-from overspill.backends.eci.faults import NoRoom
+from overspill.backends.eci.faults import NoRoom, fault
 from overspill.backends.eci.options import read_options
 from overspill.backends.eci.placements import Placements
 from overspill.model.work import Container, Identity, WorkSpec
@@ -40,3 +42,22 @@ def test_a_full_resource_that_a_pod_names_itself_turns_no_other_pod_away(full):
     placements = Placements(OPTIONS)
     assert not refused(placements, work(**{full: "its-own"}), full=full)
     assert placements.choose(work(), spot=True) is not None
+
+
+SPOT = {"eci-spot-strategy": "SpotAsPriceGo"}
+
+
+@pytest.mark.parametrize(
+    "code", ["Spot.NotMatched", "InvalidSpotCpuMemorySpec", "InvalidInstanceTypeForEciBuy"]
+)
+def test_spot_is_given_up_at_once_by_pods_that_allow_it(code):
+    body = json.dumps({"Code": code, "Message": "no", "RequestId": "REQ"}).encode()
+    error = fault("CreateContainerGroup", status=400, body=body, headers={})
+    placements, pod, stubborn = (
+        Placements(OPTIONS),
+        work(**SPOT, **{"eci-spot-fallback": "true"}),
+        work(**SPOT),
+    )
+    assert placements.next_after(error, work=pod, placement=placements.choose(pod, spot=True))
+    assert not placements.next_after(error, work=pod, placement=placements.choose(pod, spot=False))
+    assert not placements.next_after(error, work=stubborn, placement=placements.choose(stubborn, spot=True))

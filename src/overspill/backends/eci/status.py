@@ -124,7 +124,10 @@ def provision_reason(text: str) -> str:
     """Our word for ECI's reason or error code why there is no instance."""
     lower = text.lower()
     for parts, reason in (
-        (("stock", "notonsale", "notmatched", "recommendempty"), NO_STOCK),
+        (
+            ("stock", "notonsale", "notmatch", "recommendempty", "instancetypeforeci", "spotcpumemory"),
+            NO_STOCK,
+        ),
         (("quota", "limitexceed", "perday", "vcpu"), QUOTA),
         (("ipnotenough", "vswitch", "address"), NO_ADDRESS),
         (("spot", "bidfailed", "expired"), SPOT),
