@@ -34,9 +34,10 @@ FROM_STATUS = frozenset({"Created", "Started", "Failed", "BackOff", "ErrImageNev
 
 
 class _Heard(Struct):
-    """What was told of a group already."""
+    """What was told of a group already, and how often it was looked at."""
 
     told: set[tuple[str, str]]
+    looks: int = 0
     last_looks: int = 0
 
 
@@ -74,8 +75,10 @@ class Events:
         known = {group_id: heard for group_id, heard in self._heard.items() if self._groups.by_id(group_id)}
         self._heard = {group_id: _Heard(set()) for group_id in wanted} | known
         # Those that were looked at least often first, when there are too many for one round.
-        least = sorted(wanted, key=lambda group_id: len(self._heard[group_id].told))
+        least = sorted(wanted, key=lambda group_id: self._heard[group_id].looks)
         for some in chunks(least[: MOST_CALLS * IDS_PER_CALL], IDS_PER_CALL):
+            for group_id in some:
+                self._heard[group_id].looks += 1
             asked = {"ContainerGroupIds": msgspec.json.encode(some).decode(), "Limit": 200}
             page = await self._client.call("DescribeContainerGroupEvents", asked, EventsPage)
             for entry in page.data:
