@@ -84,9 +84,13 @@ def test_the_statefulset_that_an_agent_may_read_is_its_own():
     assert (permission.namespace, permission.names) == (owner["namespace"], (owner["name"],))
 
 
-def test_a_start_is_not_broken_off_while_apiserver_or_backend_do_not_answer():
+@pytest.mark.parametrize(
+    "file", ["base/statefulset.yaml", "placement/deployment.yaml", "placement/guard.yaml"]
+)
+def test_a_start_is_not_broken_off_while_apiserver_or_backend_do_not_answer(file):
     """A last try after the patience, in which first the one side and then the other answers late."""
-    (container,) = pod_spec()["containers"]
+    kind = "StatefulSet" if file.startswith("base") else "Deployment"
+    (container,) = of_kind(ROOT / "deploy" / file, kind)["spec"]["template"]["spec"]["containers"]
     probe = container["startupProbe"]
     assert probe["httpGet"] == container["livenessProbe"]["httpGet"]
     assert probe["periodSeconds"] * probe["failureThreshold"] > 3 * PATIENCE
