@@ -16,6 +16,7 @@ from overspill.backends.eci.credentials import find_credentials
 from overspill.backends.eci.faults import ApiRejected, NoRoom
 from overspill.backends.eci.rates import Rates
 from overspill.errors import Misconfigured, Retry
+from overspill.metrics import REGISTRY
 
 OFF = {"ALIBABA_CLOUD_ECS_METADATA_DISABLED": "true"}
 
@@ -108,6 +109,27 @@ async def test_a_refusal_is_an_answer(code, kind):
         with pytest.raises(kind, match=r"RequestId REQ"):
             await client.call("CreateContainerGroup", {}, Answer)
     assert len(server.requests) == 1
+
+
+def counted(op: str, code: str) -> float:
+    labels = {"backend": "eci", "op": op, "code": code}
+    return REGISTRY.get_sample_value("overspill_backend_request_seconds_count", labels) or 0.0
+
+
+@pytest.mark.parametrize(
+    ("answers", "codes"),
+    [
+        ([(403, refusal("OperationDenied.NoStock"))], {"NoRoom": 1}),
+        ([(400, refusal("Throttling")), None, (200, {})], {"ApiThrottled": 1, "Retry": 1, "OK": 1}),
+    ],
+)
+async def test_each_try_of_an_action_is_counted_by_what_came_of_it(answers, codes):
+    before = {code: counted("CreateContainerGroup", code) for code in codes}
+    async with calling(*answers) as (_, client):
+        with contextlib.suppress(NoRoom):
+            await client.call("CreateContainerGroup", {}, Answer)
+    found = {code: counted("CreateContainerGroup", code) - count for code, count in before.items()}
+    assert found == codes
 
 
 async def test_throttling_slows_that_action_down():

@@ -43,6 +43,25 @@ def test_labels_of_a_summary_are_those_of_its_expression():
         assert asked <= kept, rule["alert"]
 
 
+@pytest.mark.parametrize(
+    ("code", "alerts"),
+    [
+        ("OK", False),
+        ("NotFound", False),
+        ("ApiNotFound", False),
+        ("Unsupported", False),
+        ("NoRoom", True),
+        ("ApiThrottled", True),
+        ("ApiMisconfigured", True),
+        ("Retry", True),
+    ],
+)
+def test_a_backend_fails_by_some_codes(code, alerts):
+    (rule,) = (rule for rule in RULES if rule["alert"] == "OverspillBackendFailing")
+    (harmless,) = re.findall(r'code!~"([^"]*)"', rule["expr"])
+    assert (re.fullmatch(harmless, code) is None) is alerts
+
+
 def test_the_runbook_has_a_section_for_each_alert_and_no_other():
     assert re.findall(r"^## (.+)$", RUNBOOK, re.MULTILINE) == NAMES
 

@@ -2,7 +2,8 @@
 
 In: an action and its parameters. Out: its answer, typed, or an error of `faults`. Invariant:
 each call waits for its budget; a call is sent again only where that cannot do a thing twice
-(reads; creates and updates by their client token; deletes by id).
+(reads; creates by their client token; deletes by id; updates, which say all of what they set).
+Each try is timed by itself, without its wait.
 """
 
 import asyncio
@@ -26,6 +27,7 @@ from overspill.backends.eci.rates import Rates, budget_of
 from overspill.backends.eci.sign import API_VERSION, signed_headers
 from overspill.backends.eci.wire import decode, form
 from overspill.errors import Misconfigured, Retry
+from overspill.metrics import BackendCall
 
 __all__ = ["Client", "base_url"]
 
@@ -143,7 +145,8 @@ class Client:
         for attempt in range(1, tries + 1):
             await self.rates[budget_of(action)].take()
             try:
-                return await self._once(action, body, kind)
+                with BackendCall("eci", action):
+                    return await self._once(action, body, kind)
             except NoRoom:
                 raise  # an answer, and not soon another one
             except Retry as error:
