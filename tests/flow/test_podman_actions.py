@@ -11,6 +11,7 @@ from aiohttp import web
 from overspill import pki
 from overspill.backends.podman.actions import ask, run_hook
 from overspill.backends.podman.place import Outcome, Place
+from overspill.errors import Rejected
 from overspill.model.work import GrpcAction, HttpGetAction, SleepAction, TcpSocketAction
 
 # No Podman is asked, and the "pod" is this machine.
@@ -35,6 +36,8 @@ class Server:
                 return web.Response(status=302, headers={"Location": "http://192.0.2.1/"}, text="moved")
             case ["round"]:
                 return web.Response(status=302, headers={"Location": "/round"})
+            case ["nowhere"]:
+                return web.Response(status=302, headers={"Location": "http://["}, text="moved")
             case ["long"]:
                 return web.Response(text="x" * 100_000)
             case ["slow"]:
@@ -92,6 +95,33 @@ async def test_a_redirect_round_and_round(server):
     outcome = await ask(get(server, "/round"), HERE, 5.0)
     assert not outcome.healthy
     assert "stopped after 10 redirects" in outcome.output
+
+
+async def test_a_redirect_to_what_is_no_address(server):
+    action = get(server, "/nowhere")
+    outcome = await ask(action, HERE, 5.0)
+    assert not outcome.healthy
+    assert (
+        f'Get "http://127.0.0.1:{server.port}/nowhere": failed to parse Location header "http://["'
+        in outcome.output
+    )
+    assert "failed to parse Location header" in await run_hook(action, HERE)
+
+
+async def test_a_host_that_makes_no_address_is_nobodys_failure():
+    """A kubelet says so and counts nothing; its hooks fail."""
+    action = HttpGetAction(80, "/", host="[")
+    for asked in (lambda: ask(action, HERE, 5.0), lambda: run_hook(action, HERE)):
+        with pytest.raises(Rejected, match=r'parse "http://\[:80/"'):
+            await asked()
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 64 + ".test"])
+async def test_a_host_whose_name_cannot_be_looked_up(host):
+    outcome = await ask(TcpSocketAction(80, host), HERE, 5.0)
+    assert outcome == Outcome(
+        healthy=False, output=f"dial tcp {host}:80: connect: lookup {host}: no such host"
+    )
 
 
 async def test_a_probe_says_who_it_is_and_sends_what_it_is_told(server):

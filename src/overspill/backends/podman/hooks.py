@@ -76,6 +76,9 @@ class Hooks:
             why = await run_hook(action, place_of(self._host, self._pod, run))
         except OverspillError as error:
             why = str(error)
+        except Exception as error:  # whatever a pod makes of its hook, the agent and the other pods go on
+            log.exception("hook broke", pod=self._pod.identity.name, container=run.container, hook=kind)
+            why = repr(error)
         begun = self._hook(run, kind)
         ended = Hook(begun.at if begun else 0.0, self._host.clock(), bool(why))
         if not why:

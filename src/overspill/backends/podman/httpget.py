@@ -13,6 +13,7 @@ from msgspec import Struct
 from yarl import URL
 
 from overspill.backends.podman.place import LONGEST, Outcome, Place, dial_error, host_port
+from overspill.errors import Rejected
 from overspill.model.work import HttpGetAction
 
 __all__ = ["call_http", "probe_http"]
@@ -33,7 +34,11 @@ class _Failed(Exception):
 
 
 async def probe_http(action: HttpGetAction, place: Place, seconds: float) -> Outcome:
-    """200 to 399 is healthy; a redirect to another host is not followed, and said."""
+    """200 to 399 is healthy; a redirect to another host is not followed, and said.
+
+    Raises:
+        Rejected: the action makes no URL.
+    """
     url = _url(action, place)
     try:
         async with asyncio.timeout(seconds):
@@ -54,7 +59,11 @@ async def probe_http(action: HttpGetAction, place: Place, seconds: float) -> Out
 
 
 async def call_http(action: HttpGetAction, place: Place) -> str:
-    """Any answer will do; a server that speaks no TLS is called without. Returns why it failed, or ""."""
+    """Any answer will do; a server that speaks no TLS is called without. Returns why it failed, or "".
+
+    Raises:
+        Rejected: the action makes no URL.
+    """
     url = _url(action, place)
     headers = _headers(action, HOOK)
     try:
@@ -71,7 +80,11 @@ async def call_http(action: HttpGetAction, place: Place) -> str:
 
 def _url(action: HttpGetAction, place: Place) -> URL:
     path = action.path if action.path.startswith("/") else f"/{action.path}"
-    return URL(f"{action.scheme.lower()}://{host_port(action.host or place.address, action.port)}{path}")
+    text = f"{action.scheme.lower()}://{host_port(action.host or place.address, action.port)}{path}"
+    try:
+        return URL(text)
+    except ValueError as error:
+        raise Rejected(f'parse "{text}": {error}') from error
 
 
 def _headers(action: HttpGetAction, agent: str) -> Mapping[str, str]:
@@ -87,7 +100,11 @@ async def _followed(url: URL, headers: Mapping[str, str], host: str, place: Plac
         answer = await _get(url, headers, host, place)
         if not 300 <= answer.status < 400 or not answer.location:
             return answer
-        url = url.join(URL(answer.location))
+        try:
+            url = url.join(URL(answer.location))
+        except ValueError as error:
+            why = f'failed to parse Location header "{answer.location}": {error}'
+            raise _Failed(f'Get "{url}": {why}') from error
         if url.host != first.host:
             return answer
     raise _Failed(f'Get "{url}": stopped after {REDIRECTS} redirects')

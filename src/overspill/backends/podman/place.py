@@ -52,6 +52,9 @@ async def connected(place: Place, host: str, port: int) -> socket.socket:
     made = await place.socket_to(host)
     try:
         await asyncio.get_running_loop().sock_connect(made, (host or place.address, port))
+    except UnicodeError as error:  # what cannot be encoded cannot be looked up
+        made.close()
+        raise OSError(f"lookup {host}: no such host") from error
     except BaseException:
         made.close()
         raise

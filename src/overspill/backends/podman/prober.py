@@ -21,7 +21,7 @@ from overspill.backends.podman.probes import Kind, Standing, due_probes, first_a
 from overspill.backends.podman.seen import NO_MARKS, Run
 from overspill.backends.podman.state import PodState
 from overspill.backends.podman.turns import all_containers
-from overspill.errors import OverspillError
+from overspill.errors import OverspillError, Rejected
 from overspill.model.work import Container, Probe
 
 __all__ = ["Prober"]
@@ -128,7 +128,14 @@ class Prober:
             outcome = await ask(probe.handler, place, float(probe.timeout_seconds))
         except OverspillError as error:
             log.info("probe errored", pod=self._pod.identity.name, container=container.name, error=str(error))
+            if isinstance(error, Rejected):
+                self._tell(
+                    container, "Unhealthy", f"{kind} probe errored and resulted in unknown state: {error}"
+                )
             return None
+        except Exception as error:  # whatever a pod makes of its probe, the agent and the other pods go on
+            log.exception("probe failed", pod=self._pod.identity.name, container=container.name)
+            outcome = Outcome(healthy=False, output=str(error))
         if not self._still_runs(run):
             return None
         if outcome.warning:

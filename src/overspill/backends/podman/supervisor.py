@@ -126,7 +126,12 @@ class Supervisor:
         if pod.work is None or pod.deletion or pod.eviction or completed(pod.work, pod.seen):
             return
         pod.eviction = Eviction(self._host.clock(), reason, message)
-        pod.folder.write_eviction(pod.eviction)
+        try:
+            pod.folder.write_eviction(pod.eviction)
+        except (
+            OSError
+        ) as error:  # the pod may be what has filled the disk; the agent that comes next measures anew
+            log.warning("eviction not written", pod=pod.identity.name, error=str(error))
         self._steps.interrupt()
         pod.notice()
 

@@ -127,12 +127,12 @@ def resolv_conf(dns: Dns) -> str:
 
 
 def disk_usage(directory: Path) -> int:
-    """Bytes allocated below a directory; what vanishes meanwhile counts as nothing."""
+    """Bytes allocated below a directory; what vanishes meanwhile, or has too long a path, counts as nothing."""
     total = 0
     for root, _, names in os.walk(directory):
         for name in names:
             try:
                 total += os.lstat(os.path.join(root, name)).st_blocks * 512  # noqa: PTH118 - hot loop
-            except FileNotFoundError:
+            except OSError:
                 continue
     return total

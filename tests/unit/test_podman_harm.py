@@ -1,0 +1,101 @@
+"""No pod ends its agent: what its probes, hooks and disks come to is that pod's alone."""
+
+import asyncio
+import os
+import time
+
+import pytest
+
+from overspill.backends.podman.eviction import enforce_once
+from overspill.backends.podman.hooks import Hooks
+from overspill.backends.podman.node import Node
+from overspill.backends.podman.prober import Prober
+from overspill.backends.podman.seen import Run
+from overspill.backends.podman.volumes import disk_usage, prepare
+from overspill.model.observation import Happened
+from overspill.model.work import (
+    Container,
+    EmptyDir,
+    HttpGetAction,
+    Identity,
+    Probe,
+    TcpSocketAction,
+    WorkSpec,
+)
+
+RUN = Run("r", "main", 0, "running")
+
+
+@pytest.fixture
+def node(tmp_path):
+    """Without a Podman: nothing here asks for it."""
+    return Node(None, cluster="c", node="vn-0", network="n", root=tmp_path / "pods", clock=time.time)
+
+
+def add(node, name="web", *, container=None, **more):
+    """A pod that is looked after by nobody; returns its supervisor."""
+    who = Identity("c", "vn-0", "shop", name, name)
+    container = container or Container("main", "i")
+    node.add(WorkSpec(identity=who, containers=(container,), hostname=name, **more))
+    supervisor = node.find(who)
+    supervisor.pod.runs[RUN.id] = RUN
+    return supervisor
+
+
+async def told(watched):
+    """What is told next."""
+    async with asyncio.timeout(20):
+        return next(each for each in await anext(watched) if isinstance(each, Happened))
+
+
+async def test_a_probe_that_fails_in_a_way_that_nobody_foresaw_is_a_failed_probe(node):
+    unknown = Probe(HttpGetAction(80, None), failure_threshold=1)
+    pod = add(node, container=Container("main", "i", readiness=unknown)).pod
+    prober = Prober(node, pod, lambda: None)
+    watched = node.feed.watch()
+    async with asyncio.TaskGroup() as group:
+        prober.attend(group)
+        happened = await told(watched)
+        prober.leave()
+    assert happened.reason == "Unhealthy"
+    assert [count.failed for count in prober.counts()] == [1]
+
+
+async def test_a_hook_that_fails_in_a_way_that_nobody_foresaw_is_a_failed_hook(node):
+    pod = add(node, container=Container("main", "i", post_start=TcpSocketAction(80))).pod
+    hooks = Hooks(node, pod)
+    watched = node.feed.watch()
+    async with asyncio.TaskGroup() as hooks.group:
+        hooks.begin([RUN], "post_start")
+        happened = await told(watched)
+    assert happened.reason == "FailedPostStartHook"
+    assert pod.marks[RUN.id].doomed == "PostStart"
+
+
+async def test_a_pod_that_fills_the_disk_is_evicted_although_nothing_can_be_written(node):
+    pods = []
+    for name in ("full", "other"):
+        pod = add(node, name, volumes={"scratch": EmptyDir(size_limit=1)}).pod
+        prepare(pod.folder, pod.work)
+        (pod.folder.volume("scratch") / "file").write_bytes(b"x" * 5000)
+        pod.woken.clear()
+        pods.append(pod)
+    (pods[0].folder.path / "eviction.json").mkdir()  # no file can take its place
+    await enforce_once(node.supervisors())
+    assert [pod.eviction.reason for pod in pods] == ["Evicted", "Evicted"]
+    assert [pod.woken.is_set() for pod in pods] == [True, True]
+
+
+def test_files_of_paths_that_are_too_long_count_as_nothing(tmp_path):
+    (tmp_path / "file").write_bytes(b"x" * 5000)
+    known = disk_usage(tmp_path)
+    name, length = "d" * 200, len(str(tmp_path))
+    here = os.open(tmp_path, os.O_RDONLY)
+    while length + 1 + len(name) < 4096:
+        os.mkdir(name, dir_fd=here)
+        inner = os.open(name, os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here, length = inner, length + 1 + len(name)
+    os.close(os.open("f" * 250, os.O_CREAT, dir_fd=here))
+    os.close(here)
+    assert disk_usage(tmp_path) == known
