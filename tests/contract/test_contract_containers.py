@@ -137,6 +137,8 @@ async def test_the_deadline_fails_a_pod(stage: Stage):
     assert seen.reason == "DeadlineExceeded"
     assert seen.message == "Pod was active on the node longer than the specified deadline"
     assert phase_of(seen) == "Failed"
+    told = [each for each in observations(stage, work) if runs(each.containers[0])]
+    assert {phase_of(each) for each in told} == {"Running"}, "it fails once it runs no more"
 
 
 async def test_the_deadline_is_for_init_containers_too(stage: Stage):

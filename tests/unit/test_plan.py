@@ -28,9 +28,9 @@ def pod(*, phase="Pending", deleting=None, finalizers=(), restart_policy="Always
     )
 
 
-def seen(state=None, *, deleting=False, will_restart=False) -> Observation:
+def seen(state=None, *, will_restart=False, **fields) -> Observation:
     container = ContainerObservation("c", state or Running(1.0), "i", will_restart=will_restart)
-    return Observation(WHO, 1.0, (container,), deleting=deleting)
+    return Observation(WHO, 1.0, (container,), **fields)
 
 
 ENDED = Terminated(0, "Completed", 1.0, 2.0)
@@ -57,6 +57,12 @@ CASES = {
         seen(ENDED, will_restart=True),
         Memory(),
         Delete(2),
+    ),
+    "declared failed while the backend stops it": (
+        pod(phase="Failed"),
+        seen(failed=True, ending=True),
+        Memory(),
+        Nothing(),
     ),
     "deleted": (pod(deleting=30), seen(), Memory(), Delete(30)),
     "deleted, end under way": (pod(deleting=30), seen(deleting=True), Memory(asked_grace=30), Nothing()),
@@ -90,6 +96,12 @@ def test_plan(desired, observed, memory, action):
 
 EXPIRED = {
     "runs": (pod(phase="Running"), seen(), Memory(attempt=0), Delete(30)),
+    "the backend stops it": (
+        pod(phase="Running"),
+        seen(failed=True, ending=True),
+        Memory(attempt=0),
+        Nothing(),
+    ),
     "its end is under way": (pod(phase="Running"), seen(deleting=True), Memory(asked_grace=30), Nothing()),
     "is gone": (pod(phase="Running"), None, Memory(attempt=0), EXCEEDED),
     "is gone, and the agent is a new one": (pod(phase="Running"), None, Memory(), EXCEEDED),

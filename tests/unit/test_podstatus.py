@@ -62,6 +62,10 @@ PHASES = {
         observed(container(Running(6.0)), failed=True, reason="DeadlineExceeded"),
         "Failed",
     ),
+    "given up, and still being stopped": (
+        observed(container(Running(6.0)), failed=True, ending=True, reason="DeadlineExceeded"),
+        "Running",
+    ),
 }
 
 

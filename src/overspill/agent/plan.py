@@ -110,8 +110,8 @@ def plan(
         return _end(pod, seen, memory)
     if pod.ended:
         # Somebody declared it ended (eviction, a lost node): what still runs must stop.
-        return _delete(seen, FORCED_GRACE, memory) if seen and _runs(seen) else Nothing()
-    if exceeded is not None and (seen is None or phase_of(seen) not in {"Succeeded", "Failed"}):
+        return _delete(seen, FORCED_GRACE, memory) if seen and _runs_on(seen) else Nothing()
+    if exceeded is not None and (seen is None or not _is_over(seen)):
         grace = pod.decoded_spec().termination_grace_period_seconds
         return _delete(seen, grace, memory) if seen else exceeded
     if seen is not None or memory.held == pod.metadata.generation:
@@ -141,10 +141,16 @@ def _delete(seen: Observation, grace: int, memory: Memory) -> Action:
     return Delete(grace)
 
 
-def _runs(seen: Observation) -> bool:
-    return any(
+def _runs_on(seen: Observation) -> bool:
+    """Whether something of it runs, or will again, and the backend is not about to stop it."""
+    return not seen.ending and any(
         isinstance(c.state, Running) or c.will_restart for c in (*seen.init_containers, *seen.containers)
     )
+
+
+def _is_over(seen: Observation) -> bool:
+    """Whether the backend has ended it, or is about to; its logs stay then."""
+    return seen.ending or phase_of(seen) in {"Succeeded", "Failed"}
 
 
 def _never_restarts(pod: Pod) -> bool:

@@ -322,7 +322,7 @@ class Pods:
         else:
             ended = tuple(_unaccounted(each, self._clock()) for each in last.containers)
             last = structs.replace(
-                last, containers=ended, failed=True, reason=why.reason, message=why.message
+                last, containers=ended, failed=True, ending=False, reason=why.reason, message=why.message
             )
             status = to_pod_status(last, host_ip=self._node.ip)
         self._writer.put(key, encode(with_generation(status, pod.metadata.generation)))

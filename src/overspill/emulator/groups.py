@@ -181,7 +181,7 @@ def seen(group: Group, observation: Observation, *, at: float) -> Group:
 
 def status_of(observation: Observation) -> str:
     """Pending, Running, Succeeded or Failed, from the containers alone."""
-    if observation.failed:
+    if observation.failed and not observation.ending:
         return "Failed"
     if any(_over(c) and not _succeeded(c) for c in observation.init_containers):
         return "Failed"

@@ -90,6 +90,7 @@ class Observation(Struct, frozen=True, tag="observation"):
         started_at: when the backend took the pod on.
         reason: why the pod as a whole failed or waits, such as `DeadlineExceeded` or `NoStock`; usually "".
         failed: the backend gave the pod up for `reason`, whatever its containers say.
+        ending: it gave the pod up, and is still stopping what runs of it.
         deleting: its end was asked for and is under way.
         provisioned: whether the backend found room for it; False with `reason` says why not, None: the
             backend has no such notion.
@@ -105,6 +106,7 @@ class Observation(Struct, frozen=True, tag="observation"):
     reason: str = ""
     message: str = ""
     failed: bool = False
+    ending: bool = False
     deleting: bool = False
     provisioned: bool | None = None
     annotations: dict[str, str] = {}

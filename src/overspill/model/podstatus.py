@@ -181,10 +181,13 @@ def seconds(text: str) -> float:
 
 
 def phase_of(seen: Observation) -> Phase:
-    """The phase, by the kubelet's rules; sidecars put off an end, but have no say in what it is."""
+    """The phase, by the kubelet's rules; sidecars put off an end, but have no say in what it is.
+
+    A pod that was given up has failed once nothing of it runs any more (pkg/kubelet/status, mergePodStatus).
+    """
     sidecars = [init for init in seen.init_containers if init.sidecar]
     running = any(isinstance(sidecar.state, Running) for sidecar in sidecars)
-    if seen.failed or (any(map(_lost, seen.init_containers)) and not running):
+    if (seen.failed and not seen.ending) or (any(map(_lost, seen.init_containers)) and not running):
         return "Failed"
     if not _initialized(seen):
         return "Pending"

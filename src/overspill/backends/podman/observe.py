@@ -51,6 +51,7 @@ def observe(identity: Identity, work: WorkSpec | None, seen: Seen, now: float) -
         reason=over.reason if over else trouble.reason if trouble else "",
         message=over.message if over else f"{SANDBOX_FAILED}: {trouble.message}" if trouble else "",
         failed=over is not None,
+        ending=over is not None and any(run.state == "running" for run in seen.runs),
         deleting=seen.deletion is not None,
     )
 

@@ -215,6 +215,7 @@ class PodLife:
             reason=self._reason,
             message=self._message,
             failed=self.failed,
+            ending=self.failed and any(isinstance(c.state, Running) for c in self.containers),
             deleting=self.deleting,
             provisioned=self.stocked if self._tells_room else None,
         )
