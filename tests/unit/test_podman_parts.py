@@ -2,6 +2,7 @@
 
 import re
 import stat
+import weakref
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -573,3 +574,19 @@ async def test_newest_observation_wins_and_gone_is_never_lost():
     feed.publish(Gone(WHO))
     feed.publish(first)
     assert list(await anext(batches)) == [Gone(WHO), first]
+
+
+class Sighted:
+    """A sighting that can be asked whether anybody has it."""
+
+    identity = WHO
+
+
+async def test_a_watch_that_is_given_up_before_it_began_keeps_nothing():
+    feed = Feed()
+    await feed.watch().aclose()
+    sighting = Sighted()
+    kept = weakref.ref(sighting)
+    feed.publish(sighting)
+    del sighting
+    assert kept() is None

@@ -6,6 +6,7 @@ nobody has fetched yet only the newest is kept, but a `Gone` is never lost, nor 
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from weakref import WeakSet
 
 from overspill.model.observation import Gone, Happened, Observation, Sighting
 from overspill.model.work import Identity
@@ -47,10 +48,10 @@ class Watcher:
 
 
 class Feed:
-    """The watchers of one node."""
+    """The watchers of one node. One ends with its iterator, which alone holds it, also if that was never begun."""
 
     def __init__(self) -> None:
-        self._watchers: set[Watcher] = set()
+        self._watchers: WeakSet[Watcher] = WeakSet()
 
     def publish(self, sighting: Sighting) -> None:
         """Tell every watcher."""
@@ -61,11 +62,9 @@ class Feed:
         """Batches of sightings from this call on."""
         watcher = Watcher()
         self._watchers.add(watcher)
-        return self._batches(watcher)
+        return _batches(watcher)
 
-    async def _batches(self, watcher: Watcher) -> AsyncIterator[Sequence[Sighting]]:
-        try:
-            while True:
-                yield await watcher.fetch()
-        finally:
-            self._watchers.discard(watcher)
+
+async def _batches(watcher: Watcher) -> AsyncIterator[Sequence[Sighting]]:
+    while True:
+        yield await watcher.fetch()
