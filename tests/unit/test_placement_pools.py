@@ -51,6 +51,24 @@ def test_targets(pools, targets):
     assert {replicas: filled.targets(replicas) for replicas in targets} == targets
 
 
+@pytest.mark.parametrize(
+    ("pools", "spec", "targets"),
+    [
+        ([placing.pool("base", 5), placing.pool("elastic")], {}, (5, 1_999_999_995)),
+        ([placing.pool("base", "30%"), placing.pool("elastic")], {}, (600_000_000, 1_400_000_000)),
+        ([placing.pool("base", 5), placing.pool("spot", 5)], {}, (5, 5)),
+        (
+            [placing.pool("base", 5), placing.pool("spot", 5)],
+            {"whenExhausted": "FirstPool"},
+            (1_999_999_995, 5),
+        ),
+    ],
+)
+@pytest.mark.timeout(10)
+def test_no_number_is_too_large_to_be_spread(pools, spec, targets):
+    assert order(*pools, **spec).targets(2_000_000_000) == targets
+
+
 def test_first_pool_takes_what_no_other_takes():
     filled = order(placing.pool("base", 2), placing.pool("spot", 1), whenExhausted="FirstPool")
     assert filled.targets(9) == (8, 1)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 import placing
 from overspill.placement.pools import FillOrder
-from overspill.placement.ranks import SURPLUS, UNKNOWN, Seat, deletion_cost, rerank
+from overspill.placement.ranks import SURPLUS, UNKNOWN, Seat, deletion_cost, rank_of, rerank
 
 
 def seat(uid, pool, rank, *, settled=True):
@@ -88,3 +88,22 @@ def test_costs_of_one_revision_are_distinct_int32_and_go_by_rank(drawn):
 def test_an_old_revision_loses_its_first_pool_first():
     base, spot, elastic = deletion_cost(5, behind=2), deletion_cost(9, behind=1), deletion_cost(30)
     assert base < spot < elastic
+
+
+@pytest.mark.parametrize(
+    ("text", "rank"),
+    [
+        ("7", 7),
+        ("999999", 999_999),
+        ("1000000", 0),
+        ("99999999", 0),
+        ("100000001", SURPLUS + 1),
+        ("200000000", 0),
+        ("9" * 40, 0),
+        ("-1", 0),
+        ("", 0),
+        ("x", 0),
+    ],
+)
+def test_a_rank_that_is_never_given_is_none(text, rank):
+    assert rank_of(text) == rank

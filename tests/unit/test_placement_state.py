@@ -7,6 +7,7 @@ from overspill import names
 from overspill.placement.cooldown import Cooldowns
 from overspill.placement.decide import Surroundings, cost_of, decide
 from overspill.placement.nodes import Node, NodeMeta
+from overspill.placement.pools import Assignment
 from overspill.placement.ranks import SURPLUS
 from overspill.placement.state import PolicyState
 
@@ -301,3 +302,11 @@ def test_pods_with_a_pool_and_no_rank_are_ranked():
         state.apply(placing.placed(f"q{number}", "base", number + 1))
     assert sorted(state.straighten()) == ["p0", "p1", "p2"]
     assert sorted(seat.rank for seat in state.seats.values()) == list(range(1, 9))
+
+
+def test_a_place_beyond_the_limit_that_is_free_again_is_the_next_one_given():
+    state = state_of(*(placing.gated(f"p{n}") for n in range(4)))
+    for n in range(3):
+        state.give(state.pods[f"p{n}"], Assignment(0))
+    state.remove("p1")
+    assert state.give(state.pods["p3"], Assignment(0)).rank == SURPLUS + 2

@@ -11,15 +11,17 @@ from msgspec import Struct
 
 from overspill.placement.capacity import Capacity
 from overspill.placement.cooldown import Cooldowns
-from overspill.placement.nodes import Node, contradiction, pool_of
+from overspill.placement.nodes import Node, conflicts, pool_of
 from overspill.placement.pods import Pod
 from overspill.placement.pools import FULL, Assignment, Refusal, choose_pool
 from overspill.placement.ranks import UNKNOWN, Seat, deletion_cost
 from overspill.placement.state import PolicyState, revision_of
 
-__all__ = ["Decisions", "Surroundings", "assignment_for", "cost_of", "decide", "too_many"]
+__all__ = ["Decisions", "Surroundings", "assignment_for", "conflicting", "cost_of", "decide", "too_many"]
 
 Refusals = dict[int, Refusal]
+# What a pod asks of its node itself: its nodeSelector, its affinity in JSON.
+Wishes = tuple[tuple[tuple[str, str], ...], bytes]
 
 
 def _no_node(_name: str) -> Node | None:
@@ -40,6 +42,7 @@ class Surroundings(Struct):
         first_ordinal: number of a StatefulSet's first pod.
         capacity: what is left on the nodes; only asked for by pools with a capacity check.
         refused: pools to which the apiserver would not let a pod go, by uid.
+        conflicts: pools that pods cannot go to because of their own wishes, as far as it was found out, by wishes.
     """
 
     now: float = 0.0
@@ -49,6 +52,7 @@ class Surroundings(Struct):
     first_ordinal: int = 0
     capacity: Callable[[], Capacity] = _empty
     refused: dict[str, Refusals] = {}
+    conflicts: dict[Wishes, Refusals] = {}
 
 
 class Decisions(Struct):
@@ -69,18 +73,18 @@ def decide(state: PolicyState, cooldowns: Cooldowns, around: Surroundings) -> De
     """Adopt who runs already, set ranks right, seat who waits."""
     made = Decisions(placed=[], waiting={}, touched=_adopt(state, around))
     made.touched += state.straighten()
-    hopeless: dict[str, Assignment] = {}
+    hopeless: dict[tuple[str, Wishes], Assignment] = {}
     for pod in _in_order(state, around):
-        uid, group = pod.metadata.uid, state.group_of(pod)
-        ordinary = pod.spec.node_selector is None and not pod.spec.affinity and uid not in around.refused
-        if ordinary and group in hopeless:
-            made.waiting[uid] = hopeless[group]
+        uid, kind = pod.metadata.uid, (state.group_of(pod), _wishes(pod))
+        ordinary = uid not in around.refused
+        if ordinary and kind in hopeless:
+            made.waiting[uid] = hopeless[kind]
             continue
         assignment = assignment_for(state, cooldowns, around, pod)
         if assignment.pool is None:
             made.waiting[uid] = assignment
             if ordinary and state.ranked:
-                hopeless[group] = assignment
+                hopeless[kind] = assignment
             continue
         state.give(pod, assignment)
         pool = state.policy.spec.pools[assignment.pool]
@@ -148,11 +152,12 @@ def _age(pod: Pod) -> tuple[str, str]:
 
 def _refusals(state: PolicyState, cooldowns: Cooldowns, around: Surroundings, pod: Pod) -> Refusals:
     refused = dict(around.refused.get(pod.metadata.uid, {}))
+    unfit = conflicting(state, around, pod)
     for index, pool in enumerate(state.policy.spec.pools):
         refusal = (
             refused.get(index)
             or too_many(state, index)
-            or contradiction(pod, pool, around.nodes())
+            or unfit.get(index)
             or cooldowns.refusal(pool.name, around.now)
         )
         if refusal is None and pool.capacity_check == "Simulate" and not around.capacity().fits(pod, pool):
@@ -160,6 +165,19 @@ def _refusals(state: PolicyState, cooldowns: Cooldowns, around: Surroundings, po
         if refusal is not None:
             refused[index] = refusal
     return refused
+
+
+def conflicting(state: PolicyState, around: Surroundings, pod: Pod) -> Refusals:
+    """The pools that a pod cannot go to because of its own wishes; found out once for all pods with the same."""
+    wishes = _wishes(pod)
+    if wishes not in around.conflicts:
+        around.conflicts[wishes] = conflicts(pod, state.policy.spec.pools, list(around.nodes()))
+    return around.conflicts[wishes]
+
+
+def _wishes(pod: Pod) -> Wishes:
+    selector = pod.spec.node_selector
+    return tuple(sorted(selector.items())) if selector else (), bytes(pod.spec.affinity)
 
 
 def too_many(state: PolicyState, index: int) -> Refusal | None:

@@ -13,6 +13,7 @@ from msgspec import Raw, Struct
 from overspill import names
 from overspill.model.affinity import Affinity, Term
 from overspill.model.pods import OwnerReference
+from overspill.placement.ranks import rank_of
 
 __all__ = ["Pod", "affinity_terms"]
 
@@ -168,7 +169,7 @@ class Pod(Struct, frozen=True):
     @property
     def rank(self) -> int:
         """The keep rank written on it; 0 for none."""
-        return _integer(self.metadata.annotations.rank) if self.metadata.annotations else 0
+        return rank_of(self.metadata.annotations.rank) if self.metadata.annotations else 0
 
     @property
     def ordinal(self) -> int | None:
@@ -205,10 +206,3 @@ def affinity_terms(pod: Pod) -> tuple[Term, ...] | None:
         return None
     affinity = affinities.decode(pod.spec.affinity).node_affinity
     return affinity.required.node_selector_terms if affinity and affinity.required else None
-
-
-def _integer(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        return 0

@@ -17,6 +17,10 @@ from overspill.placement.policy import PolicySpec, Pool
 __all__ = ["Assignment", "FillOrder", "Refusal", "choose_pool"]
 
 
+# The sequence is worked out place by place up to here; no workload is larger, but what it is scaled to may be.
+FAR = 100_000
+
+
 class FillOrder:
     """The sequence of pools that a growing workload fills, worked out as far as it is asked for.
 
@@ -52,8 +56,17 @@ class FillOrder:
 
     def targets(self, replicas: int) -> tuple[int, ...]:
         """How many of so many pods each pool is to have; the sum is less when no pool takes the rest."""
-        self.place(replicas)
-        return tuple(bisect_right(slots, replicas) for slots in self._slots)
+        near = min(replicas, FAR)
+        self.place(near)
+        counts, left = [bisect_right(slots, near) for slots in self._slots], replicas - near
+        for index, pool in enumerate(self._pools):
+            room = pool.room(replicas)
+            more = left if room is None else min(max(room - counts[index], 0), left)
+            counts[index] += more
+            left -= more
+        if self._first_without_end:
+            counts[0] += left
+        return tuple(counts)
 
     def limit(self, pool: int) -> int | None:
         """How many places a pool has in all; None without a limit."""

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from overspill.placement.pools import FillOrder
 
-__all__ = ["SURPLUS", "Seat", "deletion_cost", "rerank"]
+__all__ = ["SURPLUS", "Seat", "deletion_cost", "rank_of", "rerank"]
 
 KEEP = 1_000_000
 # Ranks from here on are of pods beyond their pool's limit: the first to go of their ReplicaSet.
@@ -43,6 +43,15 @@ class Seat(Struct):
     sent: bool = False
     settled: bool = False
     pending: bool = False
+
+
+def rank_of(text: str) -> int:
+    """The rank that an annotation names; 0 for none that is given here.
+
+    Whoever writes a pod may write that one, and the sequence of places is worked out up to a rank that is asked for.
+    """
+    rank = int(text) if text.isdecimal() and len(text) < 10 else 0
+    return rank if rank < KEEP or SURPLUS < rank < 2 * SURPLUS else 0
 
 
 def deletion_cost(rank: int, *, behind: int = 0) -> int:

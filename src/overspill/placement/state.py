@@ -39,6 +39,7 @@ class Group:
         self._free: list[list[int]] = [[] for _ in range(pools)]  # heaps; may hold ranks that are held again
         self._tops = [0] * pools  # ordinals up to here were given out once, or are in the heap
         self._surplus = [0] * pools
+        self._beyond = SURPLUS + 1  # ranks between SURPLUS and this one are held
         self.counts = [0] * pools
         self.crooked = False
         self.seats: dict[str, Seat] = {}
@@ -56,10 +57,9 @@ class Group:
 
     def next_surplus(self) -> int:
         """A rank beyond all places."""
-        rank = SURPLUS + 1
-        while rank in self._held:
-            rank += 1
-        return rank
+        while self._beyond in self._held:
+            self._beyond += 1
+        return self._beyond
 
     def add(self, seat: Seat) -> None:
         """Take a seat in."""
@@ -93,6 +93,8 @@ class Group:
         holders.discard(uid)
         if not holders:
             del self._held[seat.rank]
+            if seat.rank > SURPLUS:
+                self._beyond = min(self._beyond, seat.rank)
         if seat.pool == UNKNOWN:
             return
         self.counts[seat.pool] -= 1
@@ -120,6 +122,8 @@ class PolicyState:
         waiting: uids of those that wait for their pool.
         strays: uids of those that run without having been placed here.
         totals: pods of each pool, over all revisions.
+        samples: a pod of each group as it was at its gate: what it asks for itself cannot be told from its pool's
+            selectors later.
     """
 
     def __init__(self, policy: Policy) -> None:
@@ -133,6 +137,7 @@ class PolicyState:
         self.totals = [0] * self.size
         self.seats: dict[str, Seat] = {}
         self.groups: dict[str, Group] = {}
+        self.samples: dict[str, Pod] = {}
 
     def apply(self, pod: Pod) -> None:
         """Take in how a pod is now."""
@@ -178,6 +183,8 @@ class PolicyState:
         )
         self._leave(seat.uid)
         self._sit(seat)
+        if pod.gate is not None:
+            self.samples[group] = pod
         self.waiting.discard(seat.uid)
         self.strays.discard(seat.uid)
         return seat
@@ -205,6 +212,7 @@ class PolicyState:
                 continue
             self._sit(msgspec.structs.replace(seat, pool=pool))
             self.waiting.discard(seat.uid)
+        self.samples = {group: pod for group, pod in before.samples.items() if group in self.groups}
 
     def pool_name(self, pool: int) -> str:
         """A pool's name."""
@@ -295,6 +303,7 @@ class PolicyState:
         group.remove(uid)
         if not group.seats:
             del self.groups[seat.group]
+            self.samples.pop(seat.group, None)
         if seat.pool != UNKNOWN:
             self.totals[seat.pool] -= 1
 
