@@ -15,7 +15,9 @@ from overspill.kube.config import Config
 from overspill.kube.credentials import FileCredentials
 from overspill.kube.events import Events
 from overspill.kube.frames import Batch, Change
+from overspill.model.affinity import Taint
 from overspill.placement.assigner import Assigner
+from overspill.placement.nodes import NodeCondition, NodeStatus
 from overspill.placement.workloads import ReplicaSet
 
 
@@ -167,3 +169,41 @@ async def test_pods_are_tried_again_once_the_policy_that_was_refused_is_correcte
     await world.until(lambda: world.assigner.managed_of("p").state.waiting and world.patches)
     world.policies(placing.policy(placing.pool("base", 5, **labelled("x"))))
     await world.until(lambda: world.patches[-1].get(LABEL) == "x")
+
+
+BASE_ONLY = placing.pool("base", 5, capacityCheck="Simulate")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param([], placing.node("n"), id="a node comes"),
+        pytest.param([placing.node("n", cordoned=True)], placing.node("n"), id="uncordoned"),
+        pytest.param([placing.node("n", ready=False)], placing.node("n"), id="ready again"),
+        pytest.param([placing.node("n", pods="0")], placing.node("n"), id="grown"),
+        pytest.param(
+            [placing.node("n", taints=[Taint("a", "NoSchedule")])], placing.node("n"), id="untainted"
+        ),
+        pytest.param([placing.node("n", type="virtual-kubelet")], placing.node("n"), id="labelled"),
+    ],
+)
+async def test_pods_that_wait_for_room_are_placed_as_soon_as_a_node_has_it(world, before, after):
+    world.nodes(*before)
+    world.policies(placing.policy(BASE_ONLY))
+    world.pods(gated("p"))
+    world.lead()
+    await world.until(lambda: world.assigner.managed_of("p").reasons)
+    world.nodes(after)
+    await world.until(lambda: world.patched() == ["p"])
+
+
+async def test_a_node_that_is_only_alive_leads_to_no_look(world):
+    node = placing.node("n", pods="0")
+    world.nodes(node)
+    world.policies(placing.policy(BASE_ONLY))
+    world.pods(gated("p"))
+    world.lead()
+    await world.until(lambda: world.assigner.managed_of("p").reasons)
+    beat = NodeStatus(node.status.allocatable, (*node.status.conditions, NodeCondition("DiskFull", "False")))
+    world.nodes(msgspec.structs.replace(node, status=beat))
+    assert world.assigner.looks.depth == 0

@@ -234,6 +234,66 @@ def test_pods_fill_what_there_is_and_the_rest_goes_on():
     assert made.state.totals == [3, 5]
 
 
+def test_pods_that_wait_for_room_look_again_though_nobody_tells_that_there_is_some():
+    made = Managed(placing.policy(placing.pool("base", 1, capacityCheck="Simulate")))
+    made.apply(placing.gated("p"), 0.0)
+    waits = look(made, 2.0)
+    assert (waits.decisions.placed, waits.due) == ([], pytest.approx(3.0))
+    left = Capacity([placing.node("n")], [])
+    assert names_of(pod for pod, _ in look(made, 5.0, capacity=lambda: left).decisions.placed) == ["p"]
+    made.apply(placing.gated("q"), 6.0)
+    left = Capacity([placing.node("n")], [])
+    assert look(made, 6.0, capacity=lambda: left).due is None  # the pool is full: a pod that goes is seen
+
+
+OWN = placing.node("own")
+VIRTUAL = placing.node("virtual", **placing.VIRTUAL)
+GPU = {"nodeSelector": {"group": "gpu"}}
+
+
+def test_a_pod_that_no_node_fits_yet_goes_where_one_may_be_made():
+    """An autoscaler makes nodes for pods that find none, not for those that wait at a gate."""
+    made = managed()
+    for number in range(7):
+        made.apply(placing.gated(f"p{number}", **GPU), 0.0)
+    look(made, 0.0, nodes=lambda: [OWN, VIRTUAL])
+    assert made.state.totals == [
+        7,
+        0,
+    ]  # as if the base had such a node: what fits nowhere else goes beyond its limit
+    for number in range(1, 7):
+        made.remove(f"p{number}")
+    made.apply(placing.placed("p0", "base", 1, conditions=[UNSCHEDULABLE]), 1.0)
+    assert (
+        look(made, 60.0, nodes=lambda: [OWN, VIRTUAL], desired=1).doomed == []
+    )  # no other pool has such a node
+
+
+def test_a_pod_that_contradicts_every_pool_waits():
+    zone = {"key": "zone", "operator": "In", "values": ["a"]}
+    pools = (
+        placing.pool("base", 5, nodeAffinity={"matchExpressions": [zone]}),
+        placing.pool("elastic", nodeSelector={"zone": "b"}),
+    )
+    made = Managed(placing.policy(*pools))
+    made.apply(placing.gated("p", nodeSelector={"zone": "c"}), 0.0)
+    assert look(made, 0.0, nodes=lambda: [OWN, VIRTUAL]).decisions.placed == []
+
+
+def test_what_pods_of_one_template_ask_for_is_compared_with_the_nodes_once():
+    asked = []
+
+    def nodes():
+        asked.append(1)
+        return [OWN, VIRTUAL]
+
+    made = managed()
+    for number in range(20):
+        made.apply(placing.gated(f"p{number}", **GPU), 0.0)
+    look(made, 0.0, nodes=nodes)
+    assert len(asked) == 1
+
+
 ELASTIC = placing.policy().spec.pools[1]
 ZONE = {"key": "zone", "operator": "In", "values": ["a"]}
 
@@ -277,6 +337,15 @@ def required(*terms):
             [],
             False,
             id="one alternative may do",
+        ),
+        pytest.param(
+            {
+                "nodeSelector": {"zone": "a"},
+                "affinity": required({"matchExpressions": [{**ZONE, "operator": "NotIn"}]}),
+            },
+            [],
+            True,
+            id="the pod contradicts itself",
         ),
     ],
 )

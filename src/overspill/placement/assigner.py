@@ -61,6 +61,8 @@ class Assigner:
         self._managed: dict[PolicyKey, Managed] = {}
         self._policy_of: dict[str, PolicyKey] = {}
         self._first_seen: dict[str, float] = {}
+        self._offers: dict[str, tuple[object, ...]] = {}  # of each node, by name
+        self._left: Capacity | None = None  # on all nodes, as long as nothing changes
         self._unwritten: set[PolicyKey] = (
             set()
         )  # the marks of all their pods are to be looked at, after the next look
@@ -80,7 +82,7 @@ class Assigner:
 
     def pods_changed(self, batch: Batch[Pod]) -> None:
         """Take in a batch of pods."""
-        now = time.monotonic()
+        now, self._left = time.monotonic(), None
         for key in self.pods.apply(batch):
             pod = self.pods.get(key)
             if pod is None:
@@ -89,11 +91,20 @@ class Assigner:
                 self._pod_changed(key, pod, now)
 
     def nodes_changed(self, batch: Batch[Node]) -> None:
-        """Take in a batch of nodes: pods that run there may be adopted now."""
-        known = len(self.nodes)
-        self.nodes.apply(batch)
-        if len(self.nodes) != known:
-            self._look_at(policy for policy, managed in self._managed.items() if managed.state.strays)
+        """Take in a batch of nodes: pods that run there may be adopted now, others find what they wait for."""
+        changed = False
+        for key in self.nodes.apply(batch):
+            before, node = self._offers.pop(key.name, None), self.nodes.find("", key.name)
+            if node is not None:
+                self._offers[key.name] = node.offer
+            changed = changed or self._offers.get(key.name) != before
+        if changed:
+            self._left = None
+            self._look_at(
+                name
+                for name, managed in self._managed.items()
+                if managed.state.strays or managed.state.waiting
+            )
 
     def replica_sets_changed(self, batch: Batch[ReplicaSet]) -> None:
         """Take in a batch of ReplicaSets: revisions may have become old, or new again."""
@@ -119,6 +130,7 @@ class Assigner:
 
     def policies_changed(self, batch: Batch[Policy]) -> None:
         """Take in a batch of policies."""
+        self._left = None
         for key in self.policies.apply(batch):
             policy = self.policies.get(key)
             if policy is None:
@@ -158,6 +170,11 @@ class Assigner:
 
     def _capacity(self) -> Capacity:
         """What is left on all nodes, less what was sent to a pool and has no node yet."""
+        if self._left is None:
+            self._left = self._reckon()
+        return self._left.copy()
+
+    def _reckon(self) -> Capacity:
         left = Capacity(self.nodes.values(), self.pods.values())
         for managed in self._managed.values():
             state = managed.state
@@ -170,6 +187,7 @@ class Assigner:
         """The apiserver does not let a pod go to a pool: it gets another."""
         managed = self.managed_of(key.uid)
         if managed is not None:
+            self._left = None
             managed.refuse(key.uid, pool, refusal, time.monotonic())
             self.looks.add(self._policy_of[key.uid])
 
@@ -277,6 +295,8 @@ class Assigner:
         if not managed.policy.gates:
             return await self._wind_up(name, managed)
         outcome = managed.look(self.around(managed), desired=self._desired(managed) or 0)
+        if outcome.decisions.placed:
+            self._left = None
         for pod in self._to_write(name, managed, outcome):
             self.writer.queue.add(_key(pod))
         for pod, how in outcome.decisions.placed:

@@ -38,6 +38,13 @@ class Capacity:
             if left is not None and not pod.ended:
                 left.subtract(request_of(pod))
 
+    def copy(self) -> "Capacity":
+        """One of its own, to take from."""
+        made = Capacity((), ())
+        made._nodes = self._nodes
+        made._left = {name: left.copy() for name, left in self._left.items()}
+        return made
+
     def take(self, pod: Pod, pool: Pool) -> bool:
         """Whether a pool has room for a pod, which is gone then."""
         left = next(self._rooms(pod, pool), None)

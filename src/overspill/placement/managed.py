@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from overspill.placement.cooldown import Cooldowns
-from overspill.placement.decide import Decisions, Surroundings, decide, too_many
+from overspill.placement.decide import Decisions, Surroundings, conflicting, decide, too_many
 from overspill.placement.pods import Pod
 from overspill.placement.policy import Policy, PolicyStatus
 from overspill.placement.pools import Assignment, Refusal
@@ -25,6 +25,9 @@ __all__ = ["Managed", "Outcome"]
 # A ReplicaSet's, a CloneSet's or a StatefulSet's pod has a successor; a Job's counts as a failure.
 MOVABLE = frozenset({"ReplicaSet", "CloneSet", "StatefulSet"})
 SOON = 0.05
+# Room on nodes comes without notice, as pods of no policy end. All who wait for it look at the same moments, so that
+# what is left on the nodes is reckoned once.
+ROOM_EVERY = 5.0
 # A pool to which the apiserver did not let a pod go is tried again: what stood in the way may be gone.
 REFUSED_FOR = 60.0
 
@@ -148,7 +151,8 @@ class Managed:
         end = self.cooldowns.next_end(now)  # also when nobody waits for it: the status tells of it
         retry = min(self._retry.values(), default=None)
         waits = [each - now for each in (end, retry) if each is not None]
-        waits += [each for each in (move_due, self._gate_due(now), self._strand_due(now)) if each is not None]
+        others = move_due, self._gate_due(now), self._strand_due(now), self._room_due(now)
+        waits += [each for each in others if each is not None]
         due = min(waits, default=None)
         return Outcome(made, doomed, moving, overdue, None if due is None else max(due, SOON))
 
@@ -174,6 +178,13 @@ class Managed:
             return None
         times = [self._gated.get(uid, now) + gate.timeout_seconds - now for uid in self.state.waiting]
         return min((each for each in times if each > 0), default=None)
+
+    def _room_due(self, now: float) -> float | None:
+        """Seconds until those who wait for room on nodes look again."""
+        if all(pool.capacity_check == "None" for pool in self.policy.spec.pools):
+            return None
+        refusals = (why for each in self.reasons.values() for _, why in each.passed)
+        return ROOM_EVERY - now % ROOM_EVERY if any(why.reason == "NoCapacity" for why in refusals) else None
 
     def _doomed(self, around: Surroundings, desired: int) -> Iterator[tuple[Pod, str]]:
         """Pods that their pool could not run for too long, as many as others could; begins its cool-down."""
@@ -212,11 +223,13 @@ class Managed:
 
     def _room(self, pod: Pod, group: str, index: int, around: Surroundings) -> float:
         pool, limit = self.policy.spec.pools[index], self.state.order.limit(index)
+        like = self.state.samples.get(group) or _unbidden(pod)
         if (
             self.state.vacant(group)(index) is None
             or self.cooldowns.refusal(pool.name, around.now) is not None
             or too_many(self.state, index) is not None
-            or (pool.capacity_check == "Simulate" and not around.capacity().fits(_unbidden(pod), pool))
+            or (pool.capacity_check == "Simulate" and not around.capacity().fits(like, pool))
+            or index in conflicting(self.state, around, like)
         ):
             return 0
         if self.cooldowns.why(pool.name):
