@@ -11,7 +11,7 @@ from overspill.agent.freshness import PERIOD, Freshness
 from overspill.agent.scope import NodeFacts
 from overspill.agent.sources import FRESH, Sources
 from overspill.agent.spec import resolve
-from overspill.agent.upkeep import Upkeep
+from overspill.agent.upkeep import TRIED_AGAIN, Upkeep
 from overspill.backends.base import Capabilities
 from overspill.errors import NotFound, Retry
 from overspill.kube.cache import Key
@@ -67,6 +67,7 @@ class World:
 
     def __init__(self, client, *, reads_files=True):
         self.objects = {MASTER: {"metadata": {"name": "kubernetes"}}, CONF: config_map(1)}
+        self.newest = 1000  # resourceVersion
         self.asked = collections.Counter()
         self.queries = []
         self.clock = Clock()
@@ -77,6 +78,9 @@ class World:
     async def handle(self, request):
         self.asked[request.path] += 1
         self.queries.append((request.path, request.query.get("resourceVersion")))
+        if int(request.query.get("resourceVersion") or 0) > self.newest:
+            causes = [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}]
+            return refusal(504, "Timeout", "Timeout: Too large resource version", causes=causes)
         found = self.objects.get(request.path)
         return web.json_response(found) if found else refusal(404, "NotFound", "none")
 
@@ -295,6 +299,34 @@ async def test_a_token_is_renewed_when_it_is_due(world):
     world.clock.now += 1
     assert await world.tend(pod) == pytest.approx(800)
     assert world.files == {"t": {"token": "newer"}}
+
+
+async def test_a_token_that_cannot_be_renewed_is_tried_again_soon(world):
+    """Its ServiceAccount is made anew by somebody's reinstall."""
+    world.objects[TOKEN] = {"status": {"token": "t"}, "spec": {"expirationSeconds": 1000}}
+    pod = make_pod({"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}})
+    await world.start(pod)
+    del world.objects[TOKEN]
+    world.clock.now += 800
+    assert await world.tend(pod) == pytest.approx(TRIED_AGAIN)
+    assert [reason for _, reason, _ in world.backend.warnings] == ["FailedMount"]
+    world.objects[TOKEN] = {"status": {"token": "newer"}, "spec": {"expirationSeconds": 1000}}
+    world.clock.now += TRIED_AGAIN
+    assert await world.tend(pod) == pytest.approx(800)
+    assert world.files == {"t": {"token": "newer"}}
+
+
+async def test_files_follow_also_after_etcd_was_restored(world):
+    """What was read last is of the future then."""
+    pod = make_pod(CONFIG_VOLUME)
+    world.objects[CONF] = config_map(900)
+    await world.start(pod)
+    await world.pass_period()
+    world.objects[CONF], world.newest = config_map(7), 8
+    await world.pass_period()
+    await world.pass_period()
+    await world.tend(pod)
+    assert world.files == {"conf": {"mode": "v7"}}
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from overspill.agent.references import ConfigMap, ObjectName, Secret
 from overspill.agent.sources import Sources
-from overspill.errors import OverspillError
+from overspill.errors import Expired, OverspillError
 from overspill.kube.cache import Key
 
 __all__ = ["PERIOD", "UNKNOWN", "Freshness"]
@@ -123,6 +123,8 @@ class Freshness:
             found = await self._sources.reread(name, not_before=followed.version)
         except OverspillError as error:
             log.warning("object of running pods could not be read", object=name, error=str(error))
+            if isinstance(error, Expired):  # etcd was restored: what was read last is of the future
+                followed.version = ""
         else:
             self._compare(name, followed, found)
 

@@ -34,6 +34,8 @@ log = structlog.get_logger(__name__)
 
 # A restarted agent does not know how old its pods' tokens are: it renews them all, spread over this time.
 ADOPTED_REFRESH_WITHIN = 600.0
+# A token that could not be had: its ServiceAccount, or what else its volume holds, is not there.
+TRIED_AGAIN = 60.0
 NEVER = float("inf")
 LASTING_FIELDS = {"metadata.name", "metadata.namespace", "metadata.uid"}
 
@@ -133,7 +135,8 @@ class Upkeep:
         if kept is not NOTHING:
             kept.facts = None if kept.facts is None else facts
             if tokens:
-                kept.tokens_due = _tokens_due(renewed.volumes, self._clock())
+                now = self._clock()
+                kept.tokens_due = now + TRIED_AGAIN if renewed.problems else _tokens_due(renewed.volumes, now)
 
     async def _hand_over(self, key: Key, identity: Identity, volumes: Mapping[str, ResolvedVolume]) -> None:
         try:
