@@ -25,10 +25,12 @@ class Leases:
         self.version = 0
         self.away = asyncio.Event()
         self.forbidden = False
+        self.refused = asyncio.Semaphore(0)
         self.changed = asyncio.Condition()
 
     async def handle(self, request):
         if self.forbidden:
+            self.refused.release()
             return refusal(
                 403, "Forbidden", 'User "x" cannot get resource "leases" in API group "coordination.k8s.io"'
             )
@@ -229,6 +231,41 @@ async def test_who_only_looks_waits_for_roles_as_well(client, leases):
     leases.forbidden = True
     with pytest.raises(Retry):
         await vacancy.look()
+
+
+async def test_roles_are_waited_for_however_long_the_apiserver_was_away(client, leases):
+    now = [0.0]
+    vacancy = Vacancy(client, "controller", namespace="kube-system", clock=lambda: now[0])
+    await vacancy.look()
+    leases.forbidden = True
+    for now[0] in (1000.0, 1059.0):
+        with pytest.raises(Retry):
+            await vacancy.look()
+    now[0] = 1061.0
+    with pytest.raises(Misconfigured):
+        await vacancy.look()
+
+
+async def test_a_leader_waits_for_roles_however_long_the_apiserver_was_away(client, leases):
+    later = [0.0]
+    leader = Leader(
+        client, "controller", namespace="kube-system", identity="a", clock=lambda: time.monotonic() + later[0]
+    )
+    begun, again = asyncio.Event(), asyncio.Event()
+
+    async def work():
+        (again if begun.is_set() else begun).set()
+        await asyncio.Event().wait()
+
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(leader.run(work))
+        await begun.wait()
+        leases.forbidden, later[0] = True, 1000.0
+        for _ in ("giving it back", "taking it again"):
+            await leases.refused.acquire()
+        leases.forbidden = False
+        await again.wait()
+        task.cancel()
 
 
 async def test_an_error_of_the_work_ends_it_and_gives_the_lease_back(client, leases):

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import time
+from types import SimpleNamespace
 
 import pytest
 from aiohttp import web
@@ -128,6 +130,22 @@ async def test_forbidden_for_a_moment_is_waited_out(serve):
             if len(cache) == 2:
                 break
     assert player.asked[:3] == ["", "1", "1"]
+
+
+async def test_forbidden_for_a_moment_is_waited_out_however_long_the_apiserver_was_away(serve, monkeypatch):
+    denied = status(
+        403, "Forbidden", 'pods is forbidden: User "x" cannot watch resource "pods" in API group ""'
+    )
+    player = Player([Stream([initial(A1, version=1)]), Refused(403, denied), Stream([event("ADDED", B3)])])
+    client = await serve(player.handle)
+    clock = lambda: time.monotonic() + 1000 * (len(player.asked) > 1)  # noqa: E731 - the watch's alone
+    monkeypatch.setattr(watch_module, "time", SimpleNamespace(monotonic=clock))
+    cache = Cache()
+    async with asyncio.timeout(10):
+        async for batch in Watch(client, PODS, kind=Pod, tick=0).batches():
+            cache.apply(batch)
+            if len(cache) == 2:
+                break
 
 
 async def test_a_server_that_hangs_up_at_once_is_not_stormed(serve, monkeypatch):

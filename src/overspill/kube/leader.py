@@ -20,8 +20,8 @@ from msgspec import Struct
 
 from overspill.errors import Conflict, Misconfigured, NotFound, OverspillError, Retry
 from overspill.kube.client import Client
+from overspill.kube.refusals import Refusals
 from overspill.kube.resources import LEASES
-from overspill.kube.watch import FORBIDDEN_GRACE
 from overspill.metrics import LEADER
 
 __all__ = ["Leader", "Vacancy"]
@@ -70,7 +70,7 @@ class Vacancy:
         self._clock = clock
         self._seen = _Spec()
         self._lived_at = clock()
-        self._allowed_at: float | None = None
+        self._refusals = Refusals()
 
     async def look(self) -> bool:
         """Whether nobody leads now.
@@ -82,13 +82,13 @@ class Vacancy:
         try:
             found = await self._client.get(LEASES, self._name, namespace=self._namespace, kind=_Lease)
         except NotFound:
-            self._allowed_at = began
+            self._refusals.allow()
             return began - self._lived_at > LEASE_DURATION
         except Misconfigured as error:
-            if _was_allowed(self._allowed_at, began):
-                raise Retry(str(error)) from error
-            raise
-        self._allowed_at = began
+            if self._refusals.believe(began):
+                raise
+            raise Retry(str(error)) from error
+        self._refusals.allow()
         if found.spec != self._seen:
             self._seen = found.spec
             if found.spec.holder_identity:
@@ -121,7 +121,7 @@ class Leader:
         self._seen = _Lease()
         self._seen_at = 0.0
         self._renewed = 0.0
-        self._allowed_at: float | None = None
+        self._refusals = Refusals()
         self.leads = False
         LEADER.labels(name).set_function(lambda: self.leads)
 
@@ -176,11 +176,11 @@ class Leader:
         try:
             taken = await self._take()
         except OverspillError as error:
-            if isinstance(error, Misconfigured) and not _was_allowed(self._allowed_at, self._clock()):
+            if isinstance(error, Misconfigured) and self._refusals.believe(self._clock()):
                 raise
             log.warning("lease not written", lease=self._name, error=str(error))
             return False
-        self._allowed_at = self._clock()
+        self._refusals.allow()
         return taken
 
     async def _take(self) -> bool:
@@ -250,11 +250,6 @@ class Leader:
                 "leaseTransitions": changes,
             },
         }
-
-
-def _was_allowed(at: float | None, now: float) -> bool:
-    """Whether a refusal is to be waited out: an apiserver that has just started has not read its roles yet."""
-    return at is not None and now - at < FORBIDDEN_GRACE
 
 
 async def _never_ending(work: Callable[[], Awaitable[None]]) -> None:

@@ -18,6 +18,7 @@ from overspill import metrics
 from overspill.errors import Expired, Misconfigured, OverspillError, Rejected, Retry, Throttled
 from overspill.kube.client import Client, selectors
 from overspill.kube.frames import Batch, Change, Frames, Versioned
+from overspill.kube.refusals import Refusals
 from overspill.kube.resources import Resource
 from overspill.kube.transport import Stream
 
@@ -33,8 +34,6 @@ SILENCE_LIMIT = 150.0
 # The server ends a watch after this many seconds, so that watches move to apiservers that came later.
 SERVER_TIMEOUT = (300, 600)
 PAUSE_FIRST, PAUSE_CAP = 0.05, 2.0
-# An apiserver that has just started refuses what RBAC allows until it has read the roles.
-FORBIDDEN_GRACE = 60.0
 
 T = TypeVar("T", bound=Versioned)
 
@@ -64,6 +63,7 @@ class Watch(Generic[T]):
         self._frames = Frames(kind, keep=keep, what=f"watch {self._path}")
         self._streams_list = True
         self._known = False
+        self._refusals = Refusals()
         self._fruitless = 0  # connections in a row that brought nothing
         self._heard = time.monotonic()
         self._relists = metrics.WATCH_RELISTS.labels(resource.plural)
@@ -107,6 +107,7 @@ class Watch(Generic[T]):
         self._frames.restart()
         async with self._client.stream(self._path, query=self._query()) as stream:
             self._heard = time.monotonic()
+            self._refusals.allow()
             while data := await self._read(stream):
                 for batch in self._frames.feed(data):
                     yield batch
@@ -154,7 +155,7 @@ class Watch(Generic[T]):
         elif isinstance(trouble, Rejected) and self._streams_list and not self._frames.version:
             log.info("server does not stream lists; listing in pages", watch=self._path, error=str(trouble))
             self._streams_list = False
-        elif isinstance(trouble, Misconfigured) and not (self._known and self.age < FORBIDDEN_GRACE):
+        elif isinstance(trouble, Misconfigured) and self._refusals.believe(time.monotonic()):
             raise trouble
         elif trouble is not None and self._fruitless.bit_count() < 2:  # 0, 1, 2, 4, 8, …
             log.warning("watch interrupted", watch=self._path, error=str(trouble), failures=self._fruitless)
