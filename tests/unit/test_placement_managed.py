@@ -215,6 +215,34 @@ def test_nobody_moves_without_gain_or_during_a_rollout():
     assert look(made, 600.0, desired=7).moving == []
 
 
+def shared():
+    made = Managed(placing.policy(placing.pool("base", "30%"), placing.pool("elastic")))
+    for rank, pool in enumerate("beebeebeee", start=1):  # 3 and 7
+        name = {"b": "base", "e": "elastic"}[pool]
+        made.apply(placing.placed(f"{name}{rank}", name, rank, conditions=[READY]), 0.0)
+    return made
+
+
+def test_a_percentage_is_a_bound_when_the_other_pools_cannot_run_pods():
+    made = shared()
+    for rank in (2, 3, 5, 6, 8, 9, 10):
+        made.apply(stranded(f"elastic{rank}", "elastic", rank), 0.0)
+    assert look(made, 60.0, desired=10).doomed == []  # the base has its 30%
+    made.cooldowns.begin("elastic", until=120.0, why="no stock")
+    for number in range(10):
+        made.apply(placing.gated(f"new{number}"), 61.0)
+    look(made, 61.0, desired=20)
+    assert made.state.totals == [6, 14]
+
+
+def test_a_pool_with_a_percentage_takes_as_many_as_it_lacks():
+    made = shared()
+    made.remove("base1")
+    for rank in (2, 3, 5, 6, 8, 9, 10):
+        made.apply(stranded(f"elastic{rank}", "elastic", rank), 0.0)
+    assert len(look(made, 60.0, desired=9).doomed) == 1
+
+
 def test_a_cooldown_that_is_edited_ends_as_it_says_now():
     made = managed(placing.placed("a", "base", 1, conditions=[UNSCHEDULABLE]), now=0.0)
     assert look(made, 31.0).doomed

@@ -398,6 +398,12 @@ class NoStock(SmallBase):
             self.cluster.schedule()
 
 
+class NoStockForAPercentage(NoStock, PercentLife):
+    """What the elastic pool cannot run is no reason for more on the base than its share."""
+
+    room = 50
+
+
 class TwoLeaders(Life):
     """Two assigners that both believe to lead: each keeps to the bound by what it knows."""
 
@@ -429,6 +435,7 @@ for life in (
     SurgeLife,
     SmallBase,
     NoStock,
+    NoStockForAPercentage,
     TwoLeaders,
     RebalancedLife,
 ):

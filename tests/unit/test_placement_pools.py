@@ -111,6 +111,25 @@ def test_one_pool_grows_at_each_step_and_ranks_name_it(most, more):
         before = now
 
 
+@pytest.mark.parametrize(
+    ("pools", "spec", "most"),
+    [
+        ([placing.pool("base", "30%"), placing.pool("elastic")], {}, (3, None)),
+        ([placing.pool("base", "30%", minReplicas=4), placing.pool("elastic")], {}, (4, None)),
+        ([placing.pool("base", "60%"), placing.pool("spot", "40%"), placing.pool("rest")], {}, (6, 4, 0)),
+        (
+            [placing.pool("base", "30%"), placing.pool("spot", "30%")],
+            {"whenExhausted": "FirstPool"},
+            (None, 3),
+        ),
+        ([placing.pool("base", 5), placing.pool("elastic")], {}, (5, None)),
+    ],
+)
+def test_how_many_of_ten_a_pool_may_have(pools, spec, most):
+    filled = order(*pools, **spec)
+    assert tuple(filled.most(index, 10) for index in range(len(pools))) == most
+
+
 BUSY = Refusal("CoolingDown", "is left alone")
 SPARED = Refusal("CoolingDown", "is left alone", spares=True)
 CONFLICT = Refusal("PoolConflict", "has no node that fits", lasting=True)

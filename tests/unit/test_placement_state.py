@@ -233,7 +233,7 @@ def test_pods_wait_where_no_pool_has_room_and_share_the_reason():
     state = state_of(*(placing.gated(f"p{n}") for n in range(4)), policy=policy)
     made = run(state)
     assert state.totals == [1, 1]
-    assert state.waiting == set(made.waiting) == {"p2", "p3"}
+    assert set(state.waiting) == set(made.waiting) == {"p2", "p3"}
     assert {how.pool for how in made.waiting.values()} == {None}
 
 

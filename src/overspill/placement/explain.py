@@ -60,9 +60,10 @@ def explain(
 
 def _earlier(state: PolicyState, seat: Seat, refused: Mapping[int, Refusal]) -> Iterator[str]:
     """Why it is in no pool that comes before its own."""
-    group, moves = state.group(seat.group), state.policy.spec.rebalance.mode == "Evict"
+    counts, moves = state.group(seat.group).counts, state.policy.spec.rebalance.mode == "Evict"
+    vacant = state.vacant(seat.group)
     for pool in range(seat.pool):
-        rank, name, count = group.vacant(pool), state.pool_name(pool), _pods(group.counts[pool])
+        rank, name, count = vacant(pool), state.pool_name(pool), _pods(counts[pool])
         if pool in refused:
             yield _sentence(state.policy, pool, refused[pool], before="Pool") + "."
         elif rank is None or rank > seat.rank:

@@ -222,7 +222,7 @@ class Managed:
         return sum(self._room(pod, seat.group, other, around) for other in others)
 
     def _room(self, pod: Pod, group: str, index: int, around: Surroundings) -> float:
-        pool, limit = self.policy.spec.pools[index], self.state.order.limit(index)
+        pool, room = self.policy.spec.pools[index], self.state.room(group, index)
         like = self.state.samples.get(group) or _unbidden(pod)
         if (
             self.state.vacant(group)(index) is None
@@ -234,7 +234,7 @@ class Managed:
             return 0
         if self.cooldowns.why(pool.name):
             return 1  # it is tried again
-        return math.inf if limit is None else limit - self.state.group(group).counts[index]
+        return math.inf if room is None else room
 
     def _works(self, pod: Pod) -> None:
         """Whether a pod shows that its pool runs pods again."""

@@ -8,7 +8,7 @@ spread exactly as the policy wants n pods to be, for every n, and removing the h
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -30,8 +30,10 @@ class FillOrder:
 
     def __init__(self, spec: PolicySpec) -> None:
         self._pools = spec.pools
-        self._limits = _limits(spec)
-        self._first_without_end = spec.when_exhausted == "FirstPool"
+        self._limits = _limits(spec.pools)
+        self._first_without_end = spec.when_exhausted == "FirstPool" and _share(spec.pools) < 100
+        if self._first_without_end:
+            self._limits[0] = None
         self._sequence = array("B")  # the pool of rank 1, 2, …
         self._ordinals = array("L")  # … and its so many-eth place that this is
         self._slots: list[array[int]] = [array("L") for _ in spec.pools]  # the ranks of each pool
@@ -72,6 +74,13 @@ class FillOrder:
         """How many places a pool has in all; None without a limit."""
         return self._limits[pool]
 
+    def most(self, pool: int, replicas: int) -> int | None:
+        """How many of so many pods a pool may have when others take none; None without a limit."""
+        share, without_end = self._pools[pool].room(replicas), pool == 0 and self._first_without_end
+        if self._limits[pool] is not None or share is None or without_end:
+            return self._limits[pool]
+        return max(share, self._pools[pool].min_replicas)
+
     def _grow(self) -> None:
         pool = self._next()
         if pool is None:
@@ -93,16 +102,17 @@ class FillOrder:
         return 0 if self._first_without_end else None
 
 
-def _limits(spec: PolicySpec) -> list[int | None]:
+def _limits(pools: Sequence[Pool]) -> list[int | None]:
     """How many places each pool ever gets: a pool behind one that takes all the rest has its minimum."""
-    limits: list[int | None] = []
-    share = 0  # percent of every number of pods that the pools before this one take
-    for pool in spec.pools:
-        limits.append(pool.min_replicas if share >= 100 else _own_limit(pool))
-        share += 100 if pool.max_replicas is None else pool.percent or 0
-    if share < 100 and spec.when_exhausted == "FirstPool":
-        limits[0] = None
-    return limits
+    return [
+        pool.min_replicas if _share(pools[:index]) >= 100 else _own_limit(pool)
+        for index, pool in enumerate(pools)
+    ]
+
+
+def _share(pools: Sequence[Pool]) -> int:
+    """How many percent of every number of pods these pools take."""
+    return sum(100 if pool.max_replicas is None else pool.percent or 0 for pool in pools)
 
 
 def _own_limit(pool: Pool) -> int | None:

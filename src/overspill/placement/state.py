@@ -6,7 +6,9 @@ were given and have not been seen yet; those count, so that nobody gets a place 
 """
 
 import heapq
+from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
@@ -119,7 +121,7 @@ class PolicyState:
 
     Attributes:
         pods: the active ones by uid: neither ended nor, unless the policy counts those, being deleted.
-        waiting: uids of those that wait for their pool.
+        waiting: uids of those that wait for their pool, each with its group.
         strays: uids of those that run without having been placed here.
         totals: pods of each pool, over all revisions.
         samples: a pod of each group as it was at its gate: what it asks for itself cannot be told from its pool's
@@ -131,7 +133,8 @@ class PolicyState:
         self.order = FillOrder(policy.spec)
         self.size = len(policy.spec.pools)
         self.pods: dict[str, Pod] = {}
-        self.waiting: set[str] = set()
+        self.waiting: dict[str, str] = {}
+        self._waiting_in: Counter[str] = Counter()
         self.strays: set[str] = set()
         self.ending: dict[str, Pod] = {}
         self.totals = [0] * self.size
@@ -149,10 +152,11 @@ class PolicyState:
             return
         self.pods[uid] = pod
         if pod.gate is not None:
-            if uid not in self.seats:
-                self.waiting.add(uid)
+            if uid not in self.seats and uid not in self.waiting:
+                group = self.waiting[uid] = self.group_of(pod)
+                self._waiting_in[group] += 1
             return
-        self.waiting.discard(uid)
+        self._wait_no_more(uid)
         pool = self.pool_on(pod)
         if pool is None:
             seat = self.seats.get(uid)
@@ -185,7 +189,7 @@ class PolicyState:
         self._sit(seat)
         if pod.gate is not None:
             self.samples[group] = pod
-        self.waiting.discard(seat.uid)
+        self._wait_no_more(seat.uid)
         self.strays.discard(seat.uid)
         return seat
 
@@ -211,7 +215,7 @@ class PolicyState:
             if not seat.sent or pool is None or seat.uid not in self.pods or seat.uid in self.seats:
                 continue
             self._sit(msgspec.structs.replace(seat, pool=pool))
-            self.waiting.discard(seat.uid)
+            self._wait_no_more(seat.uid)
         self.samples = {group: pod for group, pod in before.samples.items() if group in self.groups}
 
     def pool_name(self, pool: int) -> str:
@@ -253,8 +257,17 @@ class PolicyState:
         return target is None or target.kind != "StatefulSet"
 
     def vacant(self, group: str) -> Callable[[int], int | None]:
-        """The lowest free rank of each pool of a group."""
-        return self.group(group).vacant
+        """The lowest free rank of each pool of a group; None where it is full."""
+        return partial(self._vacant, group)
+
+    def room(self, group: str, pool: int) -> int | None:
+        """How many pods more a pool takes of a group; None without a limit.
+
+        A percentage is one of the pods that the group has now, with those that wait.
+        """
+        held = self.group(group)
+        most = self.order.most(pool, len(held.seats) + self._waiting_in[group])
+        return None if most is None else max(most - held.counts[pool], 0)
 
     def pool_on(self, pod: Pod) -> int | None:
         """The pool that was written on a pod; UNKNOWN for one that is no more, None without any."""
@@ -263,6 +276,14 @@ class PolicyState:
             return None
         index = self.policy.spec.pool_index(name)
         return UNKNOWN if index is None else index
+
+    def _vacant(self, group: str, pool: int) -> int | None:
+        return None if self.room(group, pool) == 0 else self.group(group).vacant(pool)
+
+    def _wait_no_more(self, uid: str) -> None:
+        group = self.waiting.pop(uid, None)
+        if group is not None:
+            self._waiting_in[group] -= 1
 
     def _seen(self, pod: Pod, pool: int) -> None:
         uid = pod.metadata.uid
@@ -309,6 +330,6 @@ class PolicyState:
 
     def _drop(self, uid: str) -> None:
         self.pods.pop(uid, None)
-        self.waiting.discard(uid)
+        self._wait_no_more(uid)
         self.strays.discard(uid)
         self._leave(uid)
