@@ -215,6 +215,24 @@ def test_nobody_moves_without_gain_or_during_a_rollout():
     assert look(made, 600.0, desired=7).moving == []
 
 
+def test_nobody_moves_to_a_pool_that_has_all_that_a_rollout_lets_it_have():
+    made = managed(*spread(5, 0, owner="web-0"), rebalance=REBALANCE, rollout={"maxSurge": 0})
+    for number in range(6, 9):
+        made.apply(placing.placed(f"n{number}", "elastic", number, conditions=[READY]), 0.0)
+    for now in (0.0, 600.0):
+        assert look(made, now, desired=8, is_old=lambda name: name == "web-0").moving == []
+
+
+def test_nobody_moves_to_a_pool_that_has_no_node_for_its_successor():
+    nodes = [OWN, placing.node("gpu", group="gpu", **placing.VIRTUAL)]
+    made = managed(placing.gated("p", **GPU), rebalance={**REBALANCE, "stabilizationSeconds": 0})
+    look(made, 0.0, desired=1, nodes=lambda: nodes)
+    made.apply(placing.placed("p", "elastic", 6, conditions=[READY]), 1.0)
+    assert look(made, 600.0, desired=1, nodes=lambda: nodes).moving == []
+    nodes.append(placing.node("own-gpu", group="gpu"))
+    assert names_of(look(made, 700.0, desired=1, nodes=lambda: nodes).moving) == ["p"]
+
+
 def shared():
     made = Managed(placing.policy(placing.pool("base", "30%"), placing.pool("elastic")))
     for rank, pool in enumerate("beebeebeee", start=1):  # 3 and 7

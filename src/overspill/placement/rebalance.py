@@ -8,7 +8,7 @@ API, which respects PodDisruptionBudgets, has the last word.
 from collections.abc import Iterator, Mapping
 
 from overspill.placement.cooldown import Cooldowns
-from overspill.placement.decide import Surroundings
+from overspill.placement.decide import Surroundings, conflicting, too_many
 from overspill.placement.pods import Pod
 from overspill.placement.ranks import Seat
 from overspill.placement.state import PolicyState
@@ -65,14 +65,10 @@ class Rebalancer:
 
 def _misplaced(state: PolicyState, cooldowns: Cooldowns, around: Surroundings) -> Iterator[tuple[int, Pod]]:
     """Pods whose successors would be in a better place, the worst placed first, each with that pool."""
-    for group in state.groups.values():
+    for name, group in list(state.groups.items()):
         if any(around.is_old(seat.revision) for seat in list(group.seats.values())[:1]):
             continue  # a rollout is on: its pods go anyway
-        room = {
-            pool: rank
-            for pool, each in enumerate(state.policy.spec.pools)
-            if (rank := group.vacant(pool)) is not None and cooldowns.refusal(each.name, around.now) is None
-        }
+        room = _rooms(state, cooldowns, around, name)
         for seat in sorted(group.seats.values(), key=lambda seat: -seat.rank):
             pod, better = state.pods.get(seat.uid), _better(seat, room)
             if pod is None or better is None or not _may_move(pod):
@@ -82,6 +78,20 @@ def _misplaced(state: PolicyState, cooldowns: Cooldowns, around: Surroundings) -
                 continue
             yield better, pod
             room[better] = _following(state, room[better])
+
+
+def _rooms(state: PolicyState, cooldowns: Cooldowns, around: Surroundings, group: str) -> dict[int, int]:
+    """The lowest free rank of each pool that would take the successor of a group's pod."""
+    vacant, sample = state.vacant(group), state.samples.get(group)
+    unfit = conflicting(state, around, sample) if sample else {}
+    return {
+        pool: rank
+        for pool, each in enumerate(state.policy.spec.pools)
+        if (rank := vacant(pool)) is not None
+        and pool not in unfit
+        and too_many(state, pool) is None
+        and cooldowns.refusal(each.name, around.now) is None
+    }
 
 
 def _better(seat: Seat, room: Mapping[int, int]) -> int | None:
