@@ -13,6 +13,8 @@ HOSTNAME_LABEL = "kubernetes.io/hostname"
 OS_LABEL = "kubernetes.io/os"
 ARCH_LABEL = "kubernetes.io/arch"
 REGION_LABEL = "topology.kubernetes.io/region"
+# Of a node on backend `podman`: which Podman its pods run on.
+PODMAN_LABEL = "overspill.dev/podman"
 EXCLUDE_BALANCERS_LABEL = "node.kubernetes.io/exclude-from-external-load-balancers"
 
 # Namespaces.

@@ -45,6 +45,7 @@ class World:
         self.budget = False
         self.groups = [group("p")]
         self.lists = True
+        self.place = {}
         self.sure = True
         self.writes = []
         self.message = ""
@@ -59,6 +60,9 @@ class World:
     async def remove(self, found):
         self.writes.append(f"remove group of {found.identity.uid}")
         self.groups.remove(found)
+
+    async def node_labels(self):
+        return self.place
 
     # --- the apiserver ---
 
@@ -222,6 +226,22 @@ async def test_nothing_is_done_where_the_groups_cannot_be_seen(world, finisher, 
     await finisher.look()
     assert world.writes == []
     assert f"the controller does not see the backend of {told}" in world.message
+
+
+@pytest.mark.parametrize("labels", [{"overspill.dev/podman": "theirs"}, {}], ids=["another", "unknown"])
+async def test_nothing_is_done_for_a_node_of_another_machine(world, finisher, labels):
+    world.place = {"overspill.dev/podman": "ours"}
+    world.node["metadata"]["labels"] |= labels
+    await finisher.look()
+    assert world.writes == []
+    assert "the controller does not see the backend" in world.message
+
+
+async def test_a_node_of_this_machine_is_finished(world, finisher):
+    world.place = {"overspill.dev/podman": "ours"}
+    world.node["metadata"]["labels"] |= world.place
+    await finisher.look()
+    assert world.writes[0] == CORDON
 
 
 async def test_nothing_is_done_when_another_may_lead(world, finisher):

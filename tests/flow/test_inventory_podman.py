@@ -1,6 +1,7 @@
 """The view of a whole cluster's pods at one Podman, whoever runs them."""
 
 import asyncio
+import re
 
 import pytest
 from kube_server import serving
@@ -46,6 +47,13 @@ async def test_a_pod_is_seen_over_all_nodes_of_its_cluster_and_foreign_to_others
             await theirs.remove(
                 structs.replace(seen, identity=structs.replace(seen.identity, cluster="other"))
             )
+
+
+async def test_agent_and_controller_tell_the_same_of_their_podman(podman: PodmanService):
+    async with backend_of(podman) as backend, inventory(podman) as found:
+        labels = await found.node_labels()
+        assert labels == await backend.node_labels()
+        assert re.fullmatch("[0-9a-f]{16}", labels["overspill.dev/podman"])
 
 
 async def test_a_pod_without_an_agent_is_removed_with_all_that_it_had(podman: PodmanService):

@@ -9,12 +9,12 @@ after two looks in a row that found neither pod nor group.
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 import structlog
 
 from overspill import names
-from overspill.backends.base import ContainerGroup, Inventory
+from overspill.backends.base import ContainerGroup, Inventory, Located
 from overspill.decommission.decide import Heart, rest
 from overspill.errors import Conflict, NotFound, OverspillError, Retry
 from overspill.kube.client import Client
@@ -68,6 +68,7 @@ class Finisher:
         self._region = region
         self._bare_pods = bare_pods
         self._sure = sure
+        self._place: Mapping[str, str] = {}
         self._hearts: dict[str, Heart] = {}
         self._drains: dict[str, Drain] = {}
         self._clear: dict[str, int] = {}
@@ -98,6 +99,7 @@ class Finisher:
             for name in known.keys() - going.keys():
                 del known[name]
         groups = await self._groups() if going else []
+        self._place = await self._seen_place() if going else {}
         for name, (node, why) in going.items():
             try:
                 await self._finish(node, why, [each for each in groups if each.identity.node == name])
@@ -132,6 +134,11 @@ class Finisher:
         """Those of the whole cluster."""
         return [*(await self._inventory.list()).groups] if self._inventory else []
 
+    async def _seen_place(self) -> Mapping[str, str]:
+        """The labels that tell the nodes whose groups these are from those of other machines."""
+        inventory: object = self._inventory  # to mypy no Inventory is Located
+        return await inventory.node_labels() if isinstance(inventory, Located) else {}
+
     async def _finish(self, node: NodeObject, why: Leave, groups: list[ContainerGroup]) -> None:
         """One step for one node."""
         if not self._sure():
@@ -144,7 +151,8 @@ class Finisher:
         pods = await self._client.list(PODS, field_selector=f"spec.nodeName={name}", kind=Pod)
         todo = to_do(pods, bare_pods=self._bare_pods)
         if not self._sees(node):
-            where = f"{node.spec.provider_id} {node.metadata.labels.get(names.REGION_LABEL, '')}".strip()
+            labels = [node.metadata.labels.get(each, "") for each in (names.REGION_LABEL, *self._place)]
+            where = " ".join(filter(None, (node.spec.provider_id, *labels)))
             note = f"; its agent is gone, and the controller does not see the backend of {where}"
             await drain.tell(todo, groups=None, note=note)
             return
@@ -159,9 +167,11 @@ class Finisher:
 
     def _sees(self, node: NodeObject) -> bool:
         """Whether its groups would be among those that are listed: elsewhere there are none, whatever there is."""
+        labels = node.metadata.labels
+        same_place = all(labels.get(name) == value for name, value in self._place.items())
         same_region = node.metadata.labels.get(names.REGION_LABEL, self._region) == self._region
         same_backend = node.spec.provider_id.startswith(f"{self._backend}://")
-        return self._inventory is not None and same_backend and same_region
+        return self._inventory is not None and same_backend and same_region and same_place
 
     async def _remove(self, groups: list[ContainerGroup], pods: list[Pod]) -> None:
         assert self._inventory is not None

@@ -177,16 +177,24 @@ class ExecInspect(Struct, frozen=True, rename="pascal"):
     pid: int = 0
 
 
-class CgroupHost(Struct, frozen=True):
+class InfoHost(Struct, frozen=True):
     """The host's part of `info`."""
 
+    hostname: str = ""
     cgroup_version: str = field(name="cgroupVersion", default="v2")
+
+
+class InfoStore(Struct, frozen=True, rename="camel"):
+    """What `info` says of where containers are kept."""
+
+    graph_root: str = ""
 
 
 class Info(Struct, frozen=True):
     """Of `info`, what is looked at."""
 
-    host: CgroupHost = CgroupHost()
+    host: InfoHost = InfoHost()
+    store: InfoStore = InfoStore()
 
 
 class Podman:

@@ -22,6 +22,7 @@ from overspill.backends.podman.capabilities import CAPABILITIES, check
 from overspill.backends.podman.client import Client
 from overspill.backends.podman.folder import node_root
 from overspill.backends.podman.forward import connect
+from overspill.backends.podman.inspect import place_labels
 from overspill.backends.podman.logs import pod_logs
 from overspill.backends.podman.node import Node
 from overspill.backends.podman.options import read_options
@@ -82,6 +83,10 @@ class PodmanBackend:
     ) -> None:
         """Let go of every pod as it is."""
         await self._stack.__aexit__(kind, error, trace)
+
+    async def node_labels(self) -> Mapping[str, str]:
+        """Which Podman has the pods."""
+        return place_labels(await self._podman.info())
 
     async def create(self, work: WorkSpec) -> None:
         """Record the pod; its supervisor does the rest."""

@@ -4,15 +4,17 @@ In: inspected containers. Out: `Run`, `Sandbox`. Pure. Invariant: a container
 that is none of ours, or of no state that counts, gives None.
 """
 
+import hashlib
 import re
 from datetime import UTC, datetime
 from typing import Literal
 
+from overspill import names
 from overspill.backends.podman import tags
-from overspill.backends.podman.api import ContainerInspect, InspectState
+from overspill.backends.podman.api import ContainerInspect, Info, InspectState
 from overspill.backends.podman.seen import Run, Sandbox
 
-__all__ = ["instant", "run_of", "sandbox_of"]
+__all__ = ["instant", "place_labels", "run_of", "sandbox_of"]
 
 RUNNING = {"running", "paused", "stopping"}
 EXITED = {"exited", "stopped", "removing"}
@@ -73,3 +75,12 @@ def _state(state: InspectState) -> Literal["created", "running", "exited"]:
     if state.status in RUNNING:
         return "running"
     return "exited" if state.status in EXITED else "created"
+
+
+def place_labels(info: Info) -> dict[str, str]:
+    """The labels of nodes by which one Podman is told from those of other machines.
+
+    A container has no /etc/machine-id of its host; its name and the place of Podman's store outlast every restart.
+    """
+    place = f"{info.host.hostname}:{info.store.graph_root}"
+    return {names.PODMAN_LABEL: hashlib.sha256(place.encode()).hexdigest()[:16]}

@@ -15,7 +15,7 @@ from overspill.backends.podman import tags
 from overspill.backends.podman.api import ListedPod, Podman
 from overspill.backends.podman.client import Client
 from overspill.backends.podman.folder import Folder, node_root
-from overspill.backends.podman.inspect import instant
+from overspill.backends.podman.inspect import instant, place_labels
 from overspill.backends.podman.options import read_options
 from overspill.errors import Conflict, Retry
 from overspill.model.work import Identity
@@ -51,6 +51,10 @@ class PodmanInventory:
         pods = await self._podman.pods({})
         groups = [self._group(pod, identity) for pod in pods if (identity := self._identity(pod))]
         return Listing(groups, foreign=len(pods) - len(groups))
+
+    async def node_labels(self) -> Mapping[str, str]:
+        """Those of the nodes whose pods are at this Podman."""
+        return place_labels(await self._podman.info())
 
     async def remove(self, group: ContainerGroup) -> None:
         """Stop and remove one pod, with its volumes and its record."""
