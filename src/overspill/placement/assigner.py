@@ -63,9 +63,8 @@ class Assigner:
         self._first_seen: dict[str, float] = {}
         self._offers: dict[str, tuple[object, ...]] = {}  # of each node, by name
         self._left: Capacity | None = None  # on all nodes, as long as nothing changes
-        self._unwritten: set[PolicyKey] = (
-            set()
-        )  # the marks of all their pods are to be looked at, after the next look
+        # Policies the marks of all whose pods are looked at after the next look.
+        self._unwritten: set[PolicyKey] = set()
         self._index_writer = IndexWriter(client)
         self._reporter = Reporter(client, self._managed.get, self._desired)
 
