@@ -128,9 +128,8 @@ class Supervisor:
         pod.eviction = Eviction(self._host.clock(), reason, message)
         try:
             pod.folder.write_eviction(pod.eviction)
-        except (
-            OSError
-        ) as error:  # the pod may be what has filled the disk; the agent that comes next measures anew
+        except OSError as error:
+            # The pod may be what has filled the disk; an agent that comes next measures anew.
             log.warning("eviction not written", pod=pod.identity.name, error=str(error))
         self._steps.interrupt()
         pod.notice()
