@@ -1,6 +1,6 @@
 # `make` alone lists what there is. Everything here may be repeated; what is done is not done again.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types imports test-unit test-flow test-contract test-e2e test-placement test-matrix chaos overload bench bench-eci bench-placement bench-gates clean
+.PHONY: help setup demo test lint types imports test-unit test-flow test-contract test-beside test-e2e test-placement test-matrix chaos overload bench bench-eci bench-placement bench-gates clean
 .NOTPARALLEL:
 
 bin := .venv/bin
@@ -18,7 +18,7 @@ $(bin)/overspill:
 demo: setup ## Walk through virtual nodes on a fresh local cluster (KEEP=1: leave it running)
 	@$(bin)/python -m overspill.cli.main demo
 
-test: setup lint types imports test-unit test-flow test-contract test-e2e ## Run every check and test
+test: setup lint types imports test-unit test-beside test-e2e ## Run every check and test
 
 lint: $(bin)/overspill ## Check style, format and spelling
 	$(bin)/ruff check
@@ -39,6 +39,12 @@ test-flow: $(bin)/overspill ## Test I/O against small servers in the test's own 
 
 test-contract: $(bin)/overspill ## Test every backend against the one contract
 	$(bin)/pytest -q tests/contract
+
+# Both wait for most of their time. What the second one says is printed once the first has ended.
+test-beside: $(bin)/overspill ## Run test-flow and test-contract side by side
+	@said=$$(mktemp); $(bin)/pytest -q tests/contract > $$said 2>&1 & contract=$$!; \
+	trap 'kill $$contract' INT TERM; $(bin)/pytest -q tests/flow; flow=$$?; \
+	wait $$contract; contract=$$?; cat $$said; rm -f $$said; exit $$((flow | contract))
 
 test-e2e: $(bin)/overspill ## Test on real clusters (a worker needs root and Podman; without, those tests say so)
 	$(bin)/pytest -q tests/e2e -m "not matrix"

@@ -82,7 +82,7 @@ def until(check, *, seconds=60, what=""):
             last = error
         if time.monotonic() > deadline:
             pytest.fail(f"{what or check} not within {seconds} s; last seen: {last}")
-        time.sleep(0.1)  # between looks at a condition, not instead of one
+        time.sleep(0.25)  # between looks at a condition, not instead of one; most looks are a kubectl each
 
 
 @contextlib.contextmanager

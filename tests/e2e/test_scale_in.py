@@ -287,6 +287,7 @@ def test_a_rolling_update_touches_no_container(four, until):
     assert set(billed(four)) == {group for group, _ in before.values()}
 
 
+@pytest.mark.matrix  # to the agent it is what a rolling update is
 def test_an_evicted_agent_leaves_its_containers_to_the_next(four, until):
     """As when its worker is drained: the StatefulSet wants it back, so its node is not on its way out."""
     four.apply(workload("web", 8))
