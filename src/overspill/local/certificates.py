@@ -56,14 +56,11 @@ def _leaves(plan: Plan) -> list[Leaf]:
             client=False,
         ),
         Leaf(file="apiserver-kubelet-client", name="kube-apiserver-kubelet-client"),
-        # The account that its manifest binds to what it may do.
-        Leaf(
-            file="metrics-server",
-            name="system:serviceaccount:kube-system:metrics-server",
-            groups=("system:serviceaccounts", "system:serviceaccounts:kube-system"),
+        _account(
+            "metrics-server",
+            "metrics-server",
             hosts=("metrics-server.kube-system.svc", plan.host_address),
             server=True,
-            kubeconfig=True,
         ),
         Leaf(
             file="etcd",
@@ -79,31 +76,10 @@ def _leaves(plan: Plan) -> list[Leaf]:
         Leaf(file="scheduler", name="system:kube-scheduler", kubeconfig=True),
         Leaf(file="kube-proxy", name="system:kube-proxy", kubeconfig=True),
         Leaf(file="coredns", name="system:coredns", kubeconfig=True),
-        # What runs outside the cluster has the name, and so the rights, of what would run inside.
-        Leaf(
-            file="approver",
-            name="system:serviceaccount:kube-system:overspill-approver",
-            groups=("system:serviceaccounts", "system:serviceaccounts:kube-system"),
-            kubeconfig=True,
-        ),
-        Leaf(
-            file="agent",
-            name="system:serviceaccount:kube-system:virtual-node-eci",
-            groups=("system:serviceaccounts", "system:serviceaccounts:kube-system"),
-            kubeconfig=True,
-        ),
-        Leaf(
-            file="controller",
-            name="system:serviceaccount:kube-system:overspill-controller",
-            groups=("system:serviceaccounts", "system:serviceaccounts:kube-system"),
-            kubeconfig=True,
-        ),
-        Leaf(
-            file="guard",
-            name="system:serviceaccount:kube-system:overspill-guard",
-            groups=("system:serviceaccounts", "system:serviceaccounts:kube-system"),
-            kubeconfig=True,
-        ),
+        _account("approver", "overspill-approver"),
+        _account("agent", "virtual-node-eci"),
+        _account("controller", "overspill-controller"),
+        _account("guard", "overspill-guard"),
         Leaf(
             file="kubelet",
             name=f"system:node:{WORKER}",
@@ -113,6 +89,18 @@ def _leaves(plan: Plan) -> list[Leaf]:
             kubeconfig=True,
         ),
     ]
+
+
+def _account(file: str, account: str, *, hosts: tuple[str, ...] = (), server: bool = False) -> Leaf:
+    """What runs outside the cluster has the name of a service account, and so the rights that manifests bind to it."""
+    return Leaf(
+        file=file,
+        name=f"system:serviceaccount:kube-system:{account}",
+        groups=("system:serviceaccounts", "system:serviceaccounts:kube-system"),
+        hosts=hosts,
+        server=server,
+        kubeconfig=True,
+    )
 
 
 def ensure_certificates(paths: Paths, plan: Plan) -> bool:
