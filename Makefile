@@ -42,8 +42,8 @@ test-contract: $(bin)/overspill ## Test every backend against the one contract
 
 # Both wait for most of their time. What the second one says is printed once the first has ended.
 test-beside: $(bin)/overspill ## Run test-flow and test-contract side by side
-	@said=$$(mktemp); $(bin)/pytest -q tests/contract > $$said 2>&1 & contract=$$!; \
-	trap 'kill $$contract' INT TERM; $(bin)/pytest -q tests/flow; flow=$$?; \
+	@said=$$(mktemp); $(MAKE) -s test-contract > $$said 2>&1 & contract=$$!; \
+	trap 'kill $$contract' INT TERM; $(MAKE) -s test-flow; flow=$$?; \
 	wait $$contract; contract=$$?; cat $$said; rm -f $$said; exit $$((flow | contract))
 
 test-e2e: $(bin)/overspill ## Test on real clusters (a worker needs root and Podman; without, those tests say so)
