@@ -1,14 +1,16 @@
 """Finishing a node without an agent, against a small apiserver and a small cloud: order of steps, and what stops them."""
 
+import asyncio
 import contextlib
 
 import pytest
 from aiohttp import web
+from emulators import until
 from kube_server import refusal, serving
 
 from overspill.backends.base import ContainerGroup, Listing
 from overspill.decommission.finisher import Finisher
-from overspill.errors import Retry
+from overspill.errors import Rejected, Retry
 from overspill.kube.client import Client
 from overspill.kube.config import Config
 from overspill.kube.credentials import FileCredentials
@@ -49,15 +51,20 @@ class World:
         self.sure = True
         self.writes = []
         self.message = ""
+        self.kept = set()  # groups and pods that cannot be removed
+        self.meanwhile = {}  # what happens once, as this is listed
 
     # --- the cloud ---
 
     async def list(self):
+        self.happen("groups")
         if not self.lists:
             raise Retry("the cloud does not answer")
         return Listing(groups=tuple(self.groups), foreign=0)
 
     async def remove(self, found):
+        if found.identity.uid in self.kept:
+            raise Rejected("it is protected")
         self.writes.append(f"remove group of {found.identity.uid}")
         self.groups.remove(found)
 
@@ -71,7 +78,11 @@ class World:
             return self.read(request.path)
         return self.write(request.method, request.path, await request.json())
 
+    def happen(self, listed):
+        self.meanwhile.pop(listed, lambda: None)()
+
     def read(self, path):
+        self.happen(path)
         stateful_set = {
             "metadata": {"name": "vn", "namespace": "kube-system"},
             "spec": {"replicas": self.replicas},
@@ -97,6 +108,10 @@ class World:
             "resourceVersion": self.lease["metadata"]["resourceVersion"]
         }:
             return refusal(409, "Conflict")
+        if (path, method) == (NODE_PATH, "PATCH") and body["metadata"]["resourceVersion"] != self.version:
+            return refusal(409, "Conflict")
+        if method == "DELETE" and path in self.kept:
+            return refusal(403, "Forbidden", "it is protected")
         self.writes.append(f"{method} {path}")
         if path == f"{POD}/eviction":
             self.pod["metadata"] |= {
@@ -108,6 +123,16 @@ class World:
         elif method == "DELETE":
             {POD: self.forget_pod, LEASE_PATH: self.forget_lease, NODE_PATH: self.forget_node}[path]()
         return web.json_response({})
+
+    @property
+    def version(self):
+        return self.node["metadata"]["resourceVersion"]
+
+    def node_changes(self):
+        self.node["metadata"]["resourceVersion"] += "1"
+
+    def is_wanted(self):
+        self.replicas = 4
 
     def forget_pod(self):
         self.pod = None
@@ -248,3 +273,74 @@ async def test_nothing_is_done_when_another_may_lead(world, finisher):
     world.sure = False
     await finisher.look()
     assert world.writes == []
+
+
+@pytest.mark.parametrize("change", [World.is_wanted, lambda world: world.agent_comes("03")])
+async def test_what_has_changed_while_the_groups_were_listed_counts(world, finisher, change):
+    world.meanwhile["groups"] = lambda: change(world)
+    await finisher.look()
+    assert (world.writes, world.message) == ([], "")
+
+
+async def test_a_look_that_found_the_node_empty_before_it_was_wanted_again_does_not_count(world, finisher):
+    world.pod, world.groups = None, []
+    await finisher.look()
+    world.meanwhile["groups"] = world.is_wanted
+    await finisher.look()
+    world.replicas = 1
+    await finisher.look()
+    assert world.writes == [CORDON]
+    await finisher.look()
+    assert world.writes == [CORDON, *GONE]
+
+
+async def test_nobody_is_evicted_from_a_node_that_changes_before_it_is_cordoned(world, finisher):
+    world.meanwhile["/api/v1/pods"] = world.node_changes
+    await finisher.look()
+    assert (world.writes, world.message) == ([], "")
+    await finisher.look()
+    assert world.writes == [CORDON, EVICT]
+
+
+async def test_looks_of_an_earlier_leadership_do_not_count(world, finisher):
+    world.pod, world.groups = None, []
+    await finisher.look()
+    world.message = ""
+
+    async def told():
+        return world.message
+
+    async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+        leading = tasks.create_task(finisher.run())
+        await until(told, "the first look")
+        leading.cancel()
+    assert world.writes == [CORDON]
+
+
+async def test_a_group_that_cannot_be_removed_holds_up_no_other_and_is_told(world, finisher):
+    world.pod, world.groups = None, [group("p"), group("q")]
+    world.kept = {"p"}
+    await finisher.look()
+    assert world.groups == [group("p")]
+    assert world.message.endswith("; container group g-p cannot be removed: it is protected")
+
+
+async def test_a_pod_that_cannot_be_removed_is_told(world, finisher):
+    world.groups, world.kept = [], {POD}
+    for _ in range(2):
+        await finisher.look()
+    assert world.writes == [CORDON, EVICT]
+    assert "; pod default/web cannot be removed: " in world.message
+
+
+async def test_nothing_more_is_removed_once_another_may_lead(world, finisher):
+    world.pod, world.groups = None, [group("p"), group("q")]
+    removing = world.remove
+
+    async def last(found):
+        await removing(found)
+        world.sure = False
+
+    world.remove = last
+    await finisher.look()
+    assert world.groups == [group("q")]

@@ -9,7 +9,7 @@ after two looks in a row that found neither pod nor group.
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
 import structlog
 
@@ -75,6 +75,8 @@ class Finisher:
 
     async def run(self) -> None:
         """Look every few seconds, until cancelled."""
+        for known in (self._hearts, self._drains, self._clear):
+            known.clear()  # seen when this replica led before; another one may have led since
         while True:
             try:
                 await self.look()
@@ -84,8 +86,23 @@ class Finisher:
 
     async def look(self) -> None:
         """One look, and one step for each node that is to go."""
+        going = await self._going()
+        for name in (self._drains.keys() | self._clear.keys()) - going.keys():
+            self._forget(name)
+        groups = await self._groups() if going else []
+        self._place = await self._seen_place() if going else {}
+        for name in going:
+            try:
+                await self._finish(name, [each for each in groups if each.identity.node == name])
+            except OverspillError as error:
+                log.warning("node is not finished yet", node=name, error=str(error))
+
+    async def _going(self, field_selector: str = "") -> dict[str, tuple[NodeObject, Leave]]:
+        """Nodes that are to go and have no agent, and why they are to go."""
         selector = f"{names.NODE_TYPE_LABEL}={names.NODE_TYPE}"
-        nodes = await self._client.list(NODES, label_selector=selector, kind=NodeObject)
+        nodes = await self._client.list(
+            NODES, label_selector=selector, field_selector=field_selector, kind=NodeObject
+        )
         members = {node.metadata.name: member_of_node(node) for node in nodes}
         sets = await self._stateful_sets({each for each in members.values() if each is not None})
         going = {}
@@ -95,16 +112,12 @@ class Finisher:
             why = leave(member, found, marked=marked(node))
             if why is not None and not await self._agent_lives(node.metadata.name):
                 going[node.metadata.name] = (node, why)
-        for known in (self._drains, self._clear):
-            for name in known.keys() - going.keys():
-                del known[name]
-        groups = await self._groups() if going else []
-        self._place = await self._seen_place() if going else {}
-        for name, (node, why) in going.items():
-            try:
-                await self._finish(node, why, [each for each in groups if each.identity.node == name])
-            except OverspillError as error:
-                log.warning("node is not finished yet", node=name, error=str(error))
+        return going
+
+    def _forget(self, name: str) -> None:
+        """Begin anew with a node, should it be to go again."""
+        self._drains.pop(name, None)
+        self._clear.pop(name, None)
 
     async def _stateful_sets(self, members: Collection[Member]) -> dict[tuple[str, str], StatefulSet]:
         """Those of these members that are there, by namespace and name."""
@@ -139,11 +152,15 @@ class Finisher:
         inventory: object = self._inventory  # to mypy no Inventory is Located
         return await inventory.node_labels() if isinstance(inventory, Located) else {}
 
-    async def _finish(self, node: NodeObject, why: Leave, groups: list[ContainerGroup]) -> None:
+    async def _finish(self, name: str, groups: list[ContainerGroup]) -> None:
         """One step for one node."""
-        if not self._sure():
-            raise Retry("another process may lead by now")
-        name = node.metadata.name
+        self._assert_sure()
+        # Listing the groups, and the nodes before this one, may have taken minutes.
+        going = await self._going(f"metadata.name={name}")
+        if name not in going:
+            self._forget(name)
+            return
+        node, why = going[name]
         if name not in self._drains:
             self._drains[name] = Drain(self._client, self._events, node, why)
         drain = self._drains[name]
@@ -157,13 +174,18 @@ class Finisher:
             await drain.tell(todo, groups=None, note=note)
             return
         await drain.step(node, todo)
-        await self._remove(groups, pods)
+        trouble = await self._remove(groups, pods)
         self._clear[name] = 0 if todo.pods or groups else self._clear.get(name, 0) + 1
         if self._clear[name] >= SURE_AFTER:
             await self._take_away(node)
             drain.done()
         else:
-            await drain.tell(todo, groups=len(groups), note="; its agent is gone, the controller goes on")
+            note = f"; its agent is gone, the controller goes on{trouble}"
+            await drain.tell(todo, groups=len(groups), note=note)
+
+    def _assert_sure(self) -> None:
+        if not self._sure():
+            raise Retry("another process may lead by now")
 
     def _sees(self, node: NodeObject) -> bool:
         """Whether its groups would be among those that are listed: elsewhere there are none, whatever there is."""
@@ -173,19 +195,23 @@ class Finisher:
         same_backend = node.spec.provider_id.startswith(f"{self._backend}://")
         return self._inventory is not None and same_backend and same_region and same_place
 
-    async def _remove(self, groups: list[ContainerGroup], pods: list[Pod]) -> None:
+    async def _remove(self, groups: list[ContainerGroup], pods: list[Pod]) -> str:
+        """Remove what can be; tells why the last one that cannot be is still there."""
         assert self._inventory is not None
-        now = rest(groups, pods)
+        now, trouble = rest(groups, pods), ""
         for group in now.groups:
+            self._assert_sure()
             log.info("removing a container group without an agent", group=group.id, node=group.identity.node)
-            with contextlib.suppress(NotFound, Conflict):
-                await self._inventory.remove(group)
+            removal = self._inventory.remove(group)
+            trouble = await _tried(removal, f"container group {group.id}") or trouble
         for pod in now.pods:
+            self._assert_sure()
             meta = pod.metadata
-            with contextlib.suppress(NotFound, Conflict):
-                await self._client.delete(
-                    PODS, meta.name, namespace=meta.namespace, uid=meta.uid, grace_seconds=0
-                )
+            removal = self._client.delete(
+                PODS, meta.name, namespace=meta.namespace, uid=meta.uid, grace_seconds=0
+            )
+            trouble = await _tried(removal, f"pod {meta.namespace}/{meta.name}") or trouble
+        return trouble
 
     async def _take_away(self, node: NodeObject) -> None:
         """Delete Lease and Node; a Lease that somebody took meanwhile stays, and the Node with it."""
@@ -201,3 +227,15 @@ class Finisher:
 
 def _set_of(member: Member) -> tuple[str, str]:
     return member.namespace, member.stateful_set
+
+
+async def _tried(removal: Awaitable[None], what: str) -> str:
+    """Why something could not be removed; "" if it was, or is gone or another by now."""
+    try:
+        await removal
+    except (NotFound, Conflict):
+        return ""
+    except OverspillError as error:
+        log.warning("not removed yet", what=what, error=str(error))
+        return f"; {what} cannot be removed: {error}"
+    return ""

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 import structlog
 from msgspec import structs
 
-from overspill.errors import Conflict, NotFound
 from overspill.kube.client import MERGE, Client
 from overspill.kube.events import Events, ObjectRef
 from overspill.kube.eviction import evict
@@ -73,16 +72,17 @@ class Drain:
         return time.monotonic() - self._cordoned_at >= SETTLED_AFTER
 
     async def step(self, node: NodeObject, todo: Todo) -> None:
-        """Cordon the node, unless that is done, and evict what is to be evicted and due."""
+        """Cordon the node, unless that is done, and evict what is to be evicted and due.
+
+        Raises:
+            Conflict: the node changed meanwhile, and nobody was evicted.
+        """
         patch = cordon_patch(node)
         if patch is None:
             self._cordoned_at = min(self._cordoned_at, time.monotonic())
         else:
             self._cordoned_at = math.inf
-            try:
-                await self._client.patch(NODES, self._name, patch, content_type=MERGE)
-            except (Conflict, NotFound):
-                log.debug("node changed meanwhile; cordoned in the next round", node=self._name)
+            await self._client.patch(NODES, self._name, patch, content_type=MERGE)
         await self._evict(todo.evict)
 
     async def tell(self, todo: Todo, *, groups: int | None, note: str = "") -> None:
