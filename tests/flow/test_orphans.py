@@ -246,9 +246,12 @@ async def test_a_record_that_cannot_be_read_deletes_nothing_and_one_that_cannot_
 ):
     orphan = await world.orphan()
     collector = world.collector()
+    failed = {"backend": "eci", "op": "inventory", "code": "Rejected"}
+    before = told("overspill_backend_request_seconds_count", **failed) or 0
     world.kube.refused = "configmaps"
     await world.looks(collector)
     assert await world.groups() == {orphan}
+    assert told("overspill_backend_request_seconds_count", **failed) == before + 3
     world.kube.refused = ""
     await world.looks(collector, times=1)
     world.kube.refused = "configmaps"

@@ -87,10 +87,8 @@ class Collector:
     async def look(self) -> None:
         """Look once, tell what was seen, and delete what is due."""
         try:
-            if not self._began:
-                self._sightings.begin(await self._record.read())
-                self._began = True
             with BackendCall(self._rules.backend, "inventory"):
+                await self._begin()
                 look = await take_look(self._client, self._inventory)
         except OverspillError as error:
             log.warning("orphans cannot be told; none is deleted", error=str(error))
@@ -106,6 +104,12 @@ class Collector:
         self._tell_doubt(doubt)
         if not doubt and self._rules.delete:
             await self._delete(self._sightings.due(found))
+
+    async def _begin(self) -> None:
+        """Go on from what the leader before has seen, once."""
+        if not self._began:
+            self._sightings.begin(await self._record.read())
+            self._began = True
 
     async def _delete(self, due: Sequence[Sorted]) -> None:
         for each in due:
