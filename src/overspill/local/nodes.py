@@ -55,7 +55,7 @@ def _told(node: NodeObject) -> NodeStatus:
 
 
 async def wait_for_nodes(paths: Paths, plan: Plan, wanted: set[str]) -> None:
-    """Wait until these nodes are Ready.
+    """Wait until these nodes are Ready, and none of them on its way out.
 
     Raises:
         Retry: they were not in time; names those that are not.
@@ -65,7 +65,7 @@ async def wait_for_nodes(paths: Paths, plan: Plan, wanted: set[str]) -> None:
     async def all_ready() -> bool:
         nonlocal missing
         known = await nodes(paths, plan) or []
-        missing = wanted - {node.name for node in known if node.ready}
+        missing = wanted - {node.name for node in known if node.ready and not node.decommissioning}
         return not missing
 
     await until(

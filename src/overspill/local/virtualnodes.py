@@ -8,6 +8,7 @@ replicas only, since the machine has Podman's socket and the pods' folder where 
 import os
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -196,10 +197,23 @@ async def start_agents(paths: Paths, plan: Plan) -> int:
                     f"{process.name} was not empty after {DRAIN_GRACE:.0f} s; the controller goes on:"
                     f" `overspill status` tells how far it is"
                 )
+    for name in await _taken_back(paths, wanted):
+        # An agent that empties its node would give it back and end; the next one gives it back and stays.
+        processes.stop(name)
     for name in wanted:
         argv = agent_argv(paths, plan, name)
         processes.ensure(Program(name=name, argv=argv, env=environment(paths, plan)))
     return plan.virtual_nodes
+
+
+async def _taken_back(paths: Paths, wanted: Sequence[str]) -> list[str]:
+    """Those of these nodes that an earlier `up` has marked as to go; the mark is off."""
+    if not wanted:
+        return []
+    label = names.DECOMMISSION_LABEL
+    selector = f"--selector={label},{names.HOSTNAME_LABEL} in ({','.join(wanted)})"
+    found = await kubectl(paths, "label", "nodes", selector, f"{label}-", "--output=name")
+    return [node.removeprefix("node/") for node in found.decode().split()]
 
 
 def agent_argv(paths: Paths, plan: Plan, node: str) -> tuple[str, ...]:
