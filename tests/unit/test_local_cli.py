@@ -7,6 +7,9 @@ import sys
 
 import pytest
 
+from overspill.local.paths import Paths
+from overspill.local.processes import Processes, Program
+
 OVERSPILL = str(pathlib.Path(sys.executable).parent / "overspill")
 
 
@@ -70,3 +73,16 @@ def test_exit_codes(tmp_path, args, code, said):
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.glob("*/*/*"))
+
+
+def test_down_clears_a_cluster_whose_plan_is_broken(tmp_path):
+    root = tmp_path / "overspill" / "a"
+    processes = Processes(Paths(root))
+    processes.ensure(Program(name="sleeper", argv=("sleep", "1000")))
+    sleeper = processes.find("sleeper")
+    (root / "cluster.json").write_text("{")
+    done = overspill("down", "--name", "a", XDG_STATE_HOME=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "holds no plan any more" in done.stderr
+    assert not sleeper.alive
+    assert not root.exists()

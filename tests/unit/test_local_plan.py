@@ -139,11 +139,12 @@ def test_an_unknown_cluster_names_those_that_are():
         load_plan("gone")
 
 
-def test_a_broken_plan_says_how_to_clear_it(state):
+def test_a_broken_plan_says_how_to_clear_it_and_is_in_nobodys_way(state):
     (state / "a").mkdir(parents=True)
     (state / "a" / "cluster.json").write_text("{")
     with pytest.raises(Misconfigured, match="overspill down --name a"):
         load_plan("a")
+    make_plan(Options(name="b", **SIMULATED))
 
 
 def test_a_relative_state_home_is_ignored_as_the_standard_says(monkeypatch):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from overspill.errors import NotFound
+from overspill.errors import Misconfigured, NotFound
 from overspill.local import cloud, controlplane, images, network, worker
 from overspill.local.agentimage import agent_archive
 from overspill.local.builds import Programs, build_all
@@ -173,22 +173,29 @@ async def down(name: str) -> bool:
         return False
     with lock(name) as paths:
         plan = _known_plan(name)
-        if plan is not None and plan.machine:
+        machine = plan is None or plan.machine
+        if machine:
             await cloud.remove_containers(paths)
         cgroups = _end_processes(paths, plan)
-        if plan is not None and plan.machine:
+        if machine:
             await remove_machine(paths, plan)
-            for cgroup in {plan.cgroup, *cgroups}:
+            for cgroup in cgroups | ({plan.cgroup} if plan else set()):
                 remove_cgroup(cgroup)
         shutil.rmtree(paths.root)
     return True
 
 
 def _known_plan(name: str) -> Plan | None:
-    """The plan, unless `up` ended before it wrote one: then there is nothing but a folder."""
+    """The plan; None if `up` ended before it wrote one, or it is none any more: then the folder tells what there is."""
     try:
         return load_plan(name)
     except NotFound:
+        return None
+    except Misconfigured as error:
+        if isinstance(error.__cause__, OSError):
+            raise
+        what = f"a table overspill-{name}-… of nftables and a cgroup of such a name"
+        say(f"{cluster_paths(name).plan} holds no plan any more: {what} may stay")
         return None
 
 

@@ -6,7 +6,7 @@ host's sysctls; inside, all of these are the machine's own, and they vanish with
 A veth pair joins it to the host, which routes the cluster's /16 there: pods, ClusterIPs and virtual nodes'
 pods are reached from the host as from any other node.
 Invariant: every step may be repeated; nothing on the host changes but the link, one route, one nftables
-table, and ip_forward if it was off (put back by `remove`).
+table, and ip_forward if it was off (put back as the last machine goes).
 """
 
 import ctypes
@@ -16,8 +16,8 @@ from pathlib import Path
 
 from overspill.errors import Misconfigured, Retry
 from overspill.local.commands import run, succeeds
-from overspill.local.paths import Paths, write_file
-from overspill.local.plan import Plan
+from overspill.local.paths import Paths, state_root, write_file
+from overspill.local.plan import Plan, lock_all
 from overspill.local.render import render
 
 __all__ = ["ensure_machine", "enter", "join_network", "members", "remove_machine"]
@@ -36,6 +36,7 @@ KUBELET_SYSCTLS = {
 MNT_DETACH = 2
 CLONE_NEWNET = 0x40000000
 IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
+MOUNTS = Path("/proc/self/mountinfo")
 
 
 def enter(paths: Paths, argv: Sequence[str]) -> tuple[str, ...]:
@@ -81,7 +82,7 @@ async def ensure_machine(paths: Paths, plan: Plan) -> None:
 
 
 def _is_mounted(path: Path) -> bool:
-    return f" {path} " in Path("/proc/self/mountinfo").read_text(encoding="utf-8")
+    return f" {path} " in MOUNTS.read_text(encoding="utf-8")
 
 
 async def _make_namespaces(paths: Paths) -> None:
@@ -156,14 +157,23 @@ async def _let_out(paths: Paths, plan: Plan) -> None:
 
 
 def _forward_on(paths: Paths) -> None:
-    if IP_FORWARD.read_text(encoding="ascii").strip() == "0":
-        _restore_file(paths).touch()
-        IP_FORWARD.write_text("1", encoding="ascii")
+    with lock_all():
+        if IP_FORWARD.read_text(encoding="ascii").strip() == "0":
+            _restore_file(paths).touch()
+            IP_FORWARD.write_text("1", encoding="ascii")
 
 
 def _forward_back(paths: Paths) -> None:
-    if _restore_file(paths).exists():
-        IP_FORWARD.write_text("0", encoding="ascii")
+    """Put it back, or leave that to a machine that needs it still."""
+    with lock_all():
+        if not _restore_file(paths).exists():
+            return
+        others = [Paths(folder) for folder in state_root().iterdir() if folder != paths.root]
+        if heirs := [other for other in others if _is_mounted(other.namespaces / "mnt")]:
+            _restore_file(heirs[0]).touch()
+        else:
+            IP_FORWARD.write_text("0", encoding="ascii")
+        _restore_file(paths).unlink()
 
 
 def _restore_file(paths: Paths) -> Path:
@@ -190,12 +200,16 @@ def _mount_namespace(process: Path) -> int | None:
         return None
 
 
-async def remove_machine(paths: Paths, plan: Plan) -> None:
-    """Remove link, route, firewall table and namespaces; its processes have ended before."""
-    if await succeeds(["ip", "link", "show", plan.link]):
-        await run(["ip", "link", "delete", plan.link])
-    if await succeeds(["nft", "list", "table", "ip", plan.firewall_table]):
-        await run(["nft", "delete", "table", "ip", plan.firewall_table])
+async def remove_machine(paths: Paths, plan: Plan | None) -> None:
+    """Remove link, route, firewall table and namespaces; its processes have ended before.
+
+    Without a plan nobody knows the name of the table, which stays; link and route go with the namespaces.
+    """
+    if plan is not None:
+        if await succeeds(["ip", "link", "show", plan.link]):
+            await run(["ip", "link", "delete", plan.link])
+        if await succeeds(["nft", "list", "table", "ip", plan.firewall_table]):
+            await run(["nft", "delete", "table", "ip", plan.firewall_table])
     for path in (paths.namespaces / "net", paths.namespaces / "mnt", paths.namespaces):
         while _is_mounted(path):
             _unmount(path)

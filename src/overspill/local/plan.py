@@ -22,7 +22,7 @@ from overspill.local.paths import Paths, cluster_paths, state_root, write_file
 from overspill.local.ports import choose_network, choose_ports, routed_networks
 from overspill.local.processes import PATH
 
-__all__ = ["Options", "Plan", "load_plan", "lock", "make_plan", "no_cloud", "save_plan"]
+__all__ = ["Options", "Plan", "load_plan", "lock", "lock_all", "make_plan", "no_cloud", "save_plan"]
 
 PORTS = (
     "apiserver",
@@ -167,9 +167,11 @@ def load_plan(name: str) -> Plan:
         raise NotFound(
             f"there is no cluster {name!r}{_others(name)}; start it with `overspill up --name {name}`"
         ) from error
-    except (OSError, msgspec.DecodeError) as error:
+    except OSError as error:
+        raise Misconfigured(f"{paths.plan} cannot be read: {error}") from error
+    except msgspec.DecodeError as error:
         raise Misconfigured(
-            f"{paths.plan} cannot be read: {error}; `overspill down --name {name}` clears it"
+            f"{paths.plan} holds no plan: {error}; `overspill down --name {name}` clears it"
         ) from error
 
 
@@ -190,7 +192,7 @@ def make_plan(options: Options, check: Callable[[Plan], None] = lambda _: None) 
     """
     paths = cluster_paths(options.name)
     state_root().mkdir(parents=True, exist_ok=True)
-    with _locked(state_root()):
+    with lock_all():
         known = paths.plan.exists()
         plan = _adapted(load_plan(options.name), options) if known else _new_plan(options)
         check(plan)
@@ -225,7 +227,7 @@ def _new_plan(options: Options) -> Plan:
     if injection not in INJECTIONS:
         raise Misconfigured(f"unknown injection {injection!r}; there are {', '.join(INJECTIONS)}")
     _check(workers=workers, backend=backend, tuned=tuned, root=root)
-    others = [load_plan(path.parent.name) for path in state_root().glob("*/cluster.json")]
+    others = [*_readable_plans()]
     network = choose_network([*routed_networks(), *(IPv4Network(other.network) for other in others)])
     return Plan(
         name=options.name,
@@ -239,6 +241,13 @@ def _new_plan(options: Options) -> Plan:
         ports=choose_ports(PORTS, {port for other in others for port in other.ports.values()}),
         injection=injection,
     )
+
+
+def _readable_plans() -> Iterator[Plan]:
+    """Those of every cluster; the addresses and ports of one whose plan is broken are found out only if it runs."""
+    for path in state_root().glob("*/cluster.json"):
+        with contextlib.suppress(Misconfigured, NotFound):
+            yield load_plan(path.parent.name)
 
 
 def no_cloud() -> str:
@@ -277,6 +286,11 @@ def lock(name: str) -> Iterator[Paths]:
         finally:
             with contextlib.suppress(OSError):
                 paths.root.rmdir()  # only when nothing came of it
+
+
+def lock_all() -> contextlib.AbstractContextManager[None]:
+    """Be the only command that decides what concerns several clusters; waits for others."""
+    return _locked(state_root())
 
 
 @contextlib.contextmanager
