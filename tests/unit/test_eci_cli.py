@@ -228,6 +228,16 @@ def test_cost_tells_how_far_its_prices_are_known():
     ]
 
 
+@pytest.mark.parametrize("written", ["cheap", "NaN", "sNaN", "-1", "Infinity", "1e999999", ""])
+@pytest.mark.parametrize("key", ["overspill.dev/price-per-second", "k8s.aliyun.com/eci-instance-spec"])
+def test_what_can_be_no_price_or_size_is_left_out_and_counted(key, written):
+    good, bad = (pod(f"web-5d-{number}", end="2026-11-23T11:00:00Z") for number in (1, 2))
+    bad["metadata"]["annotations"][key] = written if "price" in key else f"{written}-{written}Gi"
+    result = run("cost", "-f", "-", "-o", "json", stdin=json.dumps({"items": [good, bad]}))
+    assert [bill["pods"] for bill in json.loads(result.stdout)] == [1]
+    assert "is not known: 1" in result.stderr
+
+
 def test_list_price_of_the_example_on_the_price_page():
     assert f"{list_prices().per_second(cpu=2, memory=4):f}" == "0.00012252"
 

@@ -23,6 +23,7 @@ from overspill.kube.client import Client
 from overspill.kube.config import load_config
 from overspill.kube.resources import PODS
 from overspill.model.cost import (
+    PRICE_ANNOTATION,
     SOURCE_ANNOTATION,
     SPEC_ANNOTATION,
     Bill,
@@ -69,7 +70,8 @@ def cost(
 
 def _notes(annotations: Iterable[Mapping[str, str]]) -> Iterator[str]:
     """What is to be known about the prices of these pods."""
-    instances = [each for each in annotations if names.INSTANCE_ANNOTATION in each or price_of(each)]
+    marks = {names.INSTANCE_ANNOTATION, PRICE_ANNOTATION}
+    instances = [each for each in annotations if marks & each.keys()]
     if any(price_of(each) and each.get(SOURCE_ANNOTATION) != "quote" for each in instances):
         yield f"list prices of {list_prices().date} are among these, without discounts"
     if unknown := sum(not (price_of(each) and _size(each)) for each in instances):

@@ -6,7 +6,7 @@ size, from when its images are pulled until it has ended.
 """
 
 from collections.abc import Iterable, Mapping
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from functools import cache
 from importlib.resources import files
 
@@ -40,6 +40,8 @@ SOURCE_ANNOTATION = f"{names.DOMAIN}/price-source"
 COST_ANNOTATION = f"{names.DOMAIN}/cost"
 
 HOUR = 3600
+# Whoever may write a pod may write its annotations: no vCPUs, GiB or money per second are so many.
+INCREDIBLE = 10**6
 
 
 class PriceTable(Struct, frozen=True, rename="camel"):
@@ -131,12 +133,17 @@ def parse_spec(text: str) -> tuple[float, float] | None:
     """VCPU and GiB of `2.0-4.0Gi`; None for the name of an instance type."""
     cpu, _, memory = text.partition("-")
     try:
-        return float(cpu), float(memory.removesuffix("Gi"))
+        size = float(cpu), float(memory.removesuffix("Gi"))
     except ValueError:
         return None
+    return size if all(0 <= each < INCREDIBLE for each in size) else None
 
 
 def price_of(annotations: Mapping[str, str]) -> tuple[Decimal, str] | None:
-    """Price per second and currency that a backend wrote on a pod."""
-    price = annotations.get(PRICE_ANNOTATION)
-    return (Decimal(price), annotations.get(CURRENCY_ANNOTATION, "")) if price else None
+    """Price per second and currency that a backend wrote on a pod; None for what can be no price."""
+    try:
+        price = Decimal(annotations.get(PRICE_ANNOTATION, ""))
+        credible = 0 <= price < INCREDIBLE
+    except InvalidOperation:  # no number; NaN, compared
+        return None
+    return (price, annotations.get(CURRENCY_ANNOTATION, "")) if credible else None
