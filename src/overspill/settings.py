@@ -2,8 +2,8 @@
 
 In: YAML, `OVERSPILL_*` variables, flags. Out: one frozen `AgentSettings` or `ControllerSettings`.
 Invariant: these Structs are the only lists of settings; the flags, their help and
-docs/settings.md are made from them. An unknown key is an error, never ignored; but one file may
-serve both programs, of which each takes its own keys.
+docs/settings.md are made from them. An unknown key is an error, never ignored; but one file, or one
+environment, may serve all programs, of which each takes its own.
 """
 
 import os
@@ -20,6 +20,7 @@ from overspill.errors import Misconfigured
 from overspill.model.quantity import parse_quantity
 
 __all__ = [
+    "EMULATOR_SECRET_VARIABLE",
     "AgentSettings",
     "ControllerSettings",
     "GuardSettings",
@@ -31,6 +32,8 @@ __all__ = [
 ]
 
 ENV_PREFIX = "OVERSPILL_"
+# The emulator's, which has flags but no settings.
+EMULATOR_SECRET_VARIABLE = f"{ENV_PREFIX}EMULATOR_ACCESS_KEY_SECRET"
 
 
 def _about(group: str, text: str) -> Meta:
@@ -329,7 +332,8 @@ def _from_file(path: str, infos: Sequence[SettingInfo]) -> dict[str, Any]:
 
 def _from_environment(environ: Mapping[str, str], infos: Sequence[SettingInfo]) -> dict[str, Any]:
     known = {info.env: info for info in infos}
-    unknown = sorted(name for name in environ if name.startswith(ENV_PREFIX) and name not in known)
+    others = {info.env for kind in SETTINGS for info in setting_infos(kind)} | {EMULATOR_SECRET_VARIABLE}
+    unknown = sorted({name for name in environ if name.startswith(ENV_PREFIX)} - others)
     if unknown:
         raise Misconfigured(f"environment: unknown setting {', '.join(unknown)}; see `overspill settings`")
     return {info.key: _split(info, environ[name]) for name, info in known.items() if name in environ}

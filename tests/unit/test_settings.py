@@ -83,6 +83,14 @@ def test_one_file_serves_both_programs(settings_file):
     assert (controller.backend_options, controller.orphan_policy) == ({"region": "r"}, "report")
 
 
+def test_one_environment_serves_all_programs():
+    environ = {"OVERSPILL_NODE_NAME": "vn", "OVERSPILL_BACKEND": "eci", "OVERSPILL_ORPHAN_POLICY": "report"}
+    environ["OVERSPILL_EMULATOR_ACCESS_KEY_SECRET"] = "x"
+    agent, controller = load_agent_settings(environ=environ), load_controller_settings(environ=environ)
+    assert (agent.node_name, agent.backend) == ("vn", controller.backend) == ("vn", "eci")
+    assert controller.orphan_policy == "report"
+
+
 def test_a_key_of_neither_program_is_an_error(settings_file):
     with pytest.raises(Misconfigured, match="unknown field `orphanPolice`"):
         load_controller_settings(settings_file("orphanPolice: report\n"), environ={})

@@ -35,6 +35,7 @@ from overspill.errors import Misconfigured, Retry
 from overspill.local.emulator import emulator_of
 from overspill.local.machine import join_network
 from overspill.process import run_until_signalled
+from overspill.settings import EMULATOR_SECRET_VARIABLE
 
 __all__ = ["app"]
 
@@ -56,7 +57,6 @@ Cluster = Annotated[
     ),
 ]
 RESTART_SECONDS = 60.0
-SECRET_VARIABLE = "OVERSPILL_EMULATOR_ACCESS_KEY_SECRET"  # noqa: S105 - the name of a variable
 
 
 @app.command()
@@ -84,7 +84,7 @@ def serve(
     access_key_secret_file: Annotated[
         Path | None,
         typer.Option(
-            help=f"File with the secret; else ${SECRET_VARIABLE}, else generated into the state folder."
+            help=f"File with the secret; else ${EMULATOR_SECRET_VARIABLE}, else generated into the state folder."
         ),
     ] = None,
     tls_certificate: Annotated[Path | None, typer.Option(help="PEM file; with it the API is HTTPS.")] = None,
@@ -161,7 +161,7 @@ def _tls(certificate: Path | None, key: Path | None) -> tuple[Path, Path] | None
 
 def _secret(path: Path | None) -> str:
     if path is None:
-        return os.environ.get(SECRET_VARIABLE, "")
+        return os.environ.get(EMULATOR_SECRET_VARIABLE, "")
     try:
         return path.read_text().strip()
     except OSError as error:

@@ -21,7 +21,7 @@ A setting comes from the file given by `--config`, then from its environment var
 wins. In the file, lists and mappings are YAML; in a variable they are `a,b` and `key=value,other=value`; a flag is
 repeated for each entry. A key, variable or backend option that is not known is an error.
 The options of each backend are in [backends.md](backends.md). One file may serve them all: each takes the
-keys that it knows, and leaves those of the others.
+keys that it knows, and leaves those of the others; so it is with variables.
 """
 PROGRAMS: dict[str, tuple[type[Struct], str]] = {
     "The agent": (AgentSettings, "`overspill agent`: one virtual node."),
