@@ -199,6 +199,50 @@ async def test_a_reply_that_shows_somebody_elses_change_is_no_echo(change):
         assert not writer.is_echo(key(), "1")
 
 
+@pytest.mark.parametrize(("version", "sent"), [("1", [1]), ("2", [1, 1])])
+async def test_what_somebody_writes_over_a_patch_in_flight_is_written_over_again(version, sent):
+    """The PATCH makes version 1, which may be seen before its answer."""
+    server = Apiserver()
+    server.gate.clear()
+    async with writing(server) as writer:
+        writer.put(key(), status(1))
+        await server.arrived.wait()
+        writer.doubt(key(), version, listed=False)
+        writer.put(key(), status(1))
+        server.gate.set()
+        await writer.flush(key())
+    assert server.statuses() == sent
+
+
+@pytest.mark.parametrize(
+    ("version", "listed", "sent"), [("9", False, [1]), ("11", False, [1, 1]), ("9", True, [1, 1])]
+)
+async def test_a_doubted_status_is_sent_again_unless_ours_is_newer(version, listed, sent):
+    server = Apiserver()
+    server.metadata = {"resourceVersion": "10"}
+    async with writing(server) as writer:
+        writer.put(key(), status(1))
+        await writer.flush(key())
+        server.metadata = {"resourceVersion": "12"}
+        writer.doubt(key(), version, listed=listed)
+        for _ in range(2):
+            writer.put(key(), status(1))
+            await writer.flush(key())
+    assert server.statuses() == sent
+
+
+async def test_the_answer_to_a_doubted_status_is_no_echo():
+    """It may have been right, and the version then somebody else's, whose event is still to be seen."""
+    server = Apiserver()
+    async with writing(server) as writer:
+        writer.put(key(), status(1))
+        await writer.flush(key())
+        writer.doubt(key(), "2", listed=False)
+        writer.put(key(), status(1))
+        await writer.flush(key())
+        assert not writer.is_echo(key(), "2")
+
+
 async def test_annotations_go_with_the_status_and_alone_are_a_change():
     server = Apiserver()
     async with writing(server) as writer:

@@ -5,6 +5,7 @@ import contextlib
 from collections import defaultdict
 
 import msgspec
+import pytest
 from aiohttp import web
 from kube_server import serving
 
@@ -195,6 +196,35 @@ async def test_what_others_change_counts_also_if_our_own_write_comes_back_with_i
         await world.worked_off()
         await world.writer.flush(key)
     assert ready(world.patched[-1]) == "True"
+
+
+TOLD = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+TAKEN = {"phase": "Running", "conditions": [{"type": "Ready", "status": "False"}]}
+
+
+@pytest.mark.parametrize(
+    ("version", "status", "replace", "patches"),
+    [
+        pytest.param(10, TOLD, False, 1, id="labels alone"),
+        pytest.param(10, TAKEN, False, 2, id="Ready taken from a node that was not heard"),
+        pytest.param(5, {}, True, 2, id="etcd restored"),
+    ],
+)
+async def test_a_status_is_written_again_when_somebody_else_wrote_another(version, status, replace, patches):
+    world = World()
+    async with world.running():
+        watched = world.backend.watch()
+        world.tell(("ADDED", pod("web")), replace=True)
+        key = next(iter(world.pods.cache))
+        await world.arrive()
+        world.pods.sighted(await anext(watched))
+        await world.writer.flush(key)
+        world.tell(("MODIFIED", pod("web", OURS, status=TOLD)))
+        change = "ADDED" if replace else "MODIFIED"
+        world.tell((change, pod("web", version, status=status, labels={"team": "a"})), replace=replace)
+        await world.worked_off()
+        await world.writer.flush(key)
+    assert [ready(patch) for patch in world.patched] == ["True"] * patches
 
 
 def ready(patch):

@@ -52,6 +52,7 @@ class Memory(Struct):
         images: generation of the spec whose images were dealt with; -1 for none.
         images_kept: why the pod goes on with other images than it asks for; "" if it does not.
         removed: the apiserver was told to remove it; its DELETED event is on the way.
+        mark: of the status that the apiserver had of it last; None: not known.
     """
 
     attempt: int = -1
@@ -64,6 +65,7 @@ class Memory(Struct):
     images: int = -1
     images_kept: str = ""
     removed: bool = False
+    mark: int | None = None
 
 
 class Nothing(Struct, frozen=True):

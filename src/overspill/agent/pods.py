@@ -122,9 +122,21 @@ class Pods:
                 self.queue.add(key)
             if pod is None or pod.ended:
                 self._admission.release(key.uid)
+            if pod is not None:
+                self._compare(key, pod, listed=batch.replace)
         if batch.replace:
             for seen in self._seen.values():  # orphans: the backend runs what the apiserver does not know
                 self.queue.add(_key(seen.identity))
+
+    def _compare(self, key: Key, pod: Pod, *, listed: bool) -> None:
+        """Doubt our status where another stands: the control plane takes Ready from the pods of a node it does not hear.
+
+        What changes beside the status, such as a label, costs no PATCH.
+        """
+        memory = self._remember(key)
+        if listed or memory.mark != pod.status.mark:
+            self._writer.doubt(key, pod.metadata.resource_version, listed=listed)
+        memory.mark = pod.status.mark
 
     async def relist(self) -> Sequence[Observation]:
         """Take in the backend's whole list, and return it: what it no longer has is gone.

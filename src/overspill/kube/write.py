@@ -1,8 +1,8 @@
 """The one writer of pod statuses.
 
-In: the status that a pod should have. Out: one PATCH when it differs from what was last sent.
-Invariant: at most one PATCH of a pod is in flight, and the newest status wins over those that waited
-behind it, also when a failed one is sent again; a pod that is gone is forgotten.
+In: the status that a pod should have. Out: one PATCH when it differs from what was last sent, or somebody
+else has written another. Invariant: at most one PATCH of a pod is in flight, and the newest status wins over
+those that waited behind it, also when a failed one is sent again; a pod that is gone is forgotten.
 Source: kubelet, pkg/util/pod/pod.go: a strategic merge with the uid as the only precondition.
 """
 
@@ -41,8 +41,10 @@ class _Written(Struct, gc=False):
 
 class _Slot(Struct):
     wanted: bytes | None = None  # not sent yet
-    sent: bytes = b""  # digest of the last one that arrived
-    echo: str = ""  # resourceVersion that our last PATCH made
+    sent: bytes = b""  # digest of the last one that arrived; none once somebody else may have written another
+    version: str = ""  # resourceVersion that our last PATCH was answered with
+    echo: bool = False  # nothing else is new in that version
+    doubted: str = ""  # resourceVersion in which somebody else may have written the status
     generation: int = 0
     failures: int = 0
     busy: bool = False  # in the queue, in flight, or waiting to be sent again
@@ -102,7 +104,16 @@ class StatusWriter:
     def is_echo(self, key: Key, resource_version: str) -> bool:
         """Whether this version of a pod is our own PATCH coming back, and holds nothing else that is new."""
         slot = self._slots.get(key)
-        return slot is not None and slot.echo == resource_version != ""
+        return slot is not None and slot.echo and slot.version == resource_version != ""
+
+    def doubt(self, key: Key, resource_version: str, *, listed: bool) -> None:
+        """This version of a pod has another status than the one before; if that is not ours, the next `put` sends it.
+
+        One that is `listed` may be older than our last PATCH, and still the newest: etcd was restored.
+        """
+        slot = self._slots.get(key)
+        if slot is not None and (listed or _is_later(resource_version, slot.version)):
+            slot.sent, slot.doubted = b"", resource_version
 
     async def run(self) -> None:
         """Write until cancelled."""
@@ -148,8 +159,10 @@ class StatusWriter:
         # A PATCH that changes nothing answers with the version that somebody else's write made, whose
         # event is still on its way. Hence no echo of a pod that may have changed beside its status.
         unchanged = meta.generation in {0, 1, slot.generation} and meta.deletion_timestamp is None
-        slot.echo = meta.resource_version if unchanged else ""
-        slot.sent, slot.generation, slot.failures = sent, meta.generation, 0
+        slot.version, slot.echo = meta.resource_version, unchanged and not slot.doubted
+        if not _is_later(slot.doubted, slot.version):  # it is what this PATCH wrote, or what it wrote over
+            slot.sent, slot.doubted = sent, ""
+        slot.generation, slot.failures = meta.generation, 0
         if self._failing:
             log.info("pod statuses are written again")
             self._failing = False
@@ -177,6 +190,11 @@ def _body(key: Key, status: bytes, annotations: Mapping[str, str]) -> bytes:
 def _digest(body: bytes) -> bytes:
     """Stands for what was sent: a node of 3,000 pods need not keep 3 MB to compare with."""
     return hashlib.blake2b(body, digest_size=16).digest()
+
+
+def _is_later(version: str, other: str) -> bool:
+    """Whether one resourceVersion of a pod comes after another: they are numbers that grow (KEP-5504)."""
+    return (len(version), version) > (len(other), other)
 
 
 def _meta_of(reply: bytes) -> _Meta:

@@ -86,16 +86,19 @@ class PodHeadStatus(Struct, frozen=True, gc=False, rename="camel"):
 
     Attributes:
         conditions: still encoded; kept of pods with readiness gates only, of these never empty.
+        mark: tells a status from one with another phase or other conditions, as a hash.
     """
 
     phase: str = ""
     start_time: str | None = None
     conditions: Raw = Raw(b"")
+    mark: int = 0
 
     def kept(self, *, gated: bool) -> "PodHeadStatus":
         """The same with bytes of its own."""
-        conditions = (Raw(bytes(self.conditions) or b"[]")) if gated else Raw(b"")
-        return PodHeadStatus(self.phase, self.start_time, conditions)
+        found = bytes(self.conditions)
+        conditions = Raw(found or b"[]") if gated else Raw(b"")
+        return PodHeadStatus(self.phase, self.start_time, conditions, hash((self.phase, found)))
 
 
 class Pod(Struct, gc=False):
