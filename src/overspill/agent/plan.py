@@ -131,7 +131,7 @@ def _end(pod: Pod, seen: Observation | None, memory: Memory) -> Action:
     grace = pod.metadata.deletion_grace_period_seconds or 0
     if seen is not None:
         return _delete(seen, grace, memory)
-    if memory.removed or (pod.metadata.finalizers and grace == 0):
+    if memory.removed or (pod.metadata.finalizers and grace == 0 and pod.ended):
         return Nothing()  # with finalizers the apiserver removes it once they are gone
     return Finalize()
 
