@@ -59,6 +59,7 @@ class VirtualNode:
         self._health = Health(
             ready=False, since=now, started=now, message="agent is starting", groups_since=now
         )
+        self._told: Health | None = None  # None: nothing yet, or not what the Node says
         self.found = NodeObject()
 
     async def register(self, *, cordoned: bool = False) -> None:
@@ -79,18 +80,20 @@ class VirtualNode:
             tasks.create_task(self._guard(), name="node drift")
 
     async def _tell(self) -> None:
-        told_at, told = 0.0, Health(ready=False, since=0, started=0)
+        told_at = 0.0
         while True:
             health = self._judge(await self._check())
-            if health != told or self._clock() - told_at >= TELL_EVERY:
+            if health != self._told or self._clock() - told_at >= TELL_EVERY:
+                self._told = health  # before it is written: what is seen meanwhile counts
                 try:
                     await self._write_status(health)
                 except (Retry, NotFound, Unsettled) as error:
                     if isinstance(error, Unsettled) and not told_at:
                         raise  # a right that was never there ends a start by name
                     log.warning("node status not written", error=str(error))
+                    self._told = None
                 else:
-                    told_at, told = self._clock(), health
+                    told_at = self._clock()
             await asyncio.sleep(CHECK_EVERY if health.ready else CHECK_EVERY / 10)
 
     async def _guard(self) -> None:
@@ -116,11 +119,19 @@ class VirtualNode:
             else:
                 self.found = change.object
                 self._changed(change.object)
+                self._compare(change.object)
                 await self._repair(change.object)
-        except (Retry, Unsettled) as error:
+        except (Retry, NotFound, Unsettled) as error:
             log.warning("node not repaired; trying again", node=self._profile.name, error=str(error))
             return False
         return True
+
+    def _compare(self, found: NodeObject) -> None:
+        """Have the status told again if another says Ready: the control plane does of a node that it did not hear."""
+        ready = found.condition("Ready")
+        if self._told is not None and ready is not None and ready.status != str(self._told.ready):
+            log.info("node status is told again", node=self._profile.name, found=ready.status)
+            self._told = None
 
     async def _create_or_get(self, *, cordoned: bool) -> NodeObject:
         try:
