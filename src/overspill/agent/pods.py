@@ -26,6 +26,7 @@ from overspill.agent.sources import Sources
 from overspill.agent.spec import Missing, NodeFacts, resolve
 from overspill.agent.upkeep import Upkeep
 from overspill.backends.base import Backend
+from overspill.backoff import backoff
 from overspill.errors import Conflict, Misconfigured, NotFound, Rejected, Unsupported
 from overspill.kube.cache import Cache, Key
 from overspill.kube.client import Client
@@ -355,7 +356,7 @@ class Pods:
         status = self._waiting(key, pod, memory, missing.reason, str(missing))
         self._writer.put(key, encode(with_generation(status, pod.metadata.generation)))
         memory.waits += 1
-        return min(MISSING_FIRST * 2.0 ** (memory.waits - 1), MISSING_CAP) * random.uniform(0.8, 1.2)  # noqa: S311 - spreads load
+        return backoff(memory.waits, first=MISSING_FIRST, cap=MISSING_CAP) * random.uniform(0.8, 1.2)  # noqa: S311 - spreads load
 
     def _report(self, key: Key, pod: Pod, seen: Observation) -> None:
         """Hand the status to the writer; a pod on its way out gets its last words in `_finalize` or `_fail`."""

@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 import structlog
 
 from overspill import metrics
+from overspill.backoff import backoff
 from overspill.errors import OverspillError, Throttled
 
 __all__ = ["Queue"]
@@ -103,7 +104,7 @@ class Queue(Generic[K]):
 
     def _back_off(self, key: K, error: Exception) -> float:
         failures = self._failures[key] = self._failures.get(key, 0) + 1
-        delay = min(self._base * 2.0 ** min(failures - 1, 30), self._cap) * random.uniform(0.75, 1.25)  # noqa: S311 - jitter
+        delay = backoff(failures, first=self._base, cap=self._cap) * random.uniform(0.75, 1.25)  # noqa: S311 - jitter
         if isinstance(error, Throttled):
             delay = max(delay, error.retry_after)
         log.warning(
@@ -115,7 +116,7 @@ class Queue(Generic[K]):
             retry_in=round(delay, 1),
             exc_info=None if isinstance(error, OverspillError) else error,  # only a bug needs its trace
         )
-        return float(delay)
+        return delay
 
     def _add_later(self, key: K, after: float) -> None:
         due = asyncio.get_running_loop().time() + after

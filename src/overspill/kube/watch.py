@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 import structlog
 
 from overspill import metrics
+from overspill.backoff import backoff
 from overspill.errors import Expired, Misconfigured, OverspillError, Rejected, Retry, Throttled
 from overspill.kube.client import Client, selectors
 from overspill.kube.frames import Batch, Change, Frames, Versioned
@@ -175,4 +176,4 @@ def _pause(fruitless: int) -> float:
     """Seconds before the next connection: none after one that brought something, nor after the first that did not."""
     if fruitless < 2:
         return 0.0
-    return float(min(PAUSE_FIRST * 2.0 ** min(fruitless - 2, 16), PAUSE_CAP) * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+    return backoff(fruitless - 1, first=PAUSE_FIRST, cap=PAUSE_CAP) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter

@@ -16,6 +16,7 @@ import structlog
 from msgspec import Struct
 
 from overspill import metrics
+from overspill.backoff import backoff
 from overspill.errors import Conflict, Misconfigured, NotFound, OverspillError, Rejected, Throttled
 from overspill.kube.cache import Key
 from overspill.kube.client import METADATA_ONLY, STRATEGIC, Client
@@ -176,10 +177,10 @@ class StatusWriter:
             log.warning("pod statuses cannot be written; trying on", error=str(error))
             self._failing = True
         slot.failures += 1
-        pause = min(PAUSE_FIRST * 2.0 ** min(slot.failures - 1, 16), PAUSE_CAP) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+        pause = backoff(slot.failures, first=PAUSE_FIRST, cap=PAUSE_CAP) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
         if isinstance(error, Throttled):
-            return float(max(pause, error.retry_after))
-        return FORBIDDEN_PAUSE if isinstance(error, Misconfigured) else float(pause)
+            return max(pause, error.retry_after)
+        return FORBIDDEN_PAUSE if isinstance(error, Misconfigured) else pause
 
 
 def _body(key: Key, status: bytes, annotations: Mapping[str, str]) -> bytes:

@@ -41,6 +41,7 @@ from overspill.backends.eci.usage import Usage
 from overspill.backends.eci.volumes import volume
 from overspill.backends.eci.zones import VPC_VERSION, labels_of, zones_of
 from overspill.backends.feed import Feed
+from overspill.backoff import backoff
 from overspill.errors import NotFound, Rejected, Retry, Throttled, Unsupported
 from overspill.model.observation import (
     ContainerObservation,
@@ -328,7 +329,7 @@ class EciBackend:
             for each in self._groups:
                 if each.ended_since is None or each.group.fail_fast or each.group.deleting:
                     continue
-                wait = min(RETRY_FIRST * 2.0**each.group.identity.attempt, RETRY_CAP)
+                wait = backoff(each.group.identity.attempt + 1, first=RETRY_FIRST, cap=RETRY_CAP)
                 if now - each.ended_since >= wait:
                     log.info("container group that found no room is given up", group=each.group.id)
                     self._remove(each)

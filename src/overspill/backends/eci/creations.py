@@ -25,6 +25,7 @@ from overspill.backends.eci.poll import APPEARS_WITHIN
 from overspill.backends.eci.status import NO_ADDRESS, NO_STOCK
 from overspill.backends.eci.tags import client_token, tags
 from overspill.backends.eci.translate import Placement, parameters
+from overspill.backoff import backoff
 from overspill.errors import Misconfigured, OverspillError, Retry
 from overspill.model.work import Volume, WorkSpec
 
@@ -233,7 +234,7 @@ class Creations:
 
     def _later(self, order: Order) -> float:
         order.refusals += 1
-        return min(NO_ROOM_FIRST * 2.0 ** (order.refusals - 1), self._seldom(2 * NO_ROOM_FIRST))
+        return backoff(order.refusals, first=NO_ROOM_FIRST, cap=self._seldom(2 * NO_ROOM_FIRST))
 
     def _seldom(self, least: float) -> float:
         """The pause by which all orders together ask as often as they may."""

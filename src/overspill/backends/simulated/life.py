@@ -13,6 +13,7 @@ from typing import Protocol
 
 from overspill.backends.simulated.options import chance
 from overspill.backends.simulated.script import Behaviour, Script
+from overspill.backoff import backoff
 from overspill.model.observation import (
     ContainerObservation,
     Observation,
@@ -299,7 +300,7 @@ class PodLife:
             container.state = Waiting(
                 "ImagePullBackOff", f'Back-off pulling image "{container.spec.image}": {state.message}'
             )
-            delay = min(BACKOFF_CAP, BACKOFF_BASE * 2 ** min(container.failed_pulls - 1, 9))
+            delay = backoff(container.failed_pulls, first=BACKOFF_BASE, cap=BACKOFF_CAP)
             container.due = at - PULL_TOLD + delay
         else:
             container.restarts += container.last_state is not None
