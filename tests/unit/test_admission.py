@@ -177,6 +177,12 @@ def test_an_init_container_counts_where_it_takes_more_than_the_others_together()
     assert requests(pod.decoded_spec()) == Amounts(3100, 6 << 30, 0)
 
 
+def test_a_sidecar_counts_beside_the_containers():
+    sidecar = {"name": "proxy", "restartPolicy": "Always", "resources": {"requests": {"cpu": "1"}}}
+    pod = make_pod({"resources": {"requests": {"cpu": "2", "memory": "1"}}}, initContainers=[sidecar])
+    assert requests(pod.decoded_spec()) == Amounts(3000, 1, 0)
+
+
 STEP = st.tuples(
     st.sampled_from("abcdefgh"), st.sampled_from(["admit", "adopt", "release"]), st.integers(0, 3000)
 )

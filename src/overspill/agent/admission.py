@@ -14,8 +14,9 @@ from msgspec import Struct
 from overspill.backends.base import Capabilities
 from overspill.model.affinity import Taint, matches_node, untolerated
 from overspill.model.fields import unsupported_fields
+from overspill.model.podrequests import amounts, container_requests
 from overspill.model.pods import Container, Pod, PodSpec
-from overspill.model.quantity import milli, whole
+from overspill.model.quantity import whole
 
 __all__ = ["UNSUPPORTED", "Admission", "Amounts", "Refusal", "requests"]
 
@@ -70,7 +71,7 @@ class Admission:
         """`allocatable` are quantities by resource name: cpu, memory, ephemeral-storage, pods."""
         self._node_name = node_name
         self._pod_fields = capabilities.pod_fields
-        self._room = _amounts(allocatable)
+        self._room = _whole_numbers(amounts(allocatable))
         self._room_for_pods = whole(allocatable.get("pods", "0"))
         self._held: dict[str, _Held] = {}
         self._shapes: dict[_Held, _Held] = {}
@@ -192,13 +193,8 @@ class Admission:
 
 
 def requests(spec: PodSpec) -> Amounts:
-    """What a pod takes of its node: its containers together or its largest init container, and its overhead."""
-    together = Amounts()
-    for container in spec.containers:
-        together = _sum(together, _amounts(container.resources.requests))
-    for container in spec.init_containers:
-        together = _largest(together, _amounts(container.resources.requests))
-    return _sum(together, _amounts(spec.overhead)) if spec.overhead else together
+    """What a pod takes of its node, its overhead included."""
+    return _whole_numbers(container_requests(spec.containers, spec.init_containers) + amounts(spec.overhead))
 
 
 def _of_daemon_set(pod: Pod) -> Refusal | None:
@@ -222,12 +218,9 @@ def _host_ports(containers: Iterable[Container]) -> Iterator[tuple[str, int]]:
                 yield port.protocol, port.host_port
 
 
-def _amounts(quantities: Mapping[str, str | int]) -> Amounts:
-    return Amounts(
-        milli(quantities.get("cpu", 0)),
-        whole(quantities.get("memory", 0)),
-        whole(quantities.get("ephemeral-storage", 0)),
-    )
+def _whole_numbers(thousandths: Mapping[str, int]) -> Amounts:
+    memory, storage = thousandths.get("memory", 0), thousandths.get("ephemeral-storage", 0)
+    return Amounts(thousandths.get("cpu", 0), -(-memory // 1000), -(-storage // 1000))  # rounded up
 
 
 def _sum(one: Amounts, other: Amounts, *, sign: int = 1) -> Amounts:
@@ -235,14 +228,6 @@ def _sum(one: Amounts, other: Amounts, *, sign: int = 1) -> Amounts:
         one.cpu + sign * other.cpu,
         one.memory + sign * other.memory,
         one.ephemeral_storage + sign * other.ephemeral_storage,
-    )
-
-
-def _largest(one: Amounts, other: Amounts) -> Amounts:
-    return Amounts(
-        max(one.cpu, other.cpu),
-        max(one.memory, other.memory),
-        max(one.ephemeral_storage, other.ephemeral_storage),
     )
 
 

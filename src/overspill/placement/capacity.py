@@ -4,25 +4,20 @@ In: nodes, all pods of the cluster; pods that were sent to a pool and are not on
 Invariant: what is not known to fit does not. Requests of every resource, the number of pods, taints, and the pod's own
 node selector and affinity count; what depends on other pods (spread, affinity to pods, ports, volumes) does not. The
 scheduler has the last word.
-Source: https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/#resource-sharing-within-containers, for
-what a pod with init containers takes of a node.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
 from overspill.model.affinity import Toleration, tolerates, tolerations
-from overspill.model.quantity import milli
+from overspill.model.podrequests import Amounts, amounts, container_requests
 from overspill.placement.nodes import Node, allows, belongs
 from overspill.placement.pods import Pod
 from overspill.placement.policy import Pool
 
 __all__ = ["Capacity", "request_of"]
 
-# Thousandths of a core, byte or item, by resource; what is not named is 0.
-Amounts = Counter[str]
 ONE_POD = Amounts({"pods": 1000})
 KEEPS_PODS_OFF = frozenset({"NoSchedule", "NoExecute"})
 
@@ -32,7 +27,7 @@ class Capacity:
 
     def __init__(self, nodes: Iterable[Node], pods: Iterable[Pod]) -> None:
         self._nodes = [node for node in nodes if node.usable]
-        self._left = {node.metadata.name: _amounts(node.status.allocatable) for node in self._nodes}
+        self._left = {node.metadata.name: amounts(node.status.allocatable) for node in self._nodes}
         for pod in pods:
             left = self._left.get(pod.spec.node_name)
             if left is not None and not pod.ended:
@@ -83,17 +78,7 @@ def _tolerated(tolerated: Iterable[Toleration], node: Node) -> bool:
 
 
 def request_of(pod: Pod) -> Amounts:
-    """What a pod takes of its node: its containers and sidecars, or more while an init container runs; its overhead."""
-    sidecars, largest = Amounts(), Amounts()
-    for init in pod.spec.init_containers:
-        now = _amounts(init.resources.requests) + sidecars
-        largest |= now
-        if init.restart_policy == "Always":
-            sidecars = now
-    together = sum((_amounts(each.resources.requests) for each in pod.spec.containers), sidecars) | largest
-    of_the_pod = _amounts(pod.spec.resources.requests)
-    return Amounts({**together, **of_the_pod}) + _amounts(pod.spec.overhead) + ONE_POD
-
-
-def _amounts(quantities: Mapping[str, str | int]) -> Amounts:
-    return Amounts({name: milli(text) for name, text in quantities.items()})
+    """What a pod takes of its node: what its containers need, or what it says as a whole, and its overhead."""
+    together = container_requests(pod.spec.containers, pod.spec.init_containers)
+    of_the_pod = amounts(pod.spec.resources.requests)
+    return Amounts({**together, **of_the_pod}) + amounts(pod.spec.overhead) + ONE_POD
