@@ -370,6 +370,13 @@ async def test_a_new_agent_makes_sure_once_of_what_it_finds(world):
     assert (len(world.backend.refreshed), world.stale) == (2, [])
 
 
+async def test_a_new_agent_renews_tokens_before_they_end(world):
+    """It does not know how old they are: a fifth of their life may be all that is left."""
+    token = {"path": "token", "expirationSeconds": 600}
+    volume = {"name": "t", "projected": {"sources": [{"serviceAccountToken": token}]}}
+    assert max([await world.tend(make_pod(volume, number=number)) for number in range(30)]) <= 60
+
+
 async def test_a_refresh_that_failed_is_done_again(world):
     pod = make_pod(CONFIG_VOLUME)
     await world.start(pod)

@@ -32,8 +32,9 @@ __all__ = ["Upkeep"]
 
 log = structlog.get_logger(__name__)
 
-# A restarted agent does not know how old its pods' tokens are: it renews them all, spread over this time.
-ADOPTED_REFRESH_WITHIN = 600.0
+# A restarted agent does not know how old its pods' tokens are: it renews them all, spread over this time. They are
+# renewed at 80 % of their life, so that what is left of one is more than this part.
+ADOPTED_REFRESH_WITHIN, ADOPTED_REFRESH_PART = 600.0, 0.1
 # A token that could not be had: its ServiceAccount, or what else its volume holds, is not there.
 TRIED_AGAIN = 60.0
 NEVER = float("inf")
@@ -123,7 +124,7 @@ class Upkeep:
         names = {
             volume.name
             for volume in spec.volumes
-            if (tokens and _has_token(volume))
+            if (tokens and _token_lives(volume))
             or (kept.facts != facts and _tells_of_pod(volume))
             or any(name in stale for name in volume_objects(volume, key.namespace))
         }
@@ -153,8 +154,9 @@ class Upkeep:
         used = {name: UNKNOWN for volume in volumes for name in volume_objects(volume, key.namespace)}
         self._freshness.follow(key, used)
         kept = _Kept()
-        if any(map(_has_token, volumes)):
-            kept.tokens_due = self._clock() + random.uniform(0, ADOPTED_REFRESH_WITHIN)  # noqa: S311 - spreads load
+        if lives := [life for volume in volumes for life in _token_lives(volume)]:
+            within = min(ADOPTED_REFRESH_WITHIN, ADOPTED_REFRESH_PART * min(lives))
+            kept.tokens_due = self._clock() + random.uniform(0, within)  # noqa: S311 - spreads load
         if any(map(_tells_of_pod, volumes)):
             kept.facts = UNKNOWN_FACTS
         return NOTHING if kept == NOTHING else kept
@@ -186,10 +188,11 @@ def _facts(pod: Pod) -> int:
     return hash((bytes(meta.labels), bytes(meta.annotations), meta.generation)) or 1
 
 
-def _has_token(volume: Volume) -> bool:
-    return volume.projected is not None and any(
-        source.service_account_token is not None for source in volume.projected.sources
-    )
+def _token_lives(volume: Volume) -> list[int]:
+    """For how many seconds each token of a volume is asked for."""
+    sources = () if volume.projected is None else volume.projected.sources
+    tokens = [source.service_account_token for source in sources]
+    return [token.expiration_seconds for token in tokens if token is not None]
 
 
 def _tells_of_pod(volume: Volume) -> bool:
