@@ -20,8 +20,9 @@ from overspill.kube.credentials import FileCredentials
 from overspill.kube.events import Events
 from overspill.kube.frames import Batch, Change
 from overspill.kube.write import StatusWriter
-from overspill.model.observation import Gone
+from overspill.model.observation import ContainerObservation, Gone, Observation, Running
 from overspill.model.pods import Pod
+from overspill.model.work import Identity
 
 ROOM = {"cpu": "100", "memory": "100Gi", "pods": "100"}
 OURS = "9"  # the version that our PATCHes make
@@ -54,10 +55,13 @@ class World:
         self.gate, self.asked = asyncio.Event(), asyncio.Event()
         self.gate.set()
         self.removed = asyncio.Event()
-        self.patched = []
+        self.patched, self.told = [], []
 
     async def answer(self, request):
         name = request.path.split("/")[-1]
+        if name == "events":
+            self.told.append((await request.json())["reason"])
+            return web.json_response({"metadata": {"name": name}})
         if request.method == "DELETE":
             self.removed.set()
         if request.method == "PATCH":
@@ -76,11 +80,12 @@ class World:
             )
             self.backend = await stack.enter_async_context(Backend())
             self.writer = StatusWriter(client)
+            self.events = Events(client, instance="vn-0")
             self.pods = Pods(
                 client=client,
                 backend=self.backend,
                 writer=self.writer,
-                events=Events(client, instance="vn-0"),
+                events=self.events,
                 sources=Sources(client),
                 admission=Admission(
                     node_name="vn-0", labels={}, allocatable=ROOM, capabilities=self.backend.capabilities
@@ -90,7 +95,8 @@ class World:
             )
             await stack.enter_async_context(asyncio.timeout(20))
             async with asyncio.TaskGroup() as tasks:
-                running = [tasks.create_task(part.run()) for part in (self.pods.queue, self.writer)]
+                parts = (self.pods.queue, self.writer, self.events)
+                running = [tasks.create_task(part.run()) for part in parts]
                 yield
                 for task in running:
                     task.cancel()
@@ -225,6 +231,17 @@ async def test_a_status_is_written_again_when_somebody_else_wrote_another(versio
         await world.worked_off()
         await world.writer.flush(key)
     assert [ready(patch) for patch in world.patched] == ["True"] * patches
+
+
+@pytest.mark.parametrize(("phase", "told"), [("Pending", ["Started"]), ("Running", [])])
+async def test_what_an_earlier_agent_has_told_of_is_not_told_again(phase, told):
+    world = World()
+    running = ContainerObservation("main", Running(1.0), "i")
+    async with world.running():
+        world.tell(("ADDED", pod("web", status={"phase": phase})), replace=True)
+        world.pods.sighted([Observation(Identity("c", "vn-0", "shop", "web", "web"), 1.0, (running,))])
+        await world.events.flush()
+    assert world.told == told
 
 
 def ready(patch):

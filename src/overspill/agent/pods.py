@@ -182,7 +182,8 @@ class Pods:
             if self.cache.synced.is_set():
                 self.queue.add(key)
             return
-        self._tell_changes(key, before, seen)
+        if before is not None or pod.status.phase in {"", "Pending"}:  # else an earlier agent has told of it
+            self._tell_changes(key, before, seen)
         if phase_of(seen) == "Pending" and not memory.waits:
             self.queue.add(key, after=PENDING_TOLD_AFTER)
         else:
