@@ -15,6 +15,7 @@ from overspill.kube.config import Config
 from overspill.kube.credentials import FileCredentials
 from overspill.kube.events import Events
 from overspill.kube.frames import Batch, Change
+from overspill.metrics import REGISTRY
 from overspill.model.affinity import Taint
 from overspill.placement.assigner import Assigner
 from overspill.placement.nodes import NodeCondition, NodeStatus
@@ -206,4 +207,4 @@ async def test_a_node_that_is_only_alive_leads_to_no_look(world):
     await world.until(lambda: world.assigner.managed_of("p").reasons)
     beat = NodeStatus(node.status.allocatable, (*node.status.conditions, NodeCondition("DiskFull", "False")))
     world.nodes(msgspec.structs.replace(node, status=beat))
-    assert world.assigner.looks.depth == 0
+    assert REGISTRY.get_sample_value("workqueue_depth", {"name": "placement-policies"}) == 0

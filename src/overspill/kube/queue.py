@@ -55,11 +55,6 @@ class Queue(Generic[K]):
         self._retries = metrics.QUEUE_RETRIES.labels(name)
         metrics.QUEUE_DEPTH.labels(name).set_function(self._ready.qsize)
 
-    @property
-    def depth(self) -> int:
-        """Keys that are due and wait for a worker."""
-        return self._ready.qsize()
-
     def add(self, key: K, *, after: float = 0.0) -> None:
         """Have a key worked on, at once or in `after` seconds; the earliest of several wins."""
         self._adds.inc()

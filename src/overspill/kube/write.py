@@ -9,7 +9,7 @@ Source: kubelet, pkg/util/pod/pod.go: a strategic merge with the uid as the only
 import asyncio
 import hashlib
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import msgspec
 import structlog
@@ -60,13 +60,9 @@ NOTHING: Mapping[str, str] = {}
 class StatusWriter:
     """Writes pod statuses with a bounded number of requests in flight."""
 
-    def __init__(
-        self, client: Client, *, workers: int = 8, on_written: Callable[[Key, str], None] | None = None
-    ) -> None:
-        """`on_written` hears the pod's new resourceVersion after each PATCH."""
+    def __init__(self, client: Client, *, workers: int = 8) -> None:
         self._client = client
         self._workers = workers
-        self._on_written = on_written
         self._slots: dict[Key, _Slot] = {}
         self._dirty: asyncio.Queue[tuple[Key, _Slot]] = asyncio.Queue()
         self._failing = False
@@ -153,10 +149,10 @@ class StatusWriter:
             slot.wanted = slot.wanted or body
             return self._pause(slot, error)
         else:
-            self._note(key, slot, _digest(body), _meta_of(reply))
+            self._note(slot, _digest(body), _meta_of(reply))
         return 0.0
 
-    def _note(self, key: Key, slot: _Slot, sent: bytes, meta: _Meta) -> None:
+    def _note(self, slot: _Slot, sent: bytes, meta: _Meta) -> None:
         # A PATCH that changes nothing answers with the version that somebody else's write made, whose
         # event is still on its way. Hence no echo of a pod that may have changed beside its status.
         unchanged = meta.generation in {0, 1, slot.generation} and meta.deletion_timestamp is None
@@ -167,8 +163,6 @@ class StatusWriter:
         if self._failing:
             log.info("pod statuses are written again")
             self._failing = False
-        if self._on_written is not None:
-            self._on_written(key, meta.resource_version)
 
     def _pause(self, slot: _Slot, error: OverspillError) -> float:
         if (
