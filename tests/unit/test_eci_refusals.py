@@ -76,6 +76,10 @@ REFUSED = {
         annotated(eci_custom_tags="a:1,b:2,c:3,d:4"),
         "metadata.annotations[k8s.aliyun.com/eci-custom-tags]",
     ),
+    "a tag of ours": (
+        annotated(eci_custom_tags="env:test,overspill.dev/cluster.2:x"),
+        "metadata.annotations[k8s.aliyun.com/eci-custom-tags]",
+    ),
     "broken JSON": (annotated(eci_custom_hosts="{"), "metadata.annotations[k8s.aliyun.com/eci-custom-hosts]"),
 }
 

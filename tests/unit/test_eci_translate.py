@@ -12,6 +12,7 @@ from overspill import names
 from overspill.backends.eci.answers import GroupContainer, GroupEntry, Tag
 from overspill.backends.eci.groups import group_of_entry, group_of_work
 from overspill.backends.eci.tags import (
+    FROM_LOGS_TAG,
     client_token,
     group_name,
     identity_of,
@@ -327,6 +328,7 @@ def test_identity_comes_back_from_tags(who):
 def test_foreign_groups_have_no_identity():
     assert identity_of({"env": "test"}) is None
     assert identity_of({names.UID_TAG: "u", names.ATTEMPT_TAG: "x"}) is None
+    assert identity_of({names.UID_TAG: "u", names.ATTEMPT_TAG: "²"}) is None
 
 
 def test_names_and_tokens_fit():
@@ -501,3 +503,18 @@ def test_whose_message_is_in_the_log_comes_back_from_the_listing():
     found = group_of_entry(entry)
     assert found is not None
     assert made.from_logs == found.from_logs == {"app", "setup", "logs"}
+
+
+def test_a_number_that_somebody_else_has_written_in_a_tag_is_passed_over():
+    found = group_of_entry(
+        GroupEntry(
+            container_group_id="eci-1",
+            tags=(
+                *(Tag(each["Key"], each["Value"]) for each in tags(WHO, more={})),
+                Tag(FROM_LOGS_TAG, "² 7 x 0"),
+            ),
+            containers=(GroupContainer("app"),),
+        )
+    )
+    assert found is not None
+    assert found.from_logs == {"app"}

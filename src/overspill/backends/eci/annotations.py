@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from overspill import names
 from overspill.model.quantity import parse_quantity
 
 __all__ = ["PREFIX", "Parsed", "Refusal", "custom_tags", "fails_fast", "parse", "spot_fallback", "words"]
@@ -168,8 +169,13 @@ def custom_tags(text: str) -> dict[str, str]:
     pairs = [word.split(":", 1) for word in words(text)]
     if len(pairs) > 3 or any(len(pair) != 2 or not 0 < len(pair[0]) <= 64 for pair in pairs):
         raise ValueError("it must be at most three tags such as env:test,name:a")
-    if any(key.startswith(("acs:", "aliyun")) or len(value) > 128 for key, value in pairs):
-        raise ValueError("a tag must not begin with acs: or aliyun, nor its value exceed 128 characters")
+    # Tags below our own name say whose a group is: a user's could hide it from us, or give it to another node.
+    if any(
+        key.startswith(("acs:", "aliyun", f"{names.DOMAIN}/")) or len(value) > 128 for key, value in pairs
+    ):
+        raise ValueError(
+            f"a tag must not begin with acs:, aliyun or {names.DOMAIN}/, nor its value exceed 128 characters"
+        )
     return {key: value for key, value in pairs}  # noqa: C416 - the pairs are lists
 
 

@@ -265,7 +265,7 @@ def _from_logs(entry: GroupEntry) -> frozenset[str]:
     every = [each.name for each in (*entry.containers, *entry.init_containers)]
     numbers = entry.tagged.get(FROM_LOGS_TAG, "").split()
     return frozenset(
-        every[int(number)] for number in numbers if number.isdigit() and int(number) < len(every)
+        every[int(number)] for number in numbers if number.isdecimal() and int(number) < len(every)
     )
 
 

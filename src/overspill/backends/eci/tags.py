@@ -80,7 +80,7 @@ def sidecars_of(found: Mapping[str, str]) -> list[str]:
 def identity_of(found: Mapping[str, str]) -> Identity | None:
     """The identity that a group's tags tell of, or None if it is not ours."""
     attempt = found.get(names.ATTEMPT_TAG, "")
-    if not found.get(names.UID_TAG) or not attempt.isdigit():
+    if not found.get(names.UID_TAG) or not attempt.isdecimal():
         return None
     return Identity(
         cluster=_joined(found, names.CLUSTER_TAG),
