@@ -12,9 +12,10 @@ from msgspec import Struct
 
 from overspill.backends.eci import credentials
 from overspill.backends.eci.client import Client, base_url
-from overspill.backends.eci.credentials import find_credentials
+from overspill.backends.eci.credentials import Credentials, find_credentials
 from overspill.backends.eci.faults import ApiRejected, NoRoom
 from overspill.backends.eci.rates import Rates
+from overspill.backends.eci.sign import Key
 from overspill.errors import Misconfigured, Retry
 from overspill.metrics import REGISTRY
 
@@ -315,6 +316,27 @@ async def test_a_key_is_renewed_before_it_ends(tmp_path):
         keys = await asyncio.gather(*(found.key(session) for _ in range(5)))
         assert {key.id for key in keys} == {"STS.second"}
     assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("error", [Retry, Misconfigured])
+async def test_a_key_that_cannot_be_renewed_is_used_until_it_ends(error):
+    times, asked = [0.0], []
+
+    async def fetch(_):
+        asked.append(times[-1])
+        if len(asked) > 1:
+            raise error("no key")
+        return Key("STS.id", "sts-secret", "sts-token", 1000.0)
+
+    found = Credentials("STS", fetch, clock=lambda: times[-1])
+    async with aiohttp.ClientSession() as session:
+        for now in (0.0, 699.0, 700.0, 705.0, 711.0, 995.0):
+            times.append(now)
+            assert (await found.key(session)).id == "STS.id"
+        assert asked == [0.0, 700.0, 711.0, 995.0]
+        times.append(1000.0)
+        with pytest.raises(error):
+            await found.key(session)
 
 
 async def test_role_of_the_instance(tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ Order and names are those of Alibaba's SDKs (default credential provider chain).
 
 import asyncio
 import configparser
+import math
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -17,6 +18,7 @@ from typing import TypeVar
 
 import aiohttp
 import msgspec
+import structlog
 from msgspec import Struct
 
 from overspill.backends.eci.answers import at
@@ -25,10 +27,12 @@ from overspill.errors import Misconfigured, Retry
 
 __all__ = ["Credentials", "find_credentials"]
 
+log = structlog.get_logger(__name__)
+
 PREFIX = "ALIBABA_CLOUD_"
 METADATA = "http://100.100.100.200"
-# A session's key is replaced this long before it ends.
-EARLY = 300.0
+# A session's key is replaced this long before it ends, and where that fails asked for again after this.
+EARLY, AGAIN = 300.0, 10.0
 METADATA_TIMEOUT = aiohttp.ClientTimeout(total=3)
 STS_TIMEOUT = aiohttp.ClientTimeout(total=10)
 
@@ -44,27 +48,40 @@ class Credentials:
         self._fetch = fetch
         self._clock = clock
         self._key: Key | None = None
+        self._renew_at = 0.0
         self._one = asyncio.Lock()
 
     async def key(self, session: aiohttp.ClientSession) -> Key:
-        """A key that holds for some minutes yet.
+        """A key that holds for some minutes yet; less only while the source gives no other.
 
         Raises:
             Retry: the source does not answer.
             Misconfigured: the source refuses.
         """
-        if self._key is None or self._ages(self._key):
+        if self._key is None or self._renew_at <= self._clock():
             async with self._one:
-                if self._key is None or self._ages(self._key):
-                    self._key = await self._fetch(session)
+                if self._key is None or self._renew_at <= self._clock():
+                    self._key = await self._renewed(session)
         return self._key
+
+    async def _renewed(self, session: aiohttp.ClientSession) -> Key:
+        try:
+            key = await self._fetch(session)
+        except (Retry, Misconfigured) as error:
+            now, old = self._clock(), self._key
+            if old is None or old.expires_at is None or old.expires_at <= now:
+                raise
+            log.warning(
+                "access key is not renewed; the one before is used on", source=self.source, error=str(error)
+            )
+            self._renew_at = min(now + AGAIN, old.expires_at)
+            return old
+        self._renew_at = math.inf if key.expires_at is None else key.expires_at - EARLY
+        return key
 
     def drop(self) -> None:
         """Fetch anew at the next call: the key was refused as too old."""
         self._key = None
-
-    def _ages(self, key: Key) -> bool:
-        return key.expires_at is not None and key.expires_at - EARLY < self._clock()
 
 
 def find_credentials(environ: Mapping[str, str], *, region: str, home: Path | None = None) -> Credentials:
