@@ -7,7 +7,7 @@ import pytest
 
 from overspill.backends.eci.answers import Created, GroupEntry, GroupsPage
 from overspill.backends.eci.creations import NO_ROOM_CAP, Creations
-from overspill.backends.eci.faults import ApiConflict, ApiUnsettled, NoRoom
+from overspill.backends.eci.faults import ApiConflict, ApiRetry, ApiUnsettled, NoRoom
 from overspill.backends.eci.options import read_options
 from overspill.backends.eci.placements import Placements
 from overspill.backends.eci.poll import APPEARS_WITHIN
@@ -59,6 +59,8 @@ class Owner:
 
     def refused(self, order, message): ...
 
+    def unanswered(self, order, message): ...
+
     def dropped(self, order): ...
 
 
@@ -100,6 +102,31 @@ async def test_the_first_that_finds_room_wakes_the_many_that_wait():
     late, asked = await after_trouble(TROUBLES["no stock"], orders=600, seconds=1200)
     assert late <= 30
     assert asked / 1200 < 4
+
+
+class Hearing(Owner):
+    """Who is told that ECI does not answer."""
+
+    def __init__(self, orders):
+        super().__init__(orders)
+        self.heard = []
+
+    def unanswered(self, order, message):
+        self.heard.append(message)
+
+
+async def test_why_a_pod_waits_for_an_answer_is_told_once():
+    clock, region, owner = asyncio.get_running_loop().time, Region(), Hearing(1)
+    creations = Creations(region, Placements(OPTIONS, clock=clock), owner, clock=clock)
+    running = asyncio.ensure_future(creations.run())
+    region.trouble = ApiRetry("(InternalError)")
+    creations.put(work(1))
+    await asyncio.sleep(60)
+    assert region.asked > 10
+    assert owner.heard == ["(InternalError)"]
+    region.trouble = None
+    await owner.all
+    running.cancel()
 
 
 class Remembering:

@@ -32,6 +32,8 @@ CODES = {
     "Eci.RiskControl": (403, Misconfigured),
     "NoPermission": (403, Misconfigured),
     "PrivateIpAddress.Already.InUse": (400, Misconfigured),
+    "EipPurchaseFlowControl": (400, Misconfigured),
+    "ImageSnapshot.IncorrectStatus": (400, Misconfigured),
     "Forbidden.SubUser": (403, Misconfigured),
     "InvalidAccessKeyId.NotFound": (404, Misconfigured),
     "SignatureDoesNotMatch": (400, Misconfigured),

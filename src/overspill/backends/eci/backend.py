@@ -285,6 +285,10 @@ class EciBackend:
             order, Waiting("ContainerCreating"), reason=REFUSED, message=message, provisioned=False
         )
 
+    def unanswered(self, order: Order, message: str) -> None:
+        """ECI has not said whether there is one, so that nothing is known of room for it."""
+        self._tell_order(order, Waiting("ContainerCreating", message))
+
     def dropped(self, order: Order) -> None:
         """It was taken back in time."""
         last = self._orders_seen.pop(order.work.identity.uid, None)

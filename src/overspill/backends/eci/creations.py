@@ -83,6 +83,9 @@ class Owner(Protocol):
     def refused(self, order: Order, message: str) -> None:
         """ECI does not make it as it is, or as the account is."""
 
+    def unanswered(self, order: Order, message: str) -> None:
+        """ECI has not said yet whether there is one; it is asked again."""
+
     def dropped(self, order: Order) -> None:
         """It was cancelled, and nothing came of it."""
 
@@ -157,6 +160,7 @@ class Creations:
 
     async def _make(self, order: Order) -> float | None:
         """Try once; returns the seconds until the next try, None when there will be none."""
+        first = order.sent is None
         placement = order.sent or self._placements.choose(order.work, spot=order.spot)
         if placement is None:
             self._owner.no_room(order, NO_ADDRESS, order.full or ALL_FULL)
@@ -169,6 +173,8 @@ class Creations:
             return self._refused(order, error, again=self._seldom(A_PERSON_PAUSE))
         except Retry as error:
             log.warning("group is asked for again", pod=_name(order), error=str(error))
+            if first:
+                self._owner.unanswered(order, str(error))
             return LOST_PAUSE
         except OverspillError as error:
             return self._refused(order, error, again=None)

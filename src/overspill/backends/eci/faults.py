@@ -113,8 +113,6 @@ LATER = (
     "ServiceUnavailable",
     "InternalError",
     "SignatureNonceUsed",
-    "EipPurchaseFlowControl",
-    "ImageSnapshot.IncorrectStatus",
 )
 STATE = ("IncorrectStatus", "IncorrectOperation", "IdempotentParameterMismatch", "IdempotenceParamNotMatch")
 PERSON = (
@@ -149,6 +147,9 @@ PERSON = (
     "EipPayInsufficientBalance",
     # Whoever has it may be on its way out: the pod before this one, for one.
     "PrivateIpAddress.Already.InUse",
+    # Pass by themselves, or not: a limit on new addresses, an image cache that is not ready.
+    "EipPurchaseFlowControl",
+    "ImageSnapshot.IncorrectStatus",
 )
 HINTS = {
     "InvalidAccessKeyId": "check ALIBABA_CLOUD_ACCESS_KEY_ID or the credentials file",
