@@ -232,6 +232,16 @@ async def test_the_engine_fails_a_group_by_name(rig: Rig):
     assert "nonsense" in detail["Events"][-1]["Message"]
 
 
+async def test_of_a_log_that_is_too_long_the_end_is_given(rig: Rig, monkeypatch):
+    for module in ("streams", "runtime_actions"):
+        monkeypatch.setattr(f"overspill.emulator.{module}.MOST_LOG_BYTES", 8)
+    group = await rig.create(tag=[tag("simulated.overspill.dev/output", "one\ntwo\nthree")])
+    await rig.until_status(group, "Running")
+    asked = {"container_group_id": group, "container_name": "main"}
+    assert (await rig.call("describe_container_log", **asked))["Content"] == "o\nthree\n"
+    assert (await rig.call("describe_container_log", **asked, limit_bytes=5))["Content"] == "one\nt"
+
+
 # --- the bill ---
 
 

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.looptime
 
 
 class Eci:
-    """Has a longer log at each question; gives its end, as ECI does."""
+    """Has a longer log at each question; gives its end, as ECI does where no limit is asked for."""
 
     def __init__(self, logs):
         self.logs = list(logs)
@@ -25,7 +25,9 @@ class Eci:
         self.asked.append(asked)
         start = (asked["StartTime"] or "").removesuffix("Z")
         lines = [line for line in io.StringIO(self.logs.pop(0), newline="\n") if line[:19] >= start]
-        return LogAnswer(content="".join(lines[-asked["Tail"] :])[-MOST_BYTES:])
+        content = "".join(lines[-asked["Tail"] :])
+        limit = asked.get("LimitBytes")
+        return LogAnswer(content=content[:limit] if limit else content[-MOST_BYTES:])
 
 
 async def text(*logs, **options):
@@ -59,6 +61,11 @@ FULL = "line\n" * 2000
 )
 async def test_a_log_without_its_beginning_says_so(content, options, cut):
     assert await text(content, **options) == (OLDER if cut else b"") + content.encode()
+
+
+async def test_of_a_log_that_is_too_long_the_end_is_read():
+    log = "x" * MOST_BYTES + "end\n"
+    assert await text(log) == OLDER + log[-MOST_BYTES:].encode()
 
 
 async def test_a_limit_counts_what_is_said():

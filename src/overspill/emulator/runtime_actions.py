@@ -84,7 +84,7 @@ async def describe_log(service: Service, tree: Tree) -> Answer:
         timestamps=asked.timestamps,
         since_time=_since(asked, service.cloud.clock()),
         tail_lines=asked.tail,
-        limit_bytes=asked.limit_bytes or MOST_LOG_BYTES,
+        limit_bytes=asked.limit_bytes,
     )
     engine = service.engine
     content = await tail_log(engine.backend, engine.identity(entry), asked.container_name, options)

@@ -182,17 +182,19 @@ async def _collect(process: Process) -> str:
 
 
 async def tail_log(backend: Backend, identity: Identity, container: str, options: LogOptions) -> str:
-    """The end of a container's output.
+    """A container's output; of a long one the end.
 
     Raises:
         Refused: there is none yet, or the engine cannot tell now.
     """
-    pieces: list[bytes] = []
+    kept = bytearray()
     try:
         async with aclosing(backend.logs(identity, container, options)) as output:  # type: ignore[type-var]  # as above
-            pieces = [piece async for piece in output]
+            async for piece in output:
+                kept += piece
+                del kept[:-MOST_LOG_BYTES]
     except (NotFound, Rejected) as error:
         raise Refused("IncorrectStatus", f"The log cannot be read: {error}") from error
     except Retry as error:
         raise Refused("ServiceUnavailable", "The log cannot be read now.") from error
-    return b"".join(pieces)[-(options.limit_bytes or MOST_LOG_BYTES) :].decode(errors="replace")
+    return kept.decode(errors="replace")

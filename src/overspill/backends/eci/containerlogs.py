@@ -94,7 +94,7 @@ class Logs:
     async def _follow(
         self, group_id: str, container: str, options: LogOptions, ended: Callable[[], bool]
     ) -> AsyncIterator[bytes]:
-        asked = _parameters(options) | {"Timestamps": True, "LimitBytes": None}
+        asked = _parameters(options) | {"Timestamps": True}
         if options.tail_lines == 0:
             asked |= {"Tail": MOST_LINES, "StartTime": _moment(self._clock())}
         tail = _Tail(stamps=options.timestamps)
@@ -148,11 +148,11 @@ def _second(line: bytes) -> str:
 
 def _parameters(options: LogOptions) -> dict[str, Any]:
     wanted = MOST_LINES if options.tail_lines is None else options.tail_lines
+    # No LimitBytes: nothing says which end it keeps, nor would it show that lines are missing. The reader cuts.
     return {
         "Tail": max(min(wanted, MOST_LINES), 1),
         "LastTime": options.previous or None,
         "StartTime": None if options.since_time is None else _moment(options.since_time),
-        "LimitBytes": min(options.limit_bytes or MOST_BYTES, MOST_BYTES),
         "Timestamps": options.timestamps or None,
     }
 
