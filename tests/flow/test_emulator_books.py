@@ -1,19 +1,25 @@
 """What the engine's lists mean for the groups, and what a restart finds again."""
 
+import asyncio
 from contextlib import closing
 
 import pytest
+from emulators import until
 from msgspec import structs
 
+from overspill.backends.simulated.backend import SimulatedBackend
 from overspill.emulator import groups as life
 from overspill.emulator.books import Books
 from overspill.emulator.cloud import Cloud, Timings
+from overspill.emulator.engine import Engine
 from overspill.emulator.faults import Faults
 from overspill.emulator.network import Network, SecurityGroup, VSwitch
 from overspill.emulator.reports import Reports
 from overspill.emulator.requests import Container, CreateContainerGroup
 from overspill.emulator.stock import Stock
 from overspill.emulator.store import Store
+from overspill.emulator.usage import History
+from overspill.errors import Rejected
 from overspill.model.observation import ContainerObservation, Gone, Observation, Running
 from overspill.model.work import Identity
 
@@ -175,3 +181,51 @@ def test_everything_is_found_again(world, tmp_path):
         assert [entry.group.id for entry in again.books.changed_since(0)] == [kept]
         with pytest.raises(Exception, match=r"10\.0\.0\.1"):
             again.books.network.restore("a", "g", "10.0.0.1")
+
+
+class Refusing(SimulatedBackend):
+    """Refuses the first question of each kind, as Podman may while it is set up anew."""
+
+    def __init__(self):
+        super().__init__(cluster="e", node="r", options={})
+        self.refused = set()
+
+    def refuse(self, what):
+        if what not in self.refused:
+            self.refused.add(what)
+            raise Rejected(f"no {what}")
+
+    async def list(self):
+        self.refuse("list")
+        return await super().list()
+
+    async def usage(self):
+        self.refuse("usage")
+        return await super().usage()
+
+    async def delete(self, identity, *, grace_seconds):
+        self.refuse("delete")
+        await super().delete(identity, grace_seconds=grace_seconds)
+
+
+async def test_what_the_engine_refuses_once_is_asked_again(world):
+    group = world.create()
+    world.pass_time(1)
+    async with Refusing() as backend, asyncio.TaskGroup() as tasks:
+        engine = Engine(backend, emulator="e", books=world.books, networks={})
+        history = History(engine.usage)
+        running = tasks.create_task(engine.run())
+
+        async def measured():
+            await history.refresh(0)
+            return history.latest(world.group(group))
+
+        await until(measured, "figures of the group")
+        world.cloud.delete(group)
+
+        async def gone():
+            return world.group(group) is None
+
+        await until(gone, "the group's end")
+        running.cancel()
+    assert backend.refused == {"list", "usage", "delete"}

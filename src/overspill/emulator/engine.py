@@ -76,7 +76,7 @@ class Engine:
                     await self._list()
                     async for batch in batches:
                         self._reports.sighted(batch)
-            except Retry as error:
+            except OverspillError as error:
                 log.warning("engine cannot tell; watching it anew", error=str(error))
             await asyncio.sleep(REWATCH_SECONDS)
 
@@ -104,7 +104,7 @@ class Engine:
             self._busy.add(group_id)
             try:
                 await self._step(group_id)
-            except Retry as error:
+            except OverspillError as error:
                 log.info("engine cannot tell; trying again", group=group_id, error=str(error))
                 wait = error.retry_after if isinstance(error, Throttled) else 0.0
                 self._later(group_id, max(wait, RETRY_SECONDS))

@@ -17,7 +17,7 @@ import structlog
 from overspill.backends.base import ContainerUsage, PodUsage
 from overspill.emulator.groups import Group
 from overspill.emulator.views import moment
-from overspill.errors import Retry
+from overspill.errors import OverspillError
 
 __all__ = ["SAMPLE_SECONDS", "History"]
 
@@ -53,7 +53,7 @@ class History:
                 return
             try:
                 self.add(await self._measure())
-            except Retry as error:
+            except OverspillError as error:
                 log.info("engine has no metrics now", error=str(error))
             self._measured_at = time.monotonic()
 
