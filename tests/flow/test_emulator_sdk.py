@@ -231,6 +231,29 @@ async def test_update_changes_the_image(rig: Rig):
     await until(updated, "the new image")
 
 
+async def test_an_update_changes_what_it_names_alone(rig: Rig):
+    group = await rig.create(tag=[tag("team", "a")])
+    await rig.until_status(group, "Running")
+    await rig.call(
+        "tag_resources",
+        resource_type="ContainerGroup",
+        resource_id=[group],
+        tag=[models.TagResourcesRequestTag(key="late", value="1")],
+    )
+
+    async def update(**fields):
+        await rig.call("update_container_group", container_group_id=group, **fields)
+        [detail] = await rig.details()
+        return {each["Key"]: each["Value"] for each in detail["Tags"]}
+
+    # Of the size that it has.
+    assert await update(cpu=0.25, memory=0.5) == {"team": "a", "late": "1"}
+    await rig.until_status(group, "Running")
+    assert await update(tag=[models.UpdateContainerGroupRequestTag(key="new", value="2")]) == {"new": "2"}
+    error = await rig.refused("update_container_group", container_group_id=group, cpu=1.0, memory=2.0)
+    assert error.code == "NotEmulated"
+
+
 async def test_pages_cover_every_group_once(rig: Rig):
     created = {await rig.create(f"page-{number}") for number in range(23)}
     seen: list[str] = []
@@ -353,6 +376,7 @@ async def test_a_disk_of_no_size_is_refused_by_name(rig: Rig, size):
         ({"zone_id": "cn-hangzhou-z"}, "OperationDenied.VswZoneMisMatch"),
         ({"cpu": 65.0, "memory": 128.0}, "InvalidParameter.CPU.Memory"),
         ({"auto_create_eip": True}, "NotEmulated"),
+        ({"container": [container(security_context_privileged=True)]}, "NotEmulated"),
         ({"dry_run": True}, "DryRunOperation"),
     ],
 )

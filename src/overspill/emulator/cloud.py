@@ -200,14 +200,13 @@ class Cloud:
         self.books.change(entry, life.attempted_again(entry.group, status="Restarting", at=self.clock()))
 
     def update(self, group_id: str, request: CreateContainerGroup, *, anew: bool) -> None:
-        """Give a group another request; `anew` when its containers have to be made again for it.
+        """Give a group another request, but no other tags; `anew` when its containers have to be made again for it.
 
         Raises:
             Refused: there is no such group, or it is not live.
         """
         entry = self._alive(group_id, "Pending", "Running")
-        tags = {tag.key: tag.value for tag in request.tag}
-        group = structs.replace(entry.group, tags=tags, changed_at=self.clock())
+        group = structs.replace(entry.group, changed_at=self.clock())
         if anew:
             group = life.attempted_again(group, status="Updating", at=self.clock())
         entry.request = request

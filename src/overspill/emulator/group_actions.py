@@ -59,13 +59,13 @@ async def create(service: Service, tree: Tree) -> Answer:
 
 def _check_engine(service: Service, request: CreateContainerGroup) -> None:
     """Refuse now what the engine would refuse later, or not honour."""
+    engine = service.engine.backend
     try:
-        work = work_spec("", _PROBE, request, engine=service.engine.backend.name)
+        work = work_spec("", _PROBE, request, engine=engine.name)
     except Rejected as error:
         raise Refused("InvalidParameter", f"The request cannot be run: {error}.") from error
-    if missing := unhonoured(work, service.engine.backend.capabilities) + disordered(request.container):
-        name = service.engine.backend.name
-        raise Refused("NotEmulated", f"The emulator's engine {name} cannot do {', '.join(missing)}.")
+    if missing := unhonoured(request, work, engine.capabilities) + disordered(request.container):
+        raise Refused("NotEmulated", f"The emulator's engine {engine.name} cannot do {', '.join(missing)}.")
 
 
 # A group that stands for one to come, while its request is looked at.
@@ -104,6 +104,7 @@ async def update(service: Service, tree: Tree) -> Answer:
     refuse_not_emulated(tree)
     asked = read(as_in_create(tree), UpdateContainerGroup)
     entry = service.cloud.books.find(asked.container_group_id)
+    _check_size(entry, asked)
     renewed = _updated(entry.request, asked)
     check(renewed)
     _check_engine(service, renewed)
@@ -111,7 +112,17 @@ async def update(service: Service, tree: Tree) -> Answer:
     if not anew and renewed.volume != entry.request.volume:
         await _refresh(service, entry, renewed)
     service.cloud.update(asked.container_group_id, renewed, anew=anew)
+    if asked.tag is not None:
+        service.cloud.tag(asked.container_group_id, {tag.key: tag.value for tag in asked.tag})
     return {}
+
+
+def _check_size(entry: Entry, asked: UpdateContainerGroup) -> None:
+    """Refuse another size than the group was made with: its price, and the quota and stock that it takes, stay."""
+    for name in ("cpu", "memory"):
+        had = {None, getattr(entry.request, name), getattr(entry.group, name)}
+        if getattr(asked, name) not in had:
+            raise Refused("NotEmulated", "The size of a container group cannot be changed here.")
 
 
 def _updated(request: CreateContainerGroup, asked: UpdateContainerGroup) -> CreateContainerGroup:

@@ -298,13 +298,17 @@ def _options(text: str) -> dict[str, str]:
     return {str(name): str(value) for name, value in options.items()}
 
 
-def unhonoured(work: WorkSpec, capabilities: Capabilities) -> list[str]:
-    """What this work asks for and an engine with these capabilities does not do, as paths of a pod."""
-    asked = {
+def unhonoured(request: CreateContainerGroup, work: WorkSpec, capabilities: Capabilities) -> list[str]:
+    """What a request asks for and an engine with these capabilities does not do with its work, as paths of a pod."""
+    asked: dict[str, object] = {
         "shareProcessNamespace": work.share_process_namespace,
         "securityContext.sysctls": work.sysctls,
         "volumes[].nfs": any(isinstance(volume, Nfs) for volume in work.volumes.values()),
         "volumes[].flexVolume": any(isinstance(volume, FlexVolume) for volume in work.volumes.values()),
+        # No work of ours is privileged, so that none can say it.
+        "containers[].securityContext.privileged": any(
+            each.security_context_privileged for each in (*request.container, *request.init_container)
+        ),
     }
     for kind, containers in (("containers", work.containers), ("initContainers", work.init_containers)):
         for container in containers:
