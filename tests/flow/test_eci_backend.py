@@ -191,7 +191,7 @@ async def test_no_stock_is_told_and_the_pod_starts_once_there_is_some(tmp_path):
 
 async def test_spot_falls_back_to_pay_as_you_go(tmp_path):
     async with emulator(tmp_path) as rig, connected(rig) as watched:
-        await rig.admin("POST", "/faults", {"kind": "no-stock", "count": 2})
+        await rig.admin("POST", "/faults", {"kind": "no-stock", "count": 1})
         notes = {
             "k8s.aliyun.com/eci-spot-strategy": "SpotAsPriceGo",
             "k8s.aliyun.com/eci-spot-fallback": "true",

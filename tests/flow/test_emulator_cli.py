@@ -45,6 +45,8 @@ async def test_from_start_to_end(tmp_path):
         assert "ListUsage" not in await ask("faults", "list", "--state", state)
         with pytest.raises(Misconfigured, match="no fault"):
             await ask("faults", "add", "nonsense", "--state", state)
+        with pytest.raises(Misconfigured, match="no action, count or probability"):
+            await ask("faults", "add", "clock-skew", "--count", "1", "--state", state)
     finally:
         process.send_signal(signal.SIGTERM)
         await process.communicate()

@@ -202,6 +202,16 @@ async def test_told_to_have_no_stock_and_no_addresses(rig: Rig):
     assert error.code == "InvalidVSwitchId.IpNotEnough"
 
 
+async def test_a_request_for_many_vswitches_meets_a_fault_once(rig: Rig):
+    create = {"kind": "no-stock", "actions": ["CreateContainerGroup"], "count": 1}
+    for fault in (create, {"kind": "no-addresses", "actions": ["DeleteContainerGroup"]}):
+        await rig.admin("POST", "/faults", fault)
+    fields = {"container_group_name": "none", "container": [container()], "v_switch_id": "vsw-a,vsw-b"}
+    assert (await rig.refused("create_container_group", **fields)).code == "OperationDenied.NoStock"
+    await rig.create(v_switch_id="vsw-a,vsw-b")
+    assert [each["met"] for each in await rig.admin("GET", "/faults")] == [1, 0]
+
+
 async def test_scheduling_can_fail_and_costs_nothing(rig: Rig):
     await rig.admin("POST", "/faults", {"kind": "schedule-failure", "count": 1})
     group = await rig.create()

@@ -7,7 +7,7 @@ Invariant: one thread, no waiting: a method is a transaction, kept before anybod
 import hashlib
 import secrets
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from msgspec import Struct, structs
@@ -79,7 +79,9 @@ class Cloud:
         digest = request_digest(request)
         if request.client_token and (known := self._answered(request.client_token, digest)):
             return known
-        choice = choose(request, region=self.region, network=self.network, stock=self.stock, meet=self._meets)
+        choice = choose(
+            request, region=self.region, network=self.network, stock=self.stock, hindrances=self._hindrances
+        )
         self._check_quota(choice.cpu)
         image_cache = self._image_cache(request)
         if request.dry_run:
@@ -142,15 +144,20 @@ class Cloud:
     def _answer(self, token: str, digest: str, answer: str) -> None:
         self.store.put_token(token, Token(digest, answer), at=self.clock())
 
-    def _meets(self, vswitch: VSwitch) -> str:
-        """The kind of fault that keeps a group out of a vSwitch, or ""."""
+    def _hindrances(self, candidates: Sequence[VSwitch]) -> dict[str, str]:
+        """The kinds of faults that keep this request out of vSwitches; asked once, for it counts."""
+        found: dict[str, str] = {}
         for armed in self.faults.listed():
             fault = armed.fault
-            if fault.kind == "no-stock" and fault.zone in {"", vswitch.zone} and armed.meets(""):
-                return "no-stock"
-            if fault.kind == "no-addresses" and fault.vswitch in {"", vswitch.id} and armed.meets(""):
-                return "no-addresses"
-        return ""
+            if fault.kind == "no-stock":
+                met = [each.id for each in candidates if fault.zone in {"", each.zone}]
+            elif fault.kind == "no-addresses":
+                met = [each.id for each in candidates if fault.vswitch in {"", each.id}]
+            else:
+                continue
+            if met and armed.meets("CreateContainerGroup"):
+                found = dict.fromkeys(met, fault.kind) | found
+        return found
 
     def _check_quota(self, cpu: float) -> None:
         if self.books.used_cpu + cpu > self.max_cpu:

@@ -50,6 +50,10 @@ class Fault(Struct, frozen=True, kw_only=True):
     zone: str = ""
     vswitch: str = ""
 
+    def __post_init__(self) -> None:
+        if self.kind == "clock-skew" and (self.actions or self.count is not None or self.probability != 1):
+            raise ValueError("clock-skew is of the clock, so it has no action, count or probability")
+
 
 class Armed:
     """A fault and how often it will still be met."""

@@ -3,7 +3,7 @@
 In: a request, the network, the stock. Out: the vSwitches to try and the specification, or `Refused`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -32,11 +32,11 @@ def choose(
     region: str,
     network: Network,
     stock: Stock,
-    meet: Callable[[VSwitch], str],
+    hindrances: Callable[[Sequence[VSwitch]], Mapping[str, str]],
 ) -> Choice:
     """The first specification asked for that is in stock in a zone of a vSwitch asked for.
 
-    `meet` says which fault keeps a group out of a vSwitch, if any.
+    `hindrances` says which fault keeps the group out of which vSwitch.
 
     Raises:
         Refused: none is, or all vSwitches are out of addresses.
@@ -45,8 +45,8 @@ def choose(
         request.v_switch_id, zone=request.zone_id, strategy=request.schedule_strategy
     )
     security_group = network.security_group(request.security_group_id)
-    hindered = {vswitch.id: meet(vswitch) for vswitch in candidates}
-    with_addresses = [vswitch for vswitch in candidates if hindered[vswitch.id] != "no-addresses"]
+    hindered = hindrances(candidates)
+    with_addresses = [vswitch for vswitch in candidates if hindered.get(vswitch.id) != "no-addresses"]
     if not with_addresses:
         names = ", ".join(vswitch.id for vswitch in candidates)
         raise Refused("InvalidVSwitchId.IpNotEnough", f"No address is left in the vSwitch {names}.")
@@ -55,7 +55,7 @@ def choose(
     specs = [parse_spec(text, regional=regional) for text in types] or [size(request, regional=regional)]
     for cpu, memory in specs:
         name = spec_name((cpu, memory))
-        stocked = [v for v in with_addresses if not hindered[v.id] and stock.has(v.zone, name)]
+        stocked = [v for v in with_addresses if v.id not in hindered and stock.has(v.zone, name)]
         if stocked:
             return Choice(cpu, memory, stocked, security_group)
     raise no_stock(", ".join(v.zone for v in with_addresses), spec_name(specs[0]))
