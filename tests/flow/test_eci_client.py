@@ -304,6 +304,20 @@ async def test_a_refused_role_names_code_and_request(tmp_path):
     assert "jwt-secret" not in str(refused.value)
 
 
+@pytest.mark.parametrize(("status", "error"), [(200, Retry), (400, Misconfigured)])
+async def test_an_answer_of_sts_that_is_no_text(tmp_path, status, error):
+    async def handle(_: web.Request) -> web.Response:
+        return web.Response(status=status, body=b'{"Code":"\xff","Credentials":{"AccessKeyId":"\xff"}}')
+
+    token = tmp_path / "token"
+    token.write_text("jwt")
+    server = Server((200, {}))
+    server.handle = handle  # type: ignore[method-assign]  # this one server answers otherwise
+    async with serving(server):
+        with pytest.raises(error, match="STS for role"):
+            await key_of(role(server, token))
+
+
 async def test_a_key_is_renewed_before_it_ends(tmp_path):
     token = tmp_path / "token"
     token.write_text("jwt")

@@ -91,7 +91,8 @@ def test_what_the_service_repeats_of_a_signature_is_not_told():
     assert "token-secret" not in str(error)
 
 
-def test_an_answer_that_is_not_json():
-    error = fault("DoThis", status=502, body=b"<html>bad gateway</html>", headers={})
+@pytest.mark.parametrize("body", [b"<html>bad gateway</html>", b'{"Code":"bad\xff"}'])
+def test_an_answer_that_is_not_json(body):
+    error = fault("DoThis", status=502, body=body, headers={})
     assert isinstance(error, Retry)
     assert "HTTP 502" in str(error)

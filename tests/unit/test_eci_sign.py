@@ -61,6 +61,10 @@ def test_decode_takes_numbers_as_text():
     assert decode(b'{"Limit":"3","On":"true"}', dict[str, int | bool]) == {"limit": 3, "on": True}
 
 
+def test_decode_replaces_what_is_no_text():
+    assert decode(b'{"Content":"a\xffb"}', dict[str, str]) == {"content": "a\ufffdb"}
+
+
 @settings(deadline=None)
 @given(st.dictionaries(st.text("ABC.", min_size=1), st.text(st.characters(blacklist_categories=("Cs",)))))
 def test_form_is_what_every_server_reads(pairs):

@@ -230,15 +230,11 @@ def _metadata(role: str) -> Fetch:
         headers = {"X-aliyun-ecs-metadata-token-ttl-seconds": "21600"}
         url = f"{METADATA}/latest/api/token"
         token = await _ask(session, "PUT", url, what=what, headers=headers, timeout=METADATA_TIMEOUT)
-        headers = {"X-aliyun-ecs-metadata-token": token.decode()}
+        headers = {"X-aliyun-ecs-metadata-token": token}
         url = f"{METADATA}/latest/meta-data/ram/security-credentials/"
-        name = (
-            role
-            or (await _ask(session, "GET", url, what=what, headers=headers, timeout=METADATA_TIMEOUT))
-            .decode()
-            .strip()
-        )
-        body = await _ask(session, "GET", url + name, what=what, headers=headers, timeout=METADATA_TIMEOUT)
+        name = role or await _ask(session, "GET", url, what=what, headers=headers, timeout=METADATA_TIMEOUT)
+        url += name.strip()
+        body = await _ask(session, "GET", url, what=what, headers=headers, timeout=METADATA_TIMEOUT)
         return _decoded(body, _Secret, "the ECS metadata service").key()
 
     return fetch
@@ -253,12 +249,12 @@ async def _ask(
     timeout: aiohttp.ClientTimeout,
     headers: Mapping[str, str] | None = None,
     data: Mapping[str, str] | None = None,
-) -> bytes:
+) -> str:
     try:
         async with session.request(
             method, url, headers=headers, data=data, timeout=timeout, allow_redirects=False
         ) as answer:
-            body = await answer.read()
+            body = (await answer.read()).decode(errors="replace")
             if answer.status == 200:
                 return body
             if answer.status >= 500 or answer.status == 429:
@@ -273,7 +269,7 @@ class _Refusal(Struct, rename="pascal"):
     request_id: str = "none"
 
 
-def _code(body: bytes) -> str:
+def _code(body: str) -> str:
     try:
         told = msgspec.json.decode(body, type=_Refusal)
     except msgspec.MsgspecError:
@@ -281,7 +277,7 @@ def _code(body: bytes) -> str:
     return f"{told.code} (RequestId {told.request_id})"
 
 
-def _decoded(body: bytes, kind: type[T], what: str) -> T:
+def _decoded(body: str, kind: type[T], what: str) -> T:
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.MsgspecError:

@@ -195,10 +195,11 @@ def fault(action: str, *, status: int, body: bytes, headers: Mapping[str, str]) 
 
 
 def _read(body: bytes) -> _Body:
+    text = body.decode(errors="replace")
     try:
-        return msgspec.json.decode(body, type=_Body, strict=False)
+        return msgspec.json.decode(text, type=_Body, strict=False)
     except msgspec.MsgspecError:
-        return _Body(message=body[:80].decode(errors="replace"))
+        return _Body(message=text[:80])
 
 
 def _kind(code: str, status: int) -> type[ApiError]:

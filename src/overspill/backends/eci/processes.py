@@ -146,10 +146,11 @@ class Command:
 
 
 def _read_end(data: bytes) -> _End:
+    text = data.decode(errors="replace")
     try:
-        return msgspec.json.decode(data, type=_End)
+        return msgspec.json.decode(text, type=_End)
     except msgspec.MsgspecError:
-        return _End(message=data[:200].decode(errors="replace"))
+        return _End(message=text[:200])
 
 
 async def connect(address: str, port: int) -> "Connection":

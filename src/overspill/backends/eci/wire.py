@@ -83,7 +83,9 @@ def fold(value: Any) -> Any:
 def decode(body: bytes, kind: type[T]) -> T:
     """An answer as `kind`, whose fields are named in lower case; numbers and booleans may come as text.
 
+    What is no UTF-8 is replaced, or nobody could read a log with such a byte.
+
     Raises:
         msgspec.MsgspecError: it is not JSON, or has another shape.
     """
-    return msgspec.convert(fold(msgspec.json.decode(body)), kind, strict=False)
+    return msgspec.convert(fold(msgspec.json.decode(body.decode(errors="replace"))), kind, strict=False)
