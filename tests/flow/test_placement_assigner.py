@@ -172,6 +172,16 @@ async def test_pods_are_tried_again_once_the_policy_that_was_refused_is_correcte
     await world.until(lambda: world.patches[-1].get(LABEL) == "x")
 
 
+async def test_pods_that_a_pool_is_refused_for_wait_rather_than_break_the_limit_of_another(world):
+    world.answer = refuses
+    world.policies(placing.policy(placing.pool("base", 1), placing.pool("elastic", **labelled("!"))))
+    world.pods(gated("p"), gated("q"))
+    world.lead()
+    managed = world.assigner.managed_of("q")
+    await world.until(lambda: "q" in managed.reasons)
+    assert managed.state.totals == [1, 0]
+
+
 BASE_ONLY = placing.pool("base", 5, capacityCheck="Simulate")
 
 

@@ -173,10 +173,32 @@ def test_a_pool_that_a_pod_was_not_let_into_is_tried_again_after_a_minute():
     made = Managed(placing.policy(placing.pool("base", 5)))
     made.apply(placing.gated("p"), 0.0)
     look(made, 0.0)
-    made.refuse("p", 0, Refusal("Refused", "was refused: why", lasting=True), 10.0)
+    made.refuse("p", 0, Refusal("Refused", "was refused: why"), 10.0)
     waits = look(made, 11.0, refused=made.refused)
     assert (waits.decisions.placed, waits.due) == ([], pytest.approx(59.0))
     assert names_of(pod for pod, _ in look(made, 70.0, refused=made.refused).decisions.placed) == ["p"]
+
+
+def refuse(made):
+    made.refuse("p", 0, Refusal("Refused", "was refused: why"), 2.0)
+
+
+def edit(made):
+    made.edit(placing.policy())
+
+
+def take_the_gate_off(made):
+    made.apply(placing.decoded(placing.manifest("p", gated=False)), 2.0)
+
+
+@pytest.mark.parametrize("lose", [refuse, edit, take_the_gate_off])
+def test_a_pool_is_tried_with_another_pod_when_the_first_one_does_not_get_there(lose):
+    made = managed(placing.gated("p"))
+    made.cooldowns.begin("base", until=1.0, why="no node")
+    look(made, 2.0)
+    lose(made)
+    made.apply(placing.gated("q"), 3.0)
+    assert 0 in {how.pool for _, how in look(made, 3.0, refused=made.refused).decisions.placed}
 
 
 def spread(base, elastic, **fields):

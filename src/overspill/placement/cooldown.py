@@ -62,8 +62,13 @@ class Cooldowns:
         del self._troubles[pool]
         return True
 
+    def probe(self, pool: str) -> str:
+        """The pod that was sent there to see whether it works again; "" for none."""
+        trouble = self._troubles.get(pool)
+        return trouble.probe if trouble is not None else ""
+
     def gone(self, uid: str) -> None:
-        """A pod is gone; if it was a probe, another is needed."""
+        """A pod is gone, or not in its pool after all; if it was a probe, another is needed."""
         for trouble in self._troubles.values():
             if trouble.probe == uid:
                 trouble.probe = ""

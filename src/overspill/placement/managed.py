@@ -138,8 +138,7 @@ class Managed:
     def look(self, around: Surroundings, *, desired: int) -> Outcome:
         """Decide what can be decided now; `desired` is how many pods the workload wants."""
         now = around.now
-        for pool in self.policy.spec.pools:
-            self.cooldowns.shorten(pool.name, now + pool.cooldown_seconds)
+        self._check_troubles(now)
         for uid in [uid for uid, when in self._retry.items() if when <= now]:
             self._forgive(uid)
         made = decide(self.state, self.cooldowns, around)
@@ -155,6 +154,15 @@ class Managed:
         waits += [each for each in others if each is not None]
         due = min(waits, default=None)
         return Outcome(made, doomed, moving, overdue, None if due is None else max(due, SOON))
+
+    def _check_troubles(self, now: float) -> None:
+        """An edit may have made cool-downs shorter; a pod that lost its seat in a pool tells nothing of that pool."""
+        for index, pool in enumerate(self.policy.spec.pools):
+            self.cooldowns.shorten(pool.name, now + pool.cooldown_seconds)
+            probe = self.cooldowns.probe(pool.name)
+            seat = self.state.seats.get(probe)
+            if probe and (seat is None or seat.pool != index):
+                self.cooldowns.gone(probe)
 
     def _strand_due(self, now: float) -> float | None:
         """Seconds until some pool has had its time for a pod."""

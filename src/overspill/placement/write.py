@@ -119,7 +119,7 @@ class PodWriter:
                 "PoolRefused",
                 f"the apiserver does not let it go to pool {pool.name}: {error}",
             )
-            self._books.refused(key, seat.pool, Refusal("Refused", f"was refused: {error}", lasting=True))
+            self._books.refused(key, seat.pool, Refusal("Refused", f"was refused: {error}"))
 
     async def _send(self, key: Key, pod: Pod, changes: list[patch.Operation]) -> bool:
         version = pod.metadata.resource_version
