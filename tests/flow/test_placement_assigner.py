@@ -18,8 +18,9 @@ from overspill.kube.frames import Batch, Change
 from overspill.metrics import REGISTRY
 from overspill.model.affinity import Taint
 from overspill.placement.assigner import Assigner
+from overspill.placement.managed import Managed
 from overspill.placement.nodes import NodeCondition, NodeStatus
-from overspill.placement.workloads import ReplicaSet
+from overspill.placement.workloads import ReplicaSet, Workload
 
 
 class World:
@@ -60,6 +61,12 @@ class World:
 
     def nodes(self, *nodes, kind="MODIFIED"):
         self.assigner.nodes_changed(Batch(replace=False, changes=[Change(kind, each) for each in nodes]))
+
+    def stateful_sets(self, *found):
+        self.assigner.workloads_changed(
+            self.assigner.stateful_sets,
+            Batch(replace=False, changes=[Change("MODIFIED", each) for each in found]),
+        )
 
     def lead(self):
         self._running = asyncio.ensure_future(self.assigner.run())
@@ -180,6 +187,31 @@ async def test_pods_that_a_pool_is_refused_for_wait_rather_than_break_the_limit_
     managed = world.assigner.managed_of("q")
     await world.until(lambda: "q" in managed.reasons)
     assert managed.state.totals == [1, 0]
+
+
+def counted(**target):
+    target = {"kind": "StatefulSet", "name": "db", **target}
+    return placing.policy(placing.pool("base", 1), placing.pool("elastic"), targetRef=target)
+
+
+DB = {"metadata": {"name": "db", "namespace": "a", "uid": "db"}, "spec": {"ordinals": {"start": 5}}}
+
+
+async def test_pods_that_are_seen_before_their_stateful_set_wait_for_its_first_number(world):
+    world.policies(counted())
+    world.pods(placing.gated("db-5", owner="db", kind="StatefulSet"))
+    world.lead()
+    await world.until(lambda: world.assigner.managed_of("db-5").reasons)
+    world.stateful_sets(msgspec.convert(DB, Workload))
+    await world.until(lambda: world.patches)
+    assert world.patches[0]["/metadata/labels"][names.POOL_LABEL] == "base"
+
+
+async def test_a_stateful_set_of_another_kind_with_the_same_name_says_nothing(world):
+    world.stateful_sets(msgspec.convert(DB, Workload))
+    kruise = Managed(counted(apiVersion="apps.kruise.io/v1beta1"))
+    assert world.assigner.around(Managed(counted())).first_ordinal == 5
+    assert world.assigner.around(kruise).first_ordinal == 0
 
 
 BASE_ONLY = placing.pool("base", 5, capacityCheck="Simulate")

@@ -182,11 +182,13 @@ def stateful(name, **fields):
     return placing.gated(name, owner="db", kind="StatefulSet", **fields)
 
 
+NUMBERED = placing.policy(
+    placing.pool("base", 3), placing.pool("elastic"), targetRef={"kind": "StatefulSet", "name": "db"}
+)
+
+
 def test_a_stateful_sets_pods_go_by_number():
-    policy = placing.policy(
-        placing.pool("base", 3), placing.pool("elastic"), targetRef={"kind": "StatefulSet", "name": "db"}
-    )
-    state = state_of(*(stateful(f"db-{n}") for n in range(5, 11)), policy=policy)
+    state = state_of(*(stateful(f"db-{n}") for n in range(5, 11)), policy=NUMBERED)
     run(state, first_ordinal=5)
     assert {uid: pool for uid, (pool, _) in seats(state).items()} == {
         "db-5": 0,
@@ -201,6 +203,13 @@ def test_a_stateful_sets_pods_go_by_number():
     state.apply(stateful("db-9"))
     run(state, first_ordinal=5)
     assert seats(state)["db-9"][0] == 1
+
+
+@pytest.mark.timeout(10)
+def test_no_number_of_a_stateful_sets_pod_is_too_large():
+    state = state_of(stateful("db-9999999999"), policy=NUMBERED)
+    run(state)
+    assert seats(state)["db-9999999999"][0] == 1
 
 
 def test_a_pool_in_trouble_is_passed_then_probed_with_one_pod():

@@ -153,10 +153,10 @@ class Assigner:
         """What surrounds a policy."""
         namespace = managed.policy.metadata.namespace
         target = managed.policy.spec.target_ref
-        start = 0
-        if target is not None and target.kind == "StatefulSet":
+        start: int | None = 0
+        if target is not None and (target.api_version, target.kind) == ("apps/v1", "StatefulSet"):
             found = self.stateful_sets.find(namespace, target.name)
-            start = found.spec.ordinals.start if found else 0
+            start = found.spec.ordinals.start if found else None  # its pods may be seen before it
         return Surroundings(
             now=time.monotonic(),
             nodes=self.nodes.values,

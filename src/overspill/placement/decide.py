@@ -13,7 +13,7 @@ from overspill.placement.capacity import Capacity
 from overspill.placement.cooldown import Cooldowns
 from overspill.placement.nodes import Node, conflicts, pool_of
 from overspill.placement.pods import Pod
-from overspill.placement.pools import FULL, Assignment, Refusal, choose_pool
+from overspill.placement.pools import FAR, FULL, Assignment, Refusal, choose_pool
 from overspill.placement.ranks import UNKNOWN, Seat, deletion_cost
 from overspill.placement.state import PolicyState, revision_of
 
@@ -22,6 +22,7 @@ __all__ = ["Decisions", "Surroundings", "assignment_for", "conflicting", "cost_o
 Refusals = dict[int, Refusal]
 # What a pod asks of its node itself: its nodeSelector, its affinity in JSON.
 Wishes = tuple[tuple[tuple[str, str], ...], bytes]
+UNNUMBERED = Refusal("NoStatefulSet", "takes pods by their number, and their StatefulSet is not known yet")
 
 
 def _no_node(_name: str) -> Node | None:
@@ -39,7 +40,7 @@ class Surroundings(Struct):
         now: seconds of a clock that never goes back.
         nodes, node: all nodes, and one by its name.
         is_old: whether a revision is to make room for a newer one, by the name of its ReplicaSet.
-        first_ordinal: number of a StatefulSet's first pod.
+        first_ordinal: number of a StatefulSet's first pod; None as long as the StatefulSet is not known.
         capacity: what is left on the nodes; only asked for by pools with a capacity check.
         refused: pools to which the apiserver would not let a pod go, by uid.
         conflicts: pools that pods cannot go to because of their own wishes, as far as it was found out, by wishes.
@@ -49,7 +50,7 @@ class Surroundings(Struct):
     nodes: Callable[[], Iterable[Node]] = tuple
     node: Callable[[str], Node | None] = _no_node
     is_old: Callable[[str], bool] = lambda _name: False
-    first_ordinal: int = 0
+    first_ordinal: int | None = 0
     capacity: Callable[[], Capacity] = _empty
     refused: dict[str, Refusals] = {}
     conflicts: dict[Wishes, Refusals] = {}
@@ -97,11 +98,14 @@ def decide(state: PolicyState, cooldowns: Cooldowns, around: Surroundings) -> De
 
 def assignment_for(state: PolicyState, cooldowns: Cooldowns, around: Surroundings, pod: Pod) -> Assignment:
     """Where a pod would go now."""
-    refused = _refusals(state, cooldowns, around, pod)
     ordinal = None if state.ranked else pod.ordinal
-    if ordinal is not None:
-        return _by_ordinal(state, ordinal - around.first_ordinal + 1, refused)
-    return choose_pool(state.size, state.vacant(state.group_of(pod)), refused)
+    if ordinal is None:
+        refused = _refusals(state, cooldowns, around, pod)
+        return choose_pool(state.size, state.vacant(state.group_of(pod)), refused)
+    if around.first_ordinal is None:
+        return Assignment(None, passed=tuple((index, UNNUMBERED) for index in range(state.size)))
+    rank = min(max(ordinal - around.first_ordinal + 1, 1), FAR)  # whoever makes a pod may give it any number
+    return _by_ordinal(state, rank, _refusals(state, cooldowns, around, pod))
 
 
 def cost_of(state: PolicyState, seat: Seat, around: Surroundings) -> int | None:
@@ -192,7 +196,7 @@ def too_many(state: PolicyState, index: int) -> Refusal | None:
 
 def _by_ordinal(state: PolicyState, rank: int, refused: Refusals) -> Assignment:
     """A StatefulSet's pod has the pool of its number, or the next that takes it."""
-    place = state.order.place(max(rank, 1))
+    place = state.order.place(rank)
     if place is None:
         return Assignment(
             None, passed=tuple((index, refused.get(index, FULL)) for index in range(state.size))
@@ -200,5 +204,5 @@ def _by_ordinal(state: PolicyState, rank: int, refused: Refusals) -> Assignment:
     for index in range(place[0], state.size):
         if index not in refused:
             passed = tuple(each for each in refused.items() if each[0] < index)
-            return Assignment(index, max(rank, 1), passed)
+            return Assignment(index, rank, passed)
     return Assignment(None, passed=tuple(refused.items()))

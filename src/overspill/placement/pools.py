@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from overspill.placement.policy import PolicySpec, Pool
 
-__all__ = ["Assignment", "FillOrder", "Refusal", "choose_pool"]
+__all__ = ["FAR", "Assignment", "FillOrder", "Refusal", "choose_pool"]
 
 
 # The sequence is worked out place by place up to here; no workload is larger, but what it is scaled to may be.

@@ -4,6 +4,7 @@ In: a cluster, read once. Out: each policy with its pods; whether a controller w
 go. Invariant: the state is built by the same code as the controller's, from the same objects.
 """
 
+import contextlib
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -99,10 +100,12 @@ async def _surroundings(client: Client, managed: Managed) -> Surroundings:
     revisions = Revisions()
     for found in await client.list(REPLICASETS, namespace=namespace, kind=ReplicaSet):
         revisions.put(found)
-    start = 0
-    if target is not None and target.kind == "StatefulSet":
-        workload = await client.get(STATEFULSETS, target.name, namespace=namespace, kind=Workload)
-        start = workload.spec.ordinals.start
+    start: int | None = 0
+    if target is not None and (target.api_version, target.kind) == ("apps/v1", "StatefulSet"):
+        start = None
+        with contextlib.suppress(NotFound):
+            workload = await client.get(STATEFULSETS, target.name, namespace=namespace, kind=Workload)
+            start = workload.spec.ordinals.start
     by_name = {node.metadata.name: node for node in nodes}
     looks_for_room = any(pool.capacity_check == "Simulate" for pool in managed.policy.spec.pools)
     pods = await client.list(PODS, kind=Pod) if looks_for_room else []
