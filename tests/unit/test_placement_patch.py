@@ -145,6 +145,11 @@ def test_a_users_own_deletion_cost_is_left():
     assert labels == {names.POLICY_LABEL: "web", names.POOL_LABEL: "base"}
 
 
+def test_a_name_that_no_label_takes_is_left_out():
+    assert marks("w" * 63, BASE)[0][names.POLICY_LABEL] == "w" * 63
+    assert marks("w" * 64, BASE)[0] == {names.POOL_LABEL: "base"}
+
+
 def test_release_takes_the_gate_alone():
     pod = placing.gated("p", gates=[{"name": "other/gate"}])
     assert set(values(release(pod))) == {

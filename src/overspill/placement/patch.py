@@ -22,6 +22,7 @@ Operation = dict[str, Any]
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 AFFINITY = "/spec/affinity"
 TERMS = f"{AFFINITY}/nodeAffinity/{REQUIRED}/nodeSelectorTerms"
+LONGEST_LABEL = 63
 
 
 def marks(
@@ -35,7 +36,8 @@ def marks(
         rank: its keep rank; None leaves it to whoever counts.
         cost: its deletion cost; None leaves it to the user.
     """
-    labels = {names.POLICY_LABEL: policy}
+    # A Deployment may have a longer name than a label takes, and its policy has it too; nothing is decided by the label.
+    labels = {names.POLICY_LABEL: policy} if len(policy) <= LONGEST_LABEL else {}
     annotations = {} if rank is None else {names.RANK_ANNOTATION: str(rank)}
     if cost is not None:
         annotations[names.DELETION_COST] = str(cost)
