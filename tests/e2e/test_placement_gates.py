@@ -144,10 +144,29 @@ def test_a_suspended_policy_and_an_indexed_one_gate_nothing_by_themselves(gated,
     create(gated, namespace, policy({**WEB, "suspend": True}), {**policy(MARK), "metadata": {"name": "mark"}})
     gated.until(lambda: gated(namespace, OF_MARK) == [GATE], what="gates in force")
     assert gated(namespace, of_deployment("web")) == []
-    create(gated, namespace, policy({**WEB, "suspend": False}, **{INDEXED_LABEL: "true"}))
-    gated.cluster.kubectl("label", "pp", "mark", "-n", namespace, f"{INDEXED_LABEL}=true")
+    create(gated, namespace, policy({**WEB, "suspend": False}))
+    gated.cluster.kubectl("label", "pp", "p", "mark", "-n", namespace, f"{INDEXED_LABEL}=true")
     gated.until(lambda: gated(namespace, OF_MARK) == [], what="label in force")
     assert gated(namespace, of_deployment("web")) == []
+
+
+@only("policy")
+def test_a_policy_that_is_edited_or_resumed_gates_by_itself_again(gated, namespace):
+    """What the index names is of before."""
+
+    def stays_indexed(spec):
+        gated.cluster.kubectl("label", "pp", "p", "-n", namespace, f"{INDEXED_LABEL}=true", "--overwrite")
+        change = json.dumps({"spec": spec})
+        gated.cluster.kubectl("patch", "pp", "p", "-n", namespace, "--type=merge", "-p", change)
+        return INDEXED_LABEL in gated.cluster.get("pp", "p", "-n", namespace)["metadata"].get("labels", {})
+
+    create(gated, namespace, policy(WEB))
+    gated.until(
+        lambda: not stays_indexed({"targetRef": {"name": f"web-{next(numbers)}"}}), what="edits that are seen"
+    )
+    assert not stays_indexed({"suspend": True})
+    assert not stays_indexed({"suspend": False})
+    assert stays_indexed({"whenExhausted": "FirstPool"})
 
 
 @only("policy", "webhook")

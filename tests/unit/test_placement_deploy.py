@@ -160,6 +160,8 @@ def test_the_gates_use_the_names_of_the_code():
     assert bindings["gate.placement.overspill.dev"]["paramRef"]["selector"] == {}, "what is in memory"
     (requirement,) = bindings["gate-new.placement.overspill.dev"]["paramRef"]["selector"]["matchExpressions"]
     assert requirement == {"key": INDEXED_LABEL, "operator": "DoesNotExist"}
+    taken_off = "/metadata/labels/" + INDEXED_LABEL.replace("/", "~1")
+    assert re.findall(r"op: 'remove', path: '([^']+)'", text) == [taken_off]
 
 
 def test_gates_never_stand_in_the_way():

@@ -349,7 +349,7 @@ class Assigner:
         await self._index_writer.write(namespace, policies)
         left = 0.0
         for policy in policies:
-            if policy.metadata.deletion_timestamp is not None:
+            if not policy.gates:  # the index does not name it
                 continue
             # Each by its own time: where policies come one after the other, none is to wait for the last.
             settles = self._index_writer.named_since(policy) + INDEX_SETTLES - time.monotonic()
@@ -358,7 +358,7 @@ class Assigner:
                 continue
             with contextlib.suppress(Conflict, NotFound):  # its newer version comes here too
                 await self._index_writer.mark_indexed(policy)
-        return left or None
+        return left or self._index_writer.due(namespace)
 
 
 def _key(pod: Pod) -> Key:

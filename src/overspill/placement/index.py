@@ -1,6 +1,6 @@
 """What the apiserver looks up when a pod is created.
 
-In: a namespace's policies. Out: its PlacementIndex, written when it differs from what was last written.
+In: a namespace's policies. Out: its PlacementIndex, written when it differs from what was last written, and now and then.
 Invariant: a policy is marked as indexed only some time after the index names it, so that at every moment either
 the index or the policy itself makes its pods wait.
 """
@@ -24,6 +24,8 @@ __all__ = ["INDEX", "INDEXED_LABEL", "IndexWriter", "index_of"]
 INDEX = "overspill"
 INDEXED_LABEL = f"{names.PLACEMENT}/indexed"
 encoder = msgspec.json.Encoder(order="deterministic")
+# An index is written again after this many seconds: somebody may have deleted or changed it.
+STANDS = 60.0
 
 
 def index_of(policies: Iterable[Policy]) -> dict[str, Any]:
@@ -41,17 +43,30 @@ def index_of(policies: Iterable[Policy]) -> dict[str, Any]:
     return {"workloads": f" {' '.join(workloads)} " if workloads else "", "selectors": selectors}
 
 
+NOTHING = encoder.encode(index_of(()))
+
+
+def _named(policy: Policy) -> bytes:
+    """What an index names of a policy: the pods of one that is edited wait by it only when it says so, too."""
+    return encoder.encode((policy.metadata.uid, target_key(policy), policy.spec.selector))
+
+
 class IndexWriter:
     """Writes the indexes of all namespaces."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._written: dict[str, bytes] = {}
-        self._named: dict[str, dict[str, float]] = {}  # namespace -> uid -> since when the index names it
+        self._written: dict[str, tuple[bytes, float]] = {}  # namespace -> what and when
+        self._named: dict[str, dict[bytes, float]] = {}  # namespace -> what it names -> since when
 
     def named_since(self, policy: Policy) -> float:
         """Since when the index has been right for a policy, as `time.monotonic` tells it."""
-        return self._named[policy.metadata.namespace][policy.metadata.uid]
+        return self._named[policy.metadata.namespace][_named(policy)]
+
+    def due(self, namespace: str) -> float | None:
+        """Seconds after which an index is to be written again; None for one that is not there."""
+        body, at = self._written[namespace]
+        return None if body == NOTHING else max(at + STANDS - time.monotonic(), 0.0)
 
     async def write(self, namespace: str, policies: list[Policy]) -> None:
         """Have the index right.
@@ -61,18 +76,19 @@ class IndexWriter:
         """
         await self._have(namespace, index_of(policies))
         before, now = self._named.get(namespace, {}), time.monotonic()
-        self._named[namespace] = {each.metadata.uid: before.get(each.metadata.uid, now) for each in policies}
+        named = [_named(each) for each in policies if each.gates]
+        self._named[namespace] = {each: before.get(each, now) for each in named}
 
     async def _have(self, namespace: str, spec: dict[str, Any]) -> None:
         body = encoder.encode(spec)
-        if self._written.get(namespace) == body:
+        if self._written.get(namespace, (b"", 0.0))[0] == body and self.due(namespace) != 0:
             return
-        if not spec["workloads"] and not spec["selectors"]:
+        if body == NOTHING:
             with contextlib.suppress(NotFound):
                 await self._client.delete(PLACEMENT_INDEXES, INDEX, namespace=namespace)
         else:
             await self._apply(namespace, spec)
-        self._written[namespace] = body
+        self._written[namespace] = body, time.monotonic()
 
     async def _apply(self, namespace: str, spec: dict[str, Any]) -> None:
         content = {
