@@ -250,3 +250,13 @@ async def test_a_node_that_is_only_alive_leads_to_no_look(world):
     beat = NodeStatus(node.status.allocatable, (*node.status.conditions, NodeCondition("DiskFull", "False")))
     world.nodes(msgspec.structs.replace(node, status=beat))
     assert REGISTRY.get_sample_value("workqueue_depth", {"name": "placement-policies"}) == 0
+
+
+async def test_a_node_that_changes_leads_to_a_look_at_who_may_move_there(world):
+    world.policies(placing.policy(rebalance={"mode": "Evict"}))
+    world.pods(placed("p", "base", 1))
+    world.lead()
+    managed = world.assigner.managed_of("p")
+    await world.until(lambda: managed.conditions)
+    world.nodes(placing.node("n"))
+    assert REGISTRY.get_sample_value("workqueue_depth", {"name": "placement-policies"}) == 1

@@ -1,5 +1,7 @@
 """What is remembered of a policy: pools that cannot run pods, pods that wait too long, moves to earlier pools."""
 
+from functools import cache
+
 import msgspec
 import pytest
 
@@ -253,6 +255,19 @@ def test_nobody_moves_to_a_pool_that_has_no_node_for_its_successor():
     assert look(made, 600.0, desired=1, nodes=lambda: nodes).moving == []
     nodes.append(placing.node("own-gpu", group="gpu"))
     assert names_of(look(made, 700.0, desired=1, nodes=lambda: nodes).moving) == ["p"]
+
+
+def test_pods_that_find_no_room_on_nodes_look_again_until_there_is_some():
+    pools = placing.pool("base", 5, capacityCheck="Simulate"), placing.pool("elastic")
+    made = Managed(placing.policy(*pools, rebalance=REBALANCE))
+    for pod in spread(3, 4):
+        made.apply(pod, 0.0)
+    full = Capacity([placing.node("n", pods="0")], [])
+    waits = look(made, 0.0, desired=7, capacity=lambda: full)
+    assert (waits.moving, waits.due) == ([], pytest.approx(10.0))
+    roomy = Capacity([placing.node("n", pods="1")], [])
+    assert look(made, 10.0, desired=7, capacity=cache(roomy.copy)).due == pytest.approx(60.0)
+    assert names_of(look(made, 70.0, desired=7, capacity=cache(roomy.copy)).moving) == ["e9"]
 
 
 def shared():

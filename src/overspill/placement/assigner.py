@@ -90,7 +90,7 @@ class Assigner:
                 self._pod_changed(key, pod, now)
 
     def nodes_changed(self, batch: Batch[Node]) -> None:
-        """Take in a batch of nodes: pods that run there may be adopted now, others find what they wait for."""
+        """Take in a batch of nodes: pods that run there may be adopted now, others find what they wait for, or move."""
         changed = False
         for key in self.nodes.apply(batch):
             before, node = self._offers.pop(key.name, None), self.nodes.find("", key.name)
@@ -102,7 +102,9 @@ class Assigner:
             self._look_at(
                 name
                 for name, managed in self._managed.items()
-                if managed.state.strays or managed.state.waiting
+                if managed.state.strays
+                or managed.state.waiting
+                or managed.policy.spec.rebalance.mode != "Disabled"
             )
 
     def replica_sets_changed(self, batch: Batch[ReplicaSet]) -> None:

@@ -37,11 +37,12 @@ class Rebalancer:
         rebalance = state.policy.spec.rebalance
         if rebalance.mode == "Disabled":
             return [], None
-        movable = list(_misplaced(state, cooldowns, around))
+        misplaced = list(_misplaced(state, cooldowns, around))
+        movable = [(pool, pod) for pool, pod, fits in misplaced if fits]
         roomy = {pool for pool, _ in movable}
         self._since = {pool: self._since.get(pool, around.now) for pool in roomy}
-        if not movable:
-            return [], None
+        if not movable:  # room on nodes comes without notice
+            return [], float(rebalance.interval_seconds) if misplaced else None
         ripe = min(self._since.values()) + rebalance.stabilization_seconds
         due = max(ripe, self._last + rebalance.interval_seconds) - around.now
         if due > 0:
@@ -63,20 +64,28 @@ class Rebalancer:
         return max(desired - ready, 0)
 
 
-def _misplaced(state: PolicyState, cooldowns: Cooldowns, around: Surroundings) -> Iterator[tuple[int, Pod]]:
-    """Pods whose successors would be in a better place, the worst placed first, each with that pool."""
+def _misplaced(
+    state: PolicyState, cooldowns: Cooldowns, around: Surroundings
+) -> Iterator[tuple[int, Pod, bool]]:
+    """Pods whose successors would be in a better place, the worst placed first, each with that pool.
+
+    And whether it has room on its nodes; where it has none for one pod of a revision, no other of that one is tried.
+    """
     for name, group in list(state.groups.items()):
         if any(around.is_old(seat.revision) for seat in list(group.seats.values())[:1]):
             continue  # a rollout is on: its pods go anyway
         room = _rooms(state, cooldowns, around, name)
+        crammed: set[tuple[str, int]] = set()
         for seat in sorted(group.seats.values(), key=lambda seat: -seat.rank):
             pod, better = state.pods.get(seat.uid), _better(seat, room)
-            if pod is None or better is None or not _may_move(pod):
+            if pod is None or better is None or not _may_move(pod) or (seat.revision, better) in crammed:
                 continue
             into = state.policy.spec.pools[better]
-            if into.capacity_check == "Simulate" and not around.capacity().take(pod, into):
+            fits = into.capacity_check == "None" or around.capacity().take(pod, into)
+            yield better, pod, fits
+            if not fits:
+                crammed.add((seat.revision, better))
                 continue
-            yield better, pod
             room[better] = _following(state, room[better])
 
 
