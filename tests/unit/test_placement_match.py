@@ -50,15 +50,17 @@ def test_suspended_and_deleted_policies_are_not_in_the_index():
     assert index_of([labels])["selectors"] == [{"policy": "d", "matchLabels": {"x": "y"}}]
 
 
-def replica_set(name, revision, *, owner="d"):
+def replica_set(name, revision, *, owner="d", replicas=1, kind="Deployment"):
+    annotation = {"Deployment": "deployment.kubernetes.io", "Rollout": "rollout.argoproj.io"}[kind]
     return msgspec.convert(
         {
             "metadata": {
                 "name": name,
                 "namespace": "a",
-                "annotations": {"deployment.kubernetes.io/revision": str(revision)},
-                "ownerReferences": [{"kind": "Deployment", "name": "web", "uid": owner, "controller": True}],
-            }
+                "annotations": {f"{annotation}/revision": str(revision)},
+                "ownerReferences": [{"kind": kind, "name": "web", "uid": owner, "controller": True}],
+            },
+            "spec": {"replicas": replicas},
         },
         ReplicaSet,
     )
@@ -66,21 +68,34 @@ def replica_set(name, revision, *, owner="d"):
 
 def test_the_newest_revision_by_its_number():
     revisions = Revisions()
-    assert revisions.put(replica_set("one", 1)) == [("a", "one")]
+    assert revisions.put(replica_set("one", 1)) == set()
     assert not revisions.is_old("a", "one")
-    assert sorted(revisions.put(replica_set("two", 2))) == [("a", "one"), ("a", "two")]
+    assert revisions.put(replica_set("two", 2)) == {("a", "one")}
     assert revisions.is_old("a", "one")
-    assert revisions.put(replica_set("other", 1, owner="e")) == [("a", "other")]
+    assert revisions.put(replica_set("other", 1, owner="e")) == set()
     assert not revisions.is_old("a", "other")
     # What `kubectl rollout undo` does: the old one gets the next number.
-    assert sorted(revisions.put(replica_set("one", 3))) == [("a", "one"), ("a", "two")]
+    assert revisions.put(replica_set("one", 3)) == {("a", "one"), ("a", "two")}
     assert (revisions.is_old("a", "one"), revisions.is_old("a", "two")) == (False, True)
-    revisions.remove("a", "one")
+    assert revisions.remove("a", "one") == {("a", "two")}
     assert not revisions.is_old("a", "two")
     assert not revisions.is_old("a", "unknown")
 
 
+@pytest.mark.parametrize(("kind", "old"), [("Rollout", False), ("Deployment", True)])
+def test_an_aborted_rollouts_newest_revision_has_no_pods_and_no_say(kind, old):
+    """A Deployment's without pods is the one that begins, if nothing is to surge."""
+    revisions = Revisions()
+    revisions.put(replica_set("stable", 3, kind=kind))
+    revisions.put(replica_set("canary", 4, kind=kind))
+    assert revisions.is_old("a", "stable")
+    flipped = revisions.put(replica_set("canary", 4, kind=kind, replicas=0))
+    assert revisions.is_old("a", "stable") == old
+    assert flipped == (set() if old else {("a", "stable")})
+    assert not revisions.is_old("a", "canary")
+
+
 def test_a_replica_set_of_nobody_is_never_old():
     revisions = Revisions()
-    assert revisions.put(ReplicaSet(ReplicaSetMeta("alone", "a"))) == []
+    assert revisions.put(ReplicaSet(ReplicaSetMeta("alone", "a"))) == set()
     assert not revisions.is_old("a", "alone")

@@ -113,7 +113,7 @@ class Assigner:
         for key in self.replica_sets.apply(batch):
             found = self.replica_sets.get(key)
             if found is None:
-                self._revisions.remove(key.namespace, key.name)
+                flipped.update(self._revisions.remove(key.namespace, key.name))
             else:
                 flipped.update(self._revisions.put(found))
         if flipped:

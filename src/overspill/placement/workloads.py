@@ -14,6 +14,8 @@ from overspill.model.pods import OwnerReference
 
 __all__ = ["ReplicaSet", "Revisions", "Workload"]
 
+_Name = tuple[str, str]
+
 
 class _RevisionAnnotations(Struct, frozen=True, gc=False):
     deployment: str = msgspec.field(name="deployment.kubernetes.io/revision", default="")
@@ -31,10 +33,17 @@ class ReplicaSetMeta(Struct, frozen=True, rename="camel"):
     owner_references: tuple[OwnerReference, ...] = ()
 
 
+class ReplicaSetSpec(Struct, frozen=True, gc=False):
+    """How many pods it is to have."""
+
+    replicas: int = 1
+
+
 class ReplicaSet(Struct, frozen=True):
     """A ReplicaSet, in part."""
 
     metadata: ReplicaSetMeta
+    spec: ReplicaSetSpec = ReplicaSetSpec()
 
     @property
     def revision(self) -> int:
@@ -47,6 +56,14 @@ class ReplicaSet(Struct, frozen=True):
     def owner(self) -> OwnerReference | None:
         """The Deployment or Rollout that made it."""
         return next((each for each in self.metadata.owner_references if each.controller), None)
+
+    @property
+    def given_up(self) -> bool:
+        """Whether nothing is rolled out to it: an aborted Rollout keeps its newest ReplicaSet, without pods.
+
+        A Deployment's may begin without any, if nothing is to surge.
+        """
+        return self.spec.replicas == 0 and self.owner is not None and self.owner.kind == "Rollout"
 
 
 class _BaseAnnotation(Struct, frozen=True, gc=False):
@@ -86,38 +103,40 @@ class Revisions:
     """Which ReplicaSets make room for newer ones."""
 
     def __init__(self) -> None:
-        self._owners: dict[tuple[str, str], str] = {}  # ReplicaSet -> uid of its owner
-        self._numbers: dict[str, dict[tuple[str, str], int]] = {}  # owner -> ReplicaSet -> revision
+        self._owners: dict[_Name, str] = {}  # ReplicaSet -> uid of its owner
+        self._sets: dict[str, dict[_Name, ReplicaSet]] = {}  # owner -> its ReplicaSets
+        self._old: set[_Name] = set()
 
-    def put(self, found: ReplicaSet) -> list[tuple[str, str]]:
+    def put(self, found: ReplicaSet) -> set[_Name]:
         """Take a ReplicaSet in; the ReplicaSets, by namespace and name, for which `is_old` changed."""
         owner = found.owner
         if owner is None:
-            return []
+            return set()
         name = (intern(found.metadata.namespace), found.metadata.name)
-        siblings = self._numbers.setdefault(owner.uid, {})
-        before = _newest(siblings)
         self._owners[name] = owner.uid
-        siblings[name] = found.revision
-        after = _newest(siblings)
-        return [] if before == after else list(siblings)
+        self._sets.setdefault(owner.uid, {})[name] = found
+        return self._sort(owner.uid)
 
-    def remove(self, namespace: str, name: str) -> None:
-        """Forget a ReplicaSet."""
+    def remove(self, namespace: str, name: str) -> set[_Name]:
+        """Forget a ReplicaSet; the others for which `is_old` changed."""
         owner = self._owners.pop((namespace, name), None)
-        if owner is not None:
-            self._numbers[owner].pop((namespace, name), None)
-            if not self._numbers[owner]:
-                del self._numbers[owner]
+        if owner is None:
+            return set()
+        del self._sets[owner][namespace, name]
+        self._old.discard((namespace, name))
+        flipped = self._sort(owner)
+        if not self._sets[owner]:
+            del self._sets[owner]
+        return flipped
 
     def is_old(self, namespace: str, name: str) -> bool:
         """Whether its owner has a newer one."""
-        owner = self._owners.get((namespace, name))
-        if owner is None:
-            return False
-        siblings = self._numbers[owner]
-        return siblings[namespace, name] < max(siblings.values())
+        return (namespace, name) in self._old
 
-
-def _newest(siblings: dict[tuple[str, str], int]) -> tuple[str, str] | None:
-    return max(siblings, key=siblings.__getitem__, default=None)
+    def _sort(self, owner: str) -> set[_Name]:
+        """Find out which of an owner's are old; those for which it changed."""
+        siblings = self._sets[owner]
+        newest = max((each.revision for each in siblings.values() if not each.given_up), default=0)
+        flipped = {name for name, each in siblings.items() if (each.revision < newest) != (name in self._old)}
+        self._old ^= flipped
+        return flipped
