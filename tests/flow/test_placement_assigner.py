@@ -17,6 +17,7 @@ from overspill.kube.events import Events
 from overspill.kube.frames import Batch, Change
 from overspill.metrics import REGISTRY
 from overspill.model.affinity import Taint
+from overspill.placement import assigner, write
 from overspill.placement.assigner import Assigner
 from overspill.placement.managed import Managed
 from overspill.placement.nodes import NodeCondition, NodeStatus
@@ -28,10 +29,12 @@ class World:
 
     Attributes:
         answer: what a patch of a pod gets; None for success.
+        creations: how many policies were asked for, none of which could be made.
     """
 
     def __init__(self):
         self.patches = []
+        self.creations = 0
         self.answer = lambda _patch: None
         self._arrived = asyncio.Event()
         self._running = None
@@ -43,6 +46,9 @@ class World:
             patch = {each["path"]: each.get("value") for each in body} | {"name": request.path.split("/")[-1]}
             self.patches.append(patch)
             answer = self.answer(patch)
+        elif request.method == "POST" and request.path.endswith("/placementpolicies"):
+            self.creations += 1
+            answer = refusal(500, "InternalError")
         self._arrived.set()
         return answer or web.json_response({"metadata": {}})
 
@@ -62,10 +68,9 @@ class World:
     def nodes(self, *nodes, kind="MODIFIED"):
         self.assigner.nodes_changed(Batch(replace=False, changes=[Change(kind, each) for each in nodes]))
 
-    def stateful_sets(self, *found):
+    def workloads(self, cache, *found):
         self.assigner.workloads_changed(
-            self.assigner.stateful_sets,
-            Batch(replace=False, changes=[Change("MODIFIED", each) for each in found]),
+            cache, Batch(replace=False, changes=[Change("MODIFIED", each) for each in found])
         )
 
     def lead(self):
@@ -202,16 +207,40 @@ async def test_pods_that_are_seen_before_their_stateful_set_wait_for_its_first_n
     world.pods(placing.gated("db-5", owner="db", kind="StatefulSet"))
     world.lead()
     await world.until(lambda: world.assigner.managed_of("db-5").reasons)
-    world.stateful_sets(msgspec.convert(DB, Workload))
+    world.workloads(world.assigner.stateful_sets, msgspec.convert(DB, Workload))
     await world.until(lambda: world.patches)
     assert world.patches[0]["/metadata/labels"][names.POOL_LABEL] == "base"
 
 
 async def test_a_stateful_set_of_another_kind_with_the_same_name_says_nothing(world):
-    world.stateful_sets(msgspec.convert(DB, Workload))
+    world.workloads(world.assigner.stateful_sets, msgspec.convert(DB, Workload))
     kruise = Managed(counted(apiVersion="apps.kruise.io/v1beta1"))
     assert world.assigner.around(Managed(counted())).first_ordinal == 5
     assert world.assigner.around(kruise).first_ordinal == 0
+
+
+async def test_pods_of_an_annotated_deployment_wait_as_long_as_its_policy_cannot_be_made(world, monkeypatch):
+    monkeypatch.setattr(assigner, "ORPHAN_AFTER", 0.01)
+    monkeypatch.setattr(write, "POLICY_EVERY", 0.01)
+    annotated = {"name": "web", "namespace": "a", "uid": "d", "annotations": {names.BASE_ANNOTATION: "5"}}
+    world.workloads(world.assigner.deployments, msgspec.convert({"metadata": annotated}, Workload))
+    world.pods(gated("p"))
+    world.lead()
+    await world.until(lambda: world.creations == 2)
+    assert world.patches == []
+    world.policies(placing.policy())
+    await world.until(lambda: world.patches)
+    assert "/metadata/labels/placement.overspill.dev~1pool" in world.patches[0]
+
+
+async def test_they_are_let_go_once_it_has_the_annotation_no_more(world, monkeypatch):
+    monkeypatch.setattr(assigner, "ORPHAN_AFTER", 0.01)
+    bare = {"metadata": {"name": "web", "namespace": "a", "uid": "d"}}
+    world.workloads(world.assigner.deployments, msgspec.convert(bare, Workload))
+    world.pods(gated("p"))
+    world.lead()
+    await world.until(lambda: world.patches)
+    assert "/metadata/labels/placement.overspill.dev~1pool" not in world.patches[0]
 
 
 BASE_ONLY = placing.pool("base", 5, capacityCheck="Simulate")

@@ -82,6 +82,9 @@ class World:
     def managed_of(self, uid):
         return self.managed
 
+    def awaits_policy(self, pod):
+        return False
+
     def around(self, managed):
         return Surroundings()
 

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from overspill import names
-from overspill.errors import Conflict, NotFound
+from overspill.errors import Conflict, NotFound, Rejected
 from overspill.kube.cache import Cache
 from overspill.kube.client import MERGE, Client
 from overspill.kube.events import Events, ObjectRef
@@ -87,6 +87,16 @@ class AnnotatedDeployments:
         if found is not None and (found.metadata.annotations.base is not None or _owned(policy, found)):
             self.queue.add((namespace, name))
 
+    def makes(self, namespace: str, name: str) -> bool:
+        """Whether a Deployment is to have a policy by its annotation, and has none yet."""
+        found = self._deployments.find(namespace, name)
+        return (
+            found is not None
+            and found.metadata.deletion_timestamp is None
+            and base_replicas(found.metadata.annotations.base or "") is not None
+            and self._policy((namespace, name)) is None
+        )
+
     async def _keep(self, key: PolicyKey) -> None:
         deployment, policy = self._deployments.find(*key), self._policy(key)
         if deployment is None or deployment.metadata.deletion_timestamp is not None:
@@ -114,6 +124,10 @@ class AnnotatedDeployments:
             await self._client.create(PLACEMENT_POLICIES, body, namespace=meta.namespace, kind=_Written)
         except Conflict:
             return  # it is there by now; the watch brings it, and the Deployment is looked at again
+        except Rejected as error:
+            text = f"its pods wait, since the apiserver takes no PlacementPolicy for it: {error}"
+            self._events.warning(_reference(deployment), "PolicyRefused", text)
+            raise
         self._events.normal(
             _reference(deployment), "PolicyCreated", f"PlacementPolicy {meta.name}: base {base}"
         )

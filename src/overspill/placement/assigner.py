@@ -23,7 +23,7 @@ from overspill.placement.capacity import Capacity
 from overspill.placement.decide import Surroundings
 from overspill.placement.index import IndexWriter
 from overspill.placement.managed import Managed, Outcome
-from overspill.placement.match import Directory, PolicyKey
+from overspill.placement.match import Directory, PolicyKey, workload_keys
 from overspill.placement.nodes import Node
 from overspill.placement.pods import Pod
 from overspill.placement.policy import Policy
@@ -150,6 +150,14 @@ class Assigner:
     def managed_of(self, uid: str) -> Managed | None:
         """The policy of a pod."""
         return self._managed.get(self._policy_of.get(uid, ("", "")))
+
+    def awaits_policy(self, pod: Pod) -> bool:
+        """Whether a pod of no policy is of an annotated Deployment, whose policy is still to be made."""
+        return any(
+            self.annotated.makes(pod.metadata.namespace, key.removeprefix("apps/Deployment/"))
+            for key in workload_keys(pod)
+            if key.startswith("apps/Deployment/")
+        )
 
     def around(self, managed: Managed) -> Surroundings:
         """What surrounds a policy."""

@@ -28,6 +28,8 @@ __all__ = ["PodWriter", "reference"]
 
 log = structlog.get_logger(__name__)
 
+# A pod whose policy is being made is looked at again after this many seconds.
+POLICY_EVERY = 1.0
 # In flight at once: bounds what a stopped and continued process can still do, and the overshoot of two that lead.
 WRITERS = 50
 
@@ -40,6 +42,9 @@ class Books(Protocol):
 
     def around(self, managed: Managed) -> Surroundings:
         """What surrounds a policy."""
+
+    def awaits_policy(self, pod: Pod) -> bool:
+        """Whether a pod of no policy is about to have one."""
 
     def refused(self, key: Key, pool: int, refusal: Refusal) -> None:
         """The apiserver does not let a pod go to a pool."""
@@ -72,21 +77,23 @@ class PodWriter:
             self._missed.discard(key.uid)
             self.queue.add(key)
 
-    async def _write(self, key: Key) -> None:
+    async def _write(self, key: Key) -> float | None:
         pod = self._pods.get(key)
         if pod is None:
-            return
+            return None
         if self._sent.get(key.uid) == pod.metadata.resource_version:
             self._missed.add(key.uid)  # this version is history: its successor will come by the watch
-            return
+            return None
         if not self._sure():
             raise Retry("another process may lead by now")
         managed = self._books.managed_of(key.uid)
-        if managed is None or not managed.policy.gates:
-            if pod.gate is not None and not pod.deleting:
-                await self._send(key, pod, patch.release(pod))
-            return
-        await self._write_seat(key, pod, managed)
+        if managed is not None and managed.policy.gates:
+            await self._write_seat(key, pod, managed)
+        elif pod.gate is not None and not pod.deleting:
+            if managed is None and self._books.awaits_policy(pod):
+                return POLICY_EVERY
+            await self._send(key, pod, patch.release(pod))
+        return None
 
     async def _write_seat(self, key: Key, pod: Pod, managed: Managed) -> None:
         seat = managed.state.seats.get(key.uid)
