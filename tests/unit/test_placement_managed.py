@@ -317,6 +317,19 @@ def test_pods_fill_what_there_is_and_the_rest_goes_on():
     assert made.state.totals == [3, 5]
 
 
+def test_a_pod_that_is_too_large_holds_no_smaller_one_up():
+    policy = placing.policy(
+        placing.pool("base", capacityCheck="Simulate"), selector={"matchLabels": {"app": "batch"}}
+    )
+    made = Managed(policy)
+    for second, (name, cpu) in enumerate({"large": "64", "small": "1"}.items()):
+        requests = {"resources": {"requests": {"cpu": cpu}}}
+        created = f"2026-01-01T00:00:0{second}Z"
+        made.apply(placing.gated(name, owner=name, kind="Job", created=created, containers=[requests]), 0.0)
+    left = Capacity([placing.node("n", cpu="4")], [])
+    assert names_of(pod for pod, _ in look(made, 0.0, capacity=lambda: left).decisions.placed) == ["small"]
+
+
 def test_pods_that_wait_for_room_look_again_though_nobody_tells_that_there_is_some():
     made = Managed(placing.policy(placing.pool("base", 1, capacityCheck="Simulate")))
     made.apply(placing.gated("p"), 0.0)

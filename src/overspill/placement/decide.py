@@ -7,6 +7,7 @@ same pods seen together get the same seats whoever decides.
 
 from collections.abc import Callable, Iterable
 
+import msgspec
 from msgspec import Struct
 
 from overspill.placement.capacity import Capacity
@@ -23,6 +24,7 @@ Refusals = dict[int, Refusal]
 # What a pod asks of its node itself: its nodeSelector, its affinity in JSON.
 Wishes = tuple[tuple[tuple[str, str], ...], bytes]
 UNNUMBERED = Refusal("NoStatefulSet", "takes pods by their number, and their StatefulSet is not known yet")
+encode = msgspec.json.Encoder().encode
 
 
 def _no_node(_name: str) -> Node | None:
@@ -74,9 +76,11 @@ def decide(state: PolicyState, cooldowns: Cooldowns, around: Surroundings) -> De
     """Adopt who runs already, set ranks right, seat who waits."""
     made = Decisions(placed=[], waiting={}, touched=_adopt(state, around))
     made.touched += state.straighten()
-    hopeless: dict[tuple[str, Wishes], Assignment] = {}
+    hopeless: dict[tuple[str, Wishes, bytes], Assignment] = {}
+    simulates = any(pool.capacity_check == "Simulate" for pool in state.policy.spec.pools)
     for pod in _in_order(state, around):
-        uid, kind = pod.metadata.uid, (state.group_of(pod), _wishes(pod))
+        uid = pod.metadata.uid
+        kind = state.group_of(pod), _wishes(pod), _needs(pod) if simulates else b""
         ordinary = uid not in around.refused
         if ordinary and kind in hopeless:
             made.waiting[uid] = hopeless[kind]
@@ -182,6 +186,14 @@ def conflicting(state: PolicyState, around: Surroundings, pod: Pod) -> Refusals:
 def _wishes(pod: Pod) -> Wishes:
     selector = pod.spec.node_selector
     return tuple(sorted(selector.items())) if selector else (), bytes(pod.spec.affinity)
+
+
+def _needs(pod: Pod) -> bytes:
+    """All of a pod by which nodes have room for it or not, beside its wishes."""
+    spec = pod.spec
+    return encode((spec.containers, spec.init_containers, spec.resources, spec.overhead)) + bytes(
+        spec.tolerations
+    )
 
 
 def too_many(state: PolicyState, index: int) -> Refusal | None:
