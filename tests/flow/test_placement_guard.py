@@ -30,6 +30,7 @@ class Apiserver:
         self.looks = 0
         self.patches = {}
         self.refusing = set()
+        self.failing = set()
         self.patched = asyncio.Condition()
 
     async def handle(self, request):
@@ -46,6 +47,8 @@ class Apiserver:
         async with self.patched:
             self.patches.setdefault(name, []).append(operations)
             self.patched.notify_all()
+        if name in self.failing:
+            return refusal(500, "InternalError", "failed calling webhook")
         if any(name in self.refusing and each["path"] == "/spec/nodeSelector" for each in operations):
             return refusal(422, "Invalid")
         return web.json_response({"kind": "Pod", "metadata": {"name": name}})
@@ -128,6 +131,15 @@ async def test_a_pod_that_the_pool_is_refused_for_goes_as_it_is(apiserver):
         "/metadata/resourceVersion",
         "/spec/schedulingGates/0",
     }
+
+
+async def test_a_pod_that_cannot_go_now_holds_no_other_up(apiserver):
+    apiserver.failing.add("a")
+    async with guarding(apiserver, [placing.policy(gate=RELEASE)], [waiting("a"), waiting("b")]):
+        await apiserver.until(lambda: "b" in apiserver.patches)
+        apiserver.failing.clear()
+        tries = len(apiserver.patches["a"])
+        await apiserver.until(lambda: len(apiserver.patches["a"]) > tries)
 
 
 async def test_a_lease_that_is_not_there_is_held_by_nobody():

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import structlog
 
-from overspill.errors import Conflict, Misconfigured, NotFound, OverspillError, Rejected
+from overspill.errors import Conflict, Misconfigured, NotFound, OverspillError, Rejected, Retry
 from overspill.kube.cache import Cache
 from overspill.kube.client import JSON_PATCH, METADATA_ONLY, Client
 from overspill.kube.config import load_config
@@ -122,13 +122,23 @@ class Guard:
         while True:
             try:
                 if await self._vacancy.look():
-                    for pod, policy in list(self.overdue(time.monotonic())):
-                        await self._release(pod, policy)
+                    await self._let_go()
             except Misconfigured:
                 raise
             except OverspillError as error:
                 log.warning("cannot look after pods that wait", error=str(error))
             await asyncio.sleep(LOOK_EVERY)
+
+    async def _let_go(self) -> None:
+        """Let all go that have waited their time; one that cannot go now holds nobody up, as long as still nobody leads."""
+        for pod, policy in list(self.overdue(time.monotonic())):
+            try:
+                await self._release(pod, policy)
+            except Retry as error:
+                which = f"{pod.metadata.namespace}/{pod.metadata.name}"
+                log.warning("pod not let go yet", pod=which, error=str(error))
+                if not await self._vacancy.look():
+                    return
 
     async def _release(self, pod: Pod, policy: Policy) -> None:
         pool = fallback(pod, policy)
