@@ -26,7 +26,9 @@ from podman_pods import (
     waits,
 )
 
+from overspill.backends.podman.api import Podman
 from overspill.backends.podman.backend import PodmanBackend
+from overspill.backends.podman.client import Client
 from overspill.errors import Retry
 from overspill.model.observation import Gone, Observation, Running, Terminated
 from overspill.model.work import EmptyDir, Mount, WorkSpec
@@ -223,6 +225,19 @@ async def test_nodes_of_one_podman_do_not_see_each_other(stage: Stage):
     await stage.witness.running(work)
     async with backend_of(stage.service, node="virtual-node-1") as other:
         assert await other.list() == []
+
+
+async def test_an_event_that_is_too_long_breaks_the_stream_off(tmp_path: Path):
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * (1 << 20) + b"\n")
+        writer.close()
+
+    socket = str(tmp_path / "sock")
+    async with await asyncio.start_unix_server(answer, socket), Client(socket) as client:
+        with pytest.raises(Retry):
+            async for _ in Podman(client).events({}):
+                pass
 
 
 async def test_of_two_agents_at_once_one_may_end_the_pod(stage: Stage):

@@ -1,4 +1,4 @@
-"""No pod ends its agent: what its probes, hooks and disks come to is that pod's alone."""
+"""No pod ends its agent: what its probes, hooks, steps and disks come to is that pod's alone."""
 
 import asyncio
 import os
@@ -11,7 +11,8 @@ from overspill.backends.podman.hooks import Hooks
 from overspill.backends.podman.node import Node
 from overspill.backends.podman.prober import Prober
 from overspill.backends.podman.seen import Run
-from overspill.backends.podman.volumes import disk_usage, prepare
+from overspill.backends.podman.trees import disk_usage
+from overspill.backends.podman.volumes import prepare
 from overspill.model.observation import Happened
 from overspill.model.work import (
     Container,
@@ -42,6 +43,20 @@ def add(node, name="web", *, container=None, **more):
     return supervisor
 
 
+class Unforeseen:
+    """A Podman that fails as none does, whatever it is asked."""
+
+    def __init__(self):
+        self.asked = asyncio.Queue()
+
+    def __getattr__(self, name):
+        async def call(*_):
+            self.asked.put_nowait(name)
+            raise ValueError(name)
+
+        return call
+
+
 async def told(watched):
     """What is told next."""
     async with asyncio.timeout(20):
@@ -70,6 +85,46 @@ async def test_a_hook_that_fails_in_a_way_that_nobody_foresaw_is_a_failed_hook(n
         happened = await told(watched)
     assert happened.reason == "FailedPostStartHook"
     assert pod.marks[RUN.id].doomed == "PostStart"
+
+
+async def test_a_step_that_fails_in_a_way_that_nobody_foresaw_is_taken_again(tmp_path):
+    podman = Unforeseen()
+    node = Node(podman, cluster="c", node="vn-0", network="n", root=tmp_path / "pods", clock=time.time)
+    supervisor = add(node)
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        task = group.create_task(supervisor.run())
+        assert await podman.asked.get() == "create_pod"
+        supervisor.pod.notice()
+        assert await podman.asked.get() == "inspect"
+        task.cancel()
+
+
+async def test_a_pod_that_cannot_be_measured_keeps_no_other_from_it(node):
+    add(node, "odd", volumes={"scratch": EmptyDir(size_limit="no number")})
+    full = add(node, "full", volumes={"scratch": EmptyDir(size_limit=-1)}).pod
+    await enforce_once(node.supervisors())
+    assert full.eviction
+
+
+def test_the_deepest_tree_is_measured_and_removed_and_its_links_lead_nowhere(node, tmp_path):
+    folder = add(node).pod.folder
+    volume = folder.volume("scratch")
+    volume.mkdir(parents=True)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").touch()
+    (volume / "link").symlink_to(tmp_path / "other")
+    known = disk_usage(volume)
+    here = os.open(volume, os.O_RDONLY)
+    for _ in range(1200):
+        os.mkdir("deep", dir_fd=here)
+        inner = os.open("deep", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = inner
+    os.close(here)
+    assert disk_usage(volume) == known
+    folder.remove()
+    assert list(folder.path.parent.iterdir()) == []
+    assert (tmp_path / "other" / "file").exists()
 
 
 async def test_a_pod_that_fills_the_disk_is_evicted_although_nothing_can_be_written(node):

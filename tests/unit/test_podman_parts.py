@@ -34,8 +34,8 @@ from overspill.backends.podman.security import (
 )
 from overspill.backends.podman.seen import Deletion, PulledImage, Sandbox
 from overspill.backends.podman.subpaths import mount_sources
-from overspill.backends.podman.volumes import hosts_file, prepare, resolv_conf
-from overspill.errors import Unsupported
+from overspill.backends.podman.volumes import check_paths, hosts_file, prepare, resolv_conf
+from overspill.errors import Rejected, Unsupported
 from overspill.model.fields import BACKEND
 from overspill.model.observation import Gone, Observation
 from overspill.model.work import (
@@ -464,6 +464,21 @@ def test_sub_paths_that_lead_out(tmp_path, target):
     (volume / "link").symlink_to(target)
     with pytest.raises(ConfigError, match="leads out of its volume"):
         source_of(tmp_path, "link/x")
+
+
+@pytest.mark.parametrize("sub_path", ["circle/x", "nul\0", "n" * 300])
+def test_sub_paths_that_cannot_be(tmp_path, sub_path):
+    volume = Folder(tmp_path, WHO).volume("v")
+    volume.mkdir(parents=True)
+    (volume / "circle").symlink_to("circle")
+    with pytest.raises(ConfigError, match="failed to prepare subPath"):
+        source_of(tmp_path, sub_path)
+
+
+@pytest.mark.parametrize("path", ["/a", "", "..a", "a/../b", "nul\0", "d/" * 1500 + "file"])
+def test_files_that_cannot_be_in_a_volume(path):
+    with pytest.raises(Rejected, match="volume 'v': "):
+        check_paths({"v": Files((File(path, b""),))})
 
 
 def test_prepared_volumes_stay_as_they_are(tmp_path):

@@ -7,12 +7,12 @@ Source: k8s.io/kubernetes pkg/volume/util/atomic_writer.go, pkg/volume/volume_li
 """
 
 import os
-import shutil
 import stat
 import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 
+from overspill.backends.podman.trees import remove_tree
 from overspill.model.work import File
 
 __all__ = ["is_written", "write_files"]
@@ -98,4 +98,4 @@ def _clear(directory: Path, current: str) -> None:
     """Remove the data of earlier writers, those that were killed among them."""
     for entry in directory.iterdir():
         if entry.name.startswith("..") and entry.name not in {DATA_LINK, current}:
-            shutil.rmtree(entry, ignore_errors=True)
+            remove_tree(entry)

@@ -10,6 +10,7 @@ from typing import Any, Self, TypeVar
 
 import aiohttp
 import msgspec
+from aiohttp.http_exceptions import HttpProcessingError  # what reading a line that is too long ends in
 from msgspec import Struct
 
 from overspill.errors import Conflict, Misconfigured, NotFound, OverspillError, Rejected, Retry
@@ -115,7 +116,7 @@ class Client:
                 yield b""
                 async for line in response.content:
                     yield line
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except (aiohttp.ClientError, HttpProcessingError, TimeoutError, OSError) as error:
             raise self._away(error) from error
         raise Retry(f"Podman at {self.socket} ended the stream {path}")
 

@@ -7,11 +7,15 @@ Source: https://kubernetes.io/docs/concepts/storage/volumes/#emptydir
 import asyncio
 from collections.abc import Callable, Iterable
 
+import structlog
+
 from overspill.backends.podman.supervisor import Supervisor
-from overspill.backends.podman.volumes import disk_usage
+from overspill.backends.podman.trees import disk_usage
 from overspill.model.work import EmptyDir
 
 __all__ = ["enforce_limits", "enforce_once"]
+
+log = structlog.get_logger(__name__)
 
 PERIOD = 10.0  # seconds; the kubelet's housekeeping interval
 
@@ -26,7 +30,10 @@ async def enforce_limits(supervisors: Callable[[], Iterable[Supervisor]]) -> Non
 async def enforce_once(supervisors: Iterable[Supervisor]) -> None:
     """Look at the limited volumes of some pods."""
     for supervisor in supervisors:
-        await _enforce(supervisor)
+        try:
+            await _enforce(supervisor)
+        except Exception:  # whatever a pod has made of its volumes, the agent and the other pods go on
+            log.exception("volumes not measured", pod=supervisor.pod.identity.name)
 
 
 async def _enforce(supervisor: Supervisor) -> None:

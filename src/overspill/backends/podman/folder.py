@@ -6,7 +6,6 @@ thing of a pod to go; so a pod is known exactly as long as it has a folder.
 The record may hold secrets: folder and files are the owner's alone.
 """
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from overspill.backends.podman.seen import Deletion, Eviction
+from overspill.backends.podman.trees import remove_tree
 from overspill.model.work import Identity, WorkSpec
 
 __all__ = ["Folder", "Record", "folders", "node_root"]
@@ -64,7 +64,7 @@ class Folder:
         if self.path.exists():
             return False
         draft = self.path.with_name(f".{self.path.name}")
-        shutil.rmtree(draft, ignore_errors=True)
+        remove_tree(draft)
         draft.parent.mkdir(parents=True, exist_ok=True)
         draft.mkdir(mode=0o700)
         (draft / "logs").mkdir()
@@ -103,9 +103,9 @@ class Folder:
         """Remove it with all volumes; under another name first, so that a kill in between leaves no half."""
         doomed = self.path.with_name(f".{self.path.name}.gone")
         if self.path.exists():
-            shutil.rmtree(doomed, ignore_errors=True)
+            remove_tree(doomed)
             self.path.rename(doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
+        remove_tree(doomed)
 
 
 def node_root(data_dir: str, cluster: str, node: str) -> Path:
@@ -118,7 +118,7 @@ def folders(root: Path) -> Iterator[tuple[Folder, Record]]:
     root.mkdir(parents=True, exist_ok=True)
     for entry in sorted(root.iterdir()):
         if entry.name.startswith("."):
-            shutil.rmtree(entry, ignore_errors=True)
+            remove_tree(entry)
             continue
         if record := _read(entry / "record.json", Record):
             yield Folder(root, record.work.identity), record

@@ -211,6 +211,8 @@ class Node:
                             self._hear(event)
             except OverspillError as error:
                 log.warning("events of Podman broke off", error=str(error))
+            except Exception:  # whatever one container's event says, the agent hears of the others
+                log.exception("events of Podman broke off")
             await asyncio.sleep(RECONNECT)
 
     def _hear(self, event: Event) -> None:

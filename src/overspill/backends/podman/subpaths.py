@@ -22,7 +22,7 @@ def mount_sources(folder: Folder, container: Container) -> Mapping[Mount, str]:
     """The path on the host of each mount; missing subPaths are made.
 
     Raises:
-        ConfigError: a subPath leads out of its volume.
+        ConfigError: a subPath leads out of its volume, round in it, or is none.
     """
     return {mount: str(_source(folder.volume(mount.volume), mount, container)) for mount in container.mounts}
 
@@ -31,7 +31,10 @@ def _source(volume: Path, mount: Mount, container: Container) -> Path:
     base = volume.resolve()
     if not mount.sub_path:
         return base
-    wanted = (base / mount.sub_path).resolve()
+    try:
+        wanted = (base / mount.sub_path).resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long, a circle of links, a NUL
+        raise _refused(mount, container, str(error)) from error
     if not wanted.is_relative_to(base):
         raise _refused(mount, container, f"subpath {mount.sub_path!r} leads out of its volume")
     try:

@@ -151,8 +151,14 @@ class Supervisor:
                     return
             except (OverspillError, OSError) as error:
                 log.warning("pod step failed", pod=self.pod.identity.name, error=str(error))
-                self.pod.doubt()
-                await self._sleep(PAUSE)
+                await self._after_failure()
+            except Exception:  # whatever a pod asks for or has made, the agent and the other pods go on
+                log.exception("pod step failed", pod=self.pod.identity.name)
+                await self._after_failure()
+
+    async def _after_failure(self) -> None:
+        self.pod.doubt()
+        await self._sleep(PAUSE)
 
     async def _turn(self, group: asyncio.TaskGroup) -> bool:
         """One look and one step; True when the pod is gone."""

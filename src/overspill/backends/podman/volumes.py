@@ -19,7 +19,6 @@ from overspill.model.work import Dns, EmptyDir, Files, FlexVolume, Volume, WorkS
 __all__ = [
     "KEPT",
     "check_paths",
-    "disk_usage",
     "hosts_file",
     "is_kept",
     "memory_volumes",
@@ -31,6 +30,7 @@ __all__ = [
 # The driver of a flexVolume that is a directory of Podman's machine and outlives the pod; its option is `name`.
 KEPT = "overspill.dev/kept"
 KEPT_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,127}")
+DEEPEST = 100  # folders of a file's path: each takes a part of the stack to make
 
 
 def is_kept(volume: Volume) -> bool:
@@ -41,7 +41,7 @@ def is_kept(volume: Volume) -> bool:
 
 
 def check_paths(volumes: Mapping[str, Volume]) -> None:
-    """Refuse a volume whose files would land outside of it.
+    """Refuse a volume whose files would land outside of it, or cannot be made.
 
     Raises:
         Rejected: names volume and path.
@@ -53,6 +53,8 @@ def check_paths(volumes: Mapping[str, Volume]) -> None:
             path = PurePosixPath(file.path)
             if path.is_absolute() or not path.parts or path.parts[0].startswith("..") or ".." in path.parts:
                 raise Rejected(f"volume {name!r}: {file.path!r} is no path inside of the volume")
+            if "\0" in file.path or len(path.parts) > DEEPEST:
+                raise Rejected(f"volume {name!r}: {file.path[:200]!r} is no path that can be made")
 
 
 def memory_volumes(work: WorkSpec) -> dict[str, EmptyDir]:
@@ -124,15 +126,3 @@ def resolv_conf(dns: Dns) -> str:
     if dns.options:
         lines.append("options " + " ".join(dns.options))
     return "".join(f"{line}\n" for line in lines)
-
-
-def disk_usage(directory: Path) -> int:
-    """Bytes allocated below a directory; what vanishes meanwhile, or has too long a path, counts as nothing."""
-    total = 0
-    for root, _, names in os.walk(directory):
-        for name in names:
-            try:
-                total += os.lstat(os.path.join(root, name)).st_blocks * 512  # noqa: PTH118 - hot loop
-            except OSError:
-                continue
-    return total
