@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from podman_life import kept, shared
 from podman_pods import (
     CLUSTER,
     NODE,
@@ -17,6 +18,7 @@ from podman_pods import (
     Stage,
     Witness,
     backend_of,
+    ended,
     eventually,
     is_running,
     pod,
@@ -204,6 +206,29 @@ async def test_lost_sandbox_is_replaced(stage: Stage):
     assert isinstance(seen, Observation)
     assert f"{seen.ips[0]}\tpod" in await run_in(stage.backend, work, ["cat", "/etc/hosts"])
     assert seen.ips[0] in await run_in(stage.backend, work, ["ip", "-o", "address", "show", "eth0"])
+
+
+async def test_what_ended_for_good_stays_so_when_its_container_is_removed(podman: PodmanService):
+    """As `podman container prune` does."""
+    job = pod(shell("exit 3"), name="job", restart_policy="Never")
+    init = shell("echo begun >>/shared/log", name="init")
+    served = shared(shell(SLEEP), init_containers=(init,), name="served")
+    async with staged(podman) as stage:
+        await stage.backend.create(job)
+        await stage.backend.create(served)
+        await stage.witness.until(job, ended)
+        await stage.witness.running(served)
+        before = {each.identity: each for each in await stage.backend.list()}
+        stage.service.run("rm", f"pod-{job.identity.uid}-0-main-0", f"pod-{served.identity.uid}-0-init-0")
+        await stage.backend.list()
+        later = pod(shell(SLEEP), name="later")
+        await stage.backend.create(later)
+        await stage.witness.running(later)
+        assert {each.identity: each for each in await stage.backend.list()}.items() >= before.items()
+        async with backend_of(podman) as again:
+            assert {each.identity: each for each in await again.list()}.items() >= before.items()
+        assert kept(stage, served) == ["begun"]
+        assert not [name for name in names_of(podman) if job.identity.uid in name]
 
 
 async def test_pod_without_its_record_is_seen_and_can_be_ended(podman: PodmanService):

@@ -1,6 +1,6 @@
 """A pod's folder: the record by which an agent that was killed goes on, and the files that Podman mounts.
 
-In: a `WorkSpec`, a deletion, an eviction. Out: the same, read back. Invariant:
+In: a `WorkSpec`, a deletion, an eviction, ends. Out: the same, read back. Invariant:
 the folder appears under its name only with its record complete, and is the last
 thing of a pod to go; so a pod is known exactly as long as it has a folder.
 The record may hold secrets: folder and files are the owner's alone.
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
-from overspill.backends.podman.seen import Deletion, Eviction
+from overspill.backends.podman.seen import Deletion, Eviction, Run
 from overspill.backends.podman.trees import remove_tree
 from overspill.model.work import Identity, WorkSpec
 
@@ -98,6 +98,21 @@ class Folder:
     def write_eviction(self, eviction: Eviction) -> None:
         """Remember that the backend gave the pod up."""
         _write(self.path / "eviction.json", eviction)
+
+    def ended(self) -> list[Run]:
+        """The runs that ended for good."""
+        files = (self.path / "ended").glob("[!.]*")
+        return [run for file in files if (run := _read(file, Run))]
+
+    def write_ended(self, run: Run) -> None:
+        """Remember a run that ended for good: somebody may remove its container, as `podman container prune` does."""
+        path = self.path / "ended" / run.container
+        path.parent.mkdir(exist_ok=True)
+        _write(path, run)
+
+    def forget_ended(self, run: Run) -> None:
+        """The run is to count no more."""
+        (self.path / "ended" / run.container).unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Remove it with all volumes; under another name first, so that a kill in between leaves no half."""

@@ -19,7 +19,7 @@ from overspill.backends.podman.marks import forget_marks, read_marks, write_mark
 from overspill.backends.podman.messages import forget_message, last_words
 from overspill.backends.podman.seen import Deletion, Eviction, Marks, PulledImage, Run, Sandbox, Seen, Trouble
 from overspill.backends.podman.tags import pod_name
-from overspill.backends.podman.turns import all_containers
+from overspill.backends.podman.turns import all_containers, is_over
 from overspill.errors import NotFound
 from overspill.model.work import Identity, WorkSpec
 
@@ -41,7 +41,7 @@ class PodState:
         self.work = work
         self.taken_at = taken_at
         self.sandbox: Sandbox | None = None
-        self.runs: dict[str, Run] = {}
+        self.runs = {run.id: run for run in folder.ended()} if work else {}
         self.images: dict[str, PulledImage] = {}
         self.troubles: dict[str, Trouble] = {}
         self.signalled: dict[str, int] = {}
@@ -51,6 +51,8 @@ class PodState:
         self.woken = asyncio.Event()
         self._oom_is_told = oom_is_told
         self._stale: set[str] = set()
+        for run in self.runs.values():
+            self._recall(run)
 
     @property
     def seen(self) -> Seen:
@@ -81,6 +83,27 @@ class PodState:
             log.warning("marks not written", pod=self.identity.name, error=str(error))
         self.woken.set()
 
+    def keep(self, run: Run) -> None:
+        """Know a run as it is now; one that has ended for good is known whatever becomes of its container."""
+        before = self.runs.get(run.id)
+        self.runs[run.id] = run
+        if run == before or not self._is_over(run):
+            return
+        try:
+            self.folder.write_ended(run)
+        except OSError as error:  # a full disk: an agent that comes next asks Podman
+            log.warning("end not written", pod=self.identity.name, error=str(error))
+
+    def _is_over(self, run: Run) -> bool:
+        return self.work is not None and is_over(self.work, run, self.seen)
+
+    def begin_anew(self) -> None:
+        """The sandbox is a new one: init containers have done nothing for it yet."""
+        inits = {container.name for container in self.work.init_containers} if self.work else set()
+        for run in [run for run in self.runs.values() if run.container in inits]:
+            self.forget(run)
+            self.folder.forget_ended(run)
+
     def forget(self, run: Run) -> None:
         """A run was removed: remove what it has left, too."""
         self.runs.pop(run.id, None)
@@ -109,6 +132,7 @@ class PodState:
             self.deletion = self.folder.deletion()
         if self.work and not self.folder.exists():
             self.work = None
+            self._stale |= self.runs.keys()
 
     async def find_sandbox(self, podman: Podman) -> None:
         """Look for the pod by its name, instead of by what is remembered of it."""
@@ -126,7 +150,9 @@ class PodState:
         try:
             self._note(await podman.inspect(container))
         except NotFound:
-            self.runs.pop(container, None)
+            run = self.runs.get(container)
+            if run and not self._is_over(run):
+                del self.runs[container]
             if self.sandbox and self.sandbox.infra == container:
                 await self.find_sandbox(podman)
 
@@ -138,7 +164,7 @@ class PodState:
         if run and not self.runs.get(run.id, run).failure:
             if run.id not in self.runs:
                 self._recall(run)
-            self.runs[run.id] = self._with_words(self._with_oom(run))
+            self.keep(self._with_words(self._with_oom(run)))
 
     def _with_words(self, run: Run) -> Run:
         if run.state != "exited":

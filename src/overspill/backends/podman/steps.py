@@ -107,6 +107,7 @@ class Steps:
     async def _create_sandbox(self) -> None:
         work = self._pod.work
         assert work
+        self._pod.begin_anew()
         await asyncio.to_thread(volumes.prepare, self._pod.folder, work)
         for name, volume in volumes.memory_volumes(work).items():
             with suppress(Conflict):
@@ -253,8 +254,9 @@ class Steps:
             if HALF_STARTED in str(error):
                 await self._reap(run.id)
             elif any(words in f"{error.cause} {error}" for words in COMMAND_ERRORS):
-                pod.runs[run.id] = structs.replace(
-                    run, state="exited", exit_code=128, finished_at=self._host.clock(), failure=str(error)
+                now = self._host.clock()
+                pod.keep(
+                    structs.replace(run, state="exited", exit_code=128, finished_at=now, failure=str(error))
                 )
                 return
             await self._start_anew(run, error)

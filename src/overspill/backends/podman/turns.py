@@ -19,6 +19,7 @@ __all__ = [
     "completed",
     "completed_at",
     "due_containers",
+    "is_over",
     "next_delay",
     "restart_at",
     "sidecars",
@@ -125,12 +126,13 @@ def completed_at(work: WorkSpec, seen: Seen) -> float | None:
     latest = latest_runs(seen.runs)
     for init in work.init_containers:
         run = latest.get(init.name)
-        if run and init.restart_policy != "Always" and run.exit_code and _over(work, run, seen):
+        if run and init.restart_policy != "Always" and run.exit_code and is_over(work, run, seen):
             return run.finished_at  # for good: no app container will ever begin
     runs = [latest.get(container.name) for container in work.containers]
-    ends = [run.finished_at for run in runs if run and _over(work, run, seen)]
+    ends = [run.finished_at for run in runs if run and is_over(work, run, seen)]
     return max(ends) if len(ends) == len(runs) else None
 
 
-def _over(work: WorkSpec, run: Run, seen: Seen) -> bool:
+def is_over(work: WorkSpec, run: Run, seen: Seen) -> bool:
+    """Whether a run has ended, and none comes after it."""
     return run.state == "exited" and restart_at(work, run, doomed=seen.marks_of(run).doomed) is None
