@@ -15,7 +15,7 @@ from overspill.backends.podman.turns import all_containers, completed, restart_a
 from overspill.model.observation import ContainerObservation, Observation, Running, State, Terminated, Waiting
 from overspill.model.work import Container, Identity, WorkSpec
 
-__all__ = ["observe"]
+__all__ = ["PULL_FAILED", "observe"]
 
 SANDBOX_FAILED = "Failed to create pod sandbox"
 PULL_FAILED = {"ErrImagePull", "ErrImageNeverPull"}

@@ -21,6 +21,7 @@ from overspill.backends.podman.hooks import Hooks
 from overspill.backends.podman.host import Host, tell
 from overspill.backends.podman.hostprocess import kill_member
 from overspill.backends.podman.messages import prepare_message
+from overspill.backends.podman.observe import PULL_FAILED
 from overspill.backends.podman.pull import PullFailure
 from overspill.backends.podman.resizing import trouble_key
 from overspill.backends.podman.security import ConfigError, verify_non_root
@@ -173,6 +174,8 @@ class Steps:
     async def _pull(self, step: plan.Pull) -> None:
         pod, name = self._pod, step.container.name
         credentials = pod.work.registry_credentials if pod.work else ()
+        before = pod.troubles.get(name)
+        unpulled = before is not None and before.reason in PULL_FAILED
         try:
             async with asyncio.timeout(None) as self._pulling:
                 pod.images[name] = await self._host.puller.have(
@@ -181,11 +184,11 @@ class Steps:
         except TimeoutError:
             return  # interrupted: the plan has other things to do now
         except PullFailure as failure:
-            before = pod.troubles.get(name)
-            delay = None if failure.final else next_delay(before.delay if before else None)
+            delay = None if failure.final else next_delay(before.delay if before and unpulled else None)
             pod.troubles[name] = Trouble(failure.reason, str(failure), self._host.clock(), delay)
         else:
-            pod.troubles.pop(name, None)
+            if unpulled:
+                pod.troubles.pop(name, None)
         finally:
             self._pulling = None
 
@@ -255,6 +258,7 @@ class Steps:
                 await self._reap(run.id)
             elif any(words in f"{error.cause} {error}" for words in COMMAND_ERRORS):
                 now = self._host.clock()
+                pod.troubles.pop(run.container, None)
                 pod.keep(
                     structs.replace(run, state="exited", exit_code=128, finished_at=now, failure=str(error))
                 )
@@ -329,7 +333,8 @@ class Steps:
             self._pod.images.pop(key, None)
             await self._pod.find_sandbox(self._podman)
         else:
-            self._pod.troubles.pop(key, None)
+            if not key:  # a container's goes once it has started: its start may be refused again
+                self._pod.troubles.pop(key, None)
 
     def _note_trouble(self, key: str, reason: str, error: Exception) -> None:
         before = self._pod.troubles.get(key)
