@@ -198,6 +198,8 @@ class Steps:
         assert pod.sandbox
         work = pod.work.with_address(pod.sandbox.ips[0])
         container = next(c for c in all_containers(work) if c.name == name)
+        if pod.images[name].name != container.image:
+            return  # it has changed while the step waited for its turn: that image is to be pulled first
         verify_non_root(work, container, pod.images[name])
         pod.folder.hosts.write_text(volumes.hosts_file(work, pod.sandbox.ips[0]))
         prepare_message(pod.folder, name, step.number)
