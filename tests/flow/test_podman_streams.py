@@ -148,6 +148,19 @@ async def test_attach_to_a_terminal_until_the_end(stage: Stage):
     await process.close()
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+async def test_attach_goes_by_the_containers_own_terminal(stage: Stage, terminal):
+    typed = shell("read -r line; echo got $line", stdin=True, stdin_once=True, tty=terminal)
+    work = pod(typed, restart_policy="Never")
+    await stage.backend.create(work)
+    await stage.witness.running(work)
+    process = await stage.backend.attach(work.identity, "main", stdin=True, tty=not terminal)
+    await process.write(b"this\n")
+    out, _ = await output_of(process)
+    assert out.endswith(b"got this\r\n" if terminal else b"got this\n")
+    await process.close()
+
+
 async def test_no_process_in_a_container_that_does_not_run(stage: Stage):
     work = pod(shell("exit 1"))
     await stage.backend.create(work)

@@ -161,7 +161,8 @@ class PodmanBackend:
         if spec and spec.stdin and not spec.tty and not (stdin and spec.stdin_once):
             return await supervisor.join(run, stdin=stdin)
         once = spec is not None and spec.stdin_once and not spec.tty
-        return await attach_container(self._podman, run.id, stdin=stdin, tty=tty, ends_stdin=once)
+        terminal = spec.tty if spec else tty  # Podman frames what comes by this, whatever the client asks for
+        return await attach_container(self._podman, run.id, stdin=stdin, tty=terminal, ends_stdin=once)
 
     async def port_forward(self, identity: Identity, port: int) -> Process:
         """Connect to a port of the pod."""
