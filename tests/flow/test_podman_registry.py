@@ -95,8 +95,9 @@ def sleeper(image: str, **fields) -> Container:
 
 async def test_an_image_is_pulled_with_the_pods_login_and_then_present(stage: Stage, registry: Registry):
     image = f"{registry.host}/team/app:1"
+    another = RegistryCredential(registry.host, "another", "of-the-same-registry")
     login = RegistryCredential(registry.host, USER, PASSWORD)
-    work = pod(sleeper(image), registry_credentials=(login,))
+    work = pod(sleeper(image), registry_credentials=(another, login))
     await stage.backend.create(work)
     seen = await stage.witness.running(work)
     assert seen.containers[0].image_id.startswith(f"{registry.host}/team/app@sha256:")

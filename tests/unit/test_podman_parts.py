@@ -22,7 +22,7 @@ from overspill.backends.podman.bodies import (
     without_place,
 )
 from overspill.backends.podman.folder import Folder, Record, folders
-from overspill.backends.podman.images import credential_for, digest_for, is_valid, normalize
+from overspill.backends.podman.images import credentials_for, digest_for, is_valid, normalize
 from overspill.backends.podman.inspect import instant, run_of
 from overspill.backends.podman.logfile import read_log
 from overspill.backends.podman.plan import CreateRun
@@ -91,24 +91,32 @@ def test_no_image_names(name):
 
 
 @pytest.mark.parametrize(
-    ("image", "user"),
+    ("image", "users"),
     [
-        ("registry.example/app:1", "host"),
-        ("registry.example/team/app:1", "team"),
-        ("registry.example/team2/app:1", "host"),
-        ("registry.example:5000/app", None),
-        ("busybox", "docker"),
-        ("other.example/app", None),
+        ("registry.example/app:1", ["host", "same host"]),
+        ("registry.example/team/app:1", ["team", "host", "same host"]),
+        ("registry.example/team2/app:1", ["host", "same host"]),
+        ("registry.example:5000/app", []),
+        ("busybox", ["docker"]),
+        ("other.example/app", []),
+        ("a.glob.example/app", ["glob"]),
+        ("a.b.glob.example/app", []),
+        ("glob.example/app", []),
+        ("a.glob.example:5000/app", []),
+        ("10-a.glob.example:443/team/app", ["glob with port"]),
+        ("b.glob.example:443/team/app", []),
     ],
 )
-def test_the_login_that_leads_to_an_image(image, user):
+def test_the_logins_that_lead_to_an_image(image, users):
     logins = [
         RegistryCredential("registry.example", "host", "x"),
+        RegistryCredential("registry.example", "same host", "x"),
+        RegistryCredential("*.glob.example", "glob", "x"),
+        RegistryCredential("10-*.glob.example:443/team", "glob with port", "x"),
         RegistryCredential("https://registry.example/team", "team", "x"),
         RegistryCredential("https://index.docker.io/v1/", "docker", "x"),
     ]
-    found = credential_for(image, logins)
-    assert (found.username if found else None) == user
+    assert [login.username for login in credentials_for(image, logins)] == users
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,17 @@
-"""Image references, as the kubelet reads them, and which login fits which.
+"""Image references, as the kubelet reads them, and which logins fit which.
 
-In: what a pod says. Out: a checked, full reference and a credential. Pure.
-Source of the grammar: https://pkg.go.dev/github.com/distribution/reference
+In: what a pod says. Out: a checked, full reference and credentials. Pure.
+Sources: the grammar, https://pkg.go.dev/github.com/distribution/reference; the logins,
+https://kubernetes.io/docs/concepts/containers/images/#config-json.
 """
 
 import re
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 
 from overspill.model.work import RegistryCredential
 
-__all__ = ["credential_for", "digest_for", "is_valid", "normalize"]
+__all__ = ["credentials_for", "digest_for", "is_valid", "normalize"]
 
 DOMAIN = r"(?:(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])(?:\.(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9]))*|\[[0-9a-fA-F:]+\])(?::[0-9]+)?"
 PART = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
@@ -43,11 +45,11 @@ def digest_for(reference: str, digests: Sequence[str]) -> str | None:
     return next(named, digests[0] if digests else None)
 
 
-def credential_for(reference: str, credentials: Sequence[RegistryCredential]) -> RegistryCredential | None:
-    """The login for an image: of those whose server (and path) lead to it, the longest."""
+def credentials_for(reference: str, credentials: Sequence[RegistryCredential]) -> list[RegistryCredential]:
+    """The logins for an image: all whose server (and path) lead to it, the longest first."""
     full = normalize(reference)
     fitting = [login for login in credentials if _leads_to(_server(login.server), full)]
-    return max(fitting, key=lambda login: len(_server(login.server)), default=None)
+    return sorted(fitting, key=lambda login: len(_server(login.server)), reverse=True)
 
 
 def _server(text: str) -> str:
@@ -59,5 +61,9 @@ def _server(text: str) -> str:
 
 
 def _leads_to(server: str, reference: str) -> bool:
-    ends = ("/", ":", "@") if "/" in server else ("/",)
-    return reference.startswith(tuple(server + end for end in ends))
+    """`*` stands for any part of one label of the host."""
+    (host, _, path), (asked_host, _, asked_path) = server.partition("/"), reference.partition("/")
+    (name, _, port), (asked_name, _, asked_port) = host.partition(":"), asked_host.partition(":")
+    labels, asked = name.split("."), asked_name.split(".")
+    same_host = port == asked_port and len(labels) == len(asked) and all(map(fnmatchcase, asked, labels))
+    return same_host and (not path or asked_path.startswith(tuple(path + end for end in "/:@")))

@@ -10,10 +10,11 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from overspill.backends.podman.api import Image, Podman
 from overspill.backends.podman.client import PodmanError
-from overspill.backends.podman.images import credential_for, digest_for, is_valid, normalize
+from overspill.backends.podman.images import credentials_for, digest_for, is_valid, normalize
 from overspill.backends.podman.seen import PulledImage
 from overspill.errors import NotFound, Rejected
 from overspill.model.work import Container, RegistryCredential
@@ -87,9 +88,18 @@ class Puller:
             return None
 
     async def _pull(self, reference: str, credentials: Sequence[RegistryCredential]) -> Image:
+        """With each login that fits until one is taken, as the kubelet does."""
+        fitting = credentials_for(reference, credentials)
+        *others, last = fitting or (None,)
+        for login in others:
+            with suppress(PullFailure):
+                return await self._pull_as(login, reference)
+        return await self._pull_as(last, reference)
+
+    async def _pull_as(self, login: RegistryCredential | None, reference: str) -> Image:
         try:
             async with self._slots:
-                await self._podman.pull(reference, credential_for(reference, credentials))
+                await self._podman.pull(reference, login)
             return await self._podman.image(reference)
         except (PodmanError, NotFound) as error:
             raise PullFailure("ErrImagePull", str(error)) from error
