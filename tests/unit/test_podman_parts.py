@@ -25,6 +25,7 @@ from overspill.backends.podman.folder import Folder, Record, folders
 from overspill.backends.podman.images import credentials_for, digest_for, is_valid, normalize
 from overspill.backends.podman.inspect import instant, run_of
 from overspill.backends.podman.logfile import read_log
+from overspill.backends.podman.marks import read_marks
 from overspill.backends.podman.plan import CreateRun
 from overspill.backends.podman.security import (
     ConfigError,
@@ -409,6 +410,22 @@ def test_a_pod_is_recorded_whole_or_not_at_all(tmp_path):
     folder.remove()
     assert list(tmp_path.iterdir()) == []
     assert not folder.exists()
+
+
+def test_what_a_power_cut_has_left_empty_is_passed_over_and_recorded_anew(tmp_path):
+    folder = Folder(tmp_path, WHO)
+    folder.create(Record(5.0, work()))
+    (folder.path / "marks").mkdir()
+    (folder.path / "ended").mkdir()
+    (folder.volume("kept")).touch()
+    for name in ("record.json", "deletion.json", "eviction.json", "marks/run", "ended/a"):
+        (folder.path / name).write_bytes(b"")
+    assert list(folders(tmp_path)) == []
+    assert (folder.deletion(), folder.eviction(), folder.ended()) == (None, None, [])
+    assert read_marks(folder, "run", Container("a", "i")) is None
+    assert folder.create(Record(6.0, work()))
+    assert [record.taken_at for _, record in folders(tmp_path)] == [6.0]
+    assert folder.volume("kept").exists()
 
 
 def test_volume_files_change_in_one_go(tmp_path):

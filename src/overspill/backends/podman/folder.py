@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
+import structlog
 from msgspec import Struct
 
 from overspill.backends.podman.seen import Deletion, Eviction, Run
 from overspill.backends.podman.trees import remove_tree
 from overspill.model.work import Identity, WorkSpec
 
-__all__ = ["Folder", "Record", "folders", "node_root"]
+__all__ = ["Folder", "Record", "folders", "node_root", "read"]
+
+log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
@@ -61,17 +64,25 @@ class Folder:
 
     def create(self, record: Record) -> bool:
         """Record a pod; False if it is recorded already."""
-        if self.path.exists():
+        if read(self.path / "record.json", Record):
             return False
+        if self.path.exists():  # with no record, or a broken one; its volumes stay
+            self._lay_out(self.path)
+            self.rewrite(record)
+            return True
         draft = self.path.with_name(f".{self.path.name}")
         remove_tree(draft)
         draft.parent.mkdir(parents=True, exist_ok=True)
         draft.mkdir(mode=0o700)
-        (draft / "logs").mkdir()
-        (draft / "volumes").mkdir()
+        self._lay_out(draft)
         _write(draft / "record.json", record)
         draft.rename(self.path)
         return True
+
+    @staticmethod
+    def _lay_out(path: Path) -> None:
+        for name in ("logs", "volumes"):
+            (path / name).mkdir(exist_ok=True)
 
     def rewrite(self, record: Record) -> None:
         """Record a pod anew: what is wanted of it has changed."""
@@ -83,7 +94,7 @@ class Folder:
 
     def deletion(self) -> Deletion | None:
         """The end that was asked for."""
-        return _read(self.path / "deletion.json", Deletion)
+        return read(self.path / "deletion.json", Deletion)
 
     def write_deletion(self, deletion: Deletion) -> None:
         """Remember that the end was asked for."""
@@ -93,7 +104,7 @@ class Folder:
 
     def eviction(self) -> Eviction | None:
         """Why the backend gave the pod up."""
-        return _read(self.path / "eviction.json", Eviction)
+        return read(self.path / "eviction.json", Eviction)
 
     def write_eviction(self, eviction: Eviction) -> None:
         """Remember that the backend gave the pod up."""
@@ -102,7 +113,7 @@ class Folder:
     def ended(self) -> list[Run]:
         """The runs that ended for good."""
         files = (self.path / "ended").glob("[!.]*")
-        return [run for file in files if (run := _read(file, Run))]
+        return [run for file in files if (run := read(file, Run))]
 
     def write_ended(self, run: Run) -> None:
         """Remember a run that ended for good: somebody may remove its container, as `podman container prune` does."""
@@ -135,7 +146,7 @@ def folders(root: Path) -> Iterator[tuple[Folder, Record]]:
         if entry.name.startswith("."):
             remove_tree(entry)
             continue
-        if record := _read(entry / "record.json", Record):
+        if record := read(entry / "record.json", Record):
             yield Folder(root, record.work.identity), record
 
 
@@ -146,8 +157,16 @@ def _write(path: Path, value: Any) -> None:
     draft.rename(path)
 
 
-def _read(path: Path, kind: type[T]) -> T | None:
+def read(path: Path, kind: type[T]) -> T | None:
+    """What was written there; None if nothing was, or nothing whole.
+
+    After a power cut a file may be empty, for none is waited for until the disk has it: that would be several such waits
+    for each pod, and what is lost the apiserver tells once more.
+    """
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except FileNotFoundError:
+        return None
+    except msgspec.DecodeError:
+        log.warning("file is broken and passed over", path=str(path))
         return None

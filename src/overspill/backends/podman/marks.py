@@ -9,13 +9,11 @@ from pathlib import Path
 import msgspec
 from msgspec import structs
 
-from overspill.backends.podman.folder import Folder
+from overspill.backends.podman.folder import Folder, read
 from overspill.backends.podman.seen import Hook, Marks
 from overspill.model.work import Container, HookAction, SleepAction
 
 __all__ = ["forget_marks", "read_marks", "write_marks"]
-
-_decoder = msgspec.json.Decoder(Marks)
 
 
 def write_marks(folder: Folder, run: str, marks: Marks) -> None:
@@ -29,11 +27,8 @@ def write_marks(folder: Folder, run: str, marks: Marks) -> None:
 
 def read_marks(folder: Folder, run: str, container: Container) -> Marks | None:
     """The marks that an earlier agent left; a hook that it had begun counts as done, and is not run again."""
-    try:
-        marks = _decoder.decode(_path(folder, run).read_bytes())
-    except FileNotFoundError:
-        return None
-    return structs.replace(
+    marks = read(_path(folder, run), Marks)
+    return marks and structs.replace(
         marks,
         post_start=_recovered(marks.post_start, container.post_start),
         pre_stop=_recovered(marks.pre_stop, container.pre_stop),
