@@ -232,7 +232,8 @@ async def test_what_ended_for_good_stays_so_when_its_container_is_removed(podman
 
 
 async def test_pod_without_its_record_is_seen_and_can_be_ended(podman: PodmanService):
-    work = pod(shell(SLEEP))
+    mounts = (Mount("memory", "/memory"),)
+    work = pod(shell(SLEEP, mounts=mounts), volumes={"memory": EmptyDir(medium="Memory")})
     async with backend_of(podman) as backend:
         await backend.create(work)
         await all_running(backend, [work])

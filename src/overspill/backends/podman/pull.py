@@ -8,9 +8,9 @@ Source: https://kubernetes.io/docs/concepts/containers/images/#image-pull-policy
 
 import asyncio
 import time
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from weakref import WeakValueDictionary
 
 from overspill.backends.podman.api import Image, Podman
 from overspill.backends.podman.client import PodmanError
@@ -39,7 +39,7 @@ class Puller:
     def __init__(self, podman: Podman) -> None:
         self._podman = podman
         self._slots = asyncio.Semaphore(PARALLEL_PULLS)
-        self._references: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._references: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def have(
         self,
@@ -62,7 +62,8 @@ class Puller:
                 final=True,
             )
         asked = time.monotonic()
-        async with self._references[name]:
+        alone = self._references.setdefault(name, asyncio.Lock())  # kept for as long as somebody waits for it
+        async with alone:
             if container.pull_policy != "Always" and (local := await self._local(name)):
                 present = "already present on machine and can be accessed by the pod"
                 tell("Pulled", f'Container image "{name}" {present}')

@@ -107,6 +107,7 @@ class PodState:
     def forget(self, run: Run) -> None:
         """A run was removed: remove what it has left, too."""
         self.runs.pop(run.id, None)
+        self.signalled.pop(run.id, None)
         forget_message(self.folder, run)
         self.folder.log(run.container, run.number).unlink(missing_ok=True)
         if self.marks.pop(run.id, None):

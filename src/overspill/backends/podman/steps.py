@@ -28,7 +28,7 @@ from overspill.backends.podman.security import ConfigError, verify_non_root
 from overspill.backends.podman.seen import NO_MARKS, Run, Sandbox, Trouble
 from overspill.backends.podman.state import PodState
 from overspill.backends.podman.subpaths import mount_sources
-from overspill.backends.podman.tags import keeper_name, pod_name, volume_name
+from overspill.backends.podman.tags import keeper_name, pod_filters, pod_name, volume_name
 from overspill.backends.podman.turns import all_containers, next_delay
 from overspill.errors import Conflict, NotFound, Rejected, Retry
 from overspill.model.work import Container, WorkSpec
@@ -164,10 +164,16 @@ class Steps:
         await self._podman.remove_pod(pod_name(identity))
         if await self._podman.pod_exists(pod_name(identity)):
             raise Retry(f"Podman still has {pod_name(identity)} after its removal")
-        if pod.work:
-            for name in volumes.memory_volumes(pod.work):
-                await self._podman.remove_volume(volume_name(identity, name))
+        for name in await self._volumes_in_memory():
+            await self._podman.remove_volume(name)
         await asyncio.to_thread(pod.folder.remove)
+
+    async def _volumes_in_memory(self) -> list[str]:
+        """By the record, or where that is lost by their labels."""
+        work, identity = self._pod.work, self._pod.identity
+        if work:
+            return [volume_name(identity, name) for name in volumes.memory_volumes(work)]
+        return [volume.name for volume in await self._podman.volumes(pod_filters(identity))]
 
     # --- containers ---
 
