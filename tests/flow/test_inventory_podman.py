@@ -7,9 +7,11 @@ import pytest
 from kube_server import serving
 from msgspec import structs
 from orphans_world import Kube
-from podman_pods import CLUSTER, NODE, SLEEP, Stage, backend_of, pod, shell
+from podman_life import shared
+from podman_pods import CLUSTER, NODE, SLEEP, Stage, backend_of, eventually, pod, shell, staged
 
 from overspill.backends.base import ContainerGroup
+from overspill.backends.podman.folder import node_root
 from overspill.backends.podman.inventory import PodmanInventory
 from overspill.errors import Conflict, Misconfigured, NotFound, Retry
 from overspill.kube.client import Client
@@ -59,7 +61,8 @@ async def test_agent_and_controller_tell_the_same_of_their_podman(podman: Podman
 async def test_a_pod_without_an_agent_is_removed_with_all_that_it_had(podman: PodmanService):
     """And an agent that comes back does not make it anew."""
     mount = Mount(path="/memory", volume="memory")
-    work = pod(shell(SLEEP, mounts=(mount,)), volumes={"memory": EmptyDir(medium="Memory")})
+    memory = {"memory": EmptyDir(medium="Memory")}
+    work = pod(shell(SLEEP, mounts=(mount,)), volumes=memory, termination_grace_period_seconds=1)
     async with backend_of(podman) as backend:
         await backend.create(work)
         async with inventory(podman) as found:
@@ -75,12 +78,52 @@ async def test_a_pod_without_an_agent_is_removed_with_all_that_it_had(podman: Po
         assert work.identity not in [each.identity for each in await again.list()]
 
 
+async def test_a_pod_without_an_agent_has_its_grace_and_its_files_until_it_ends(podman: PodmanService):
+    last_words = "until test -e /shared/go; do sleep 0.1; done; cat /shared/kept >>/shared/log; exit 0"
+    script = f"trap '{last_words}' TERM; echo up >>/shared/log; while :; do sleep 0.1; done"
+    work = shared(shell(script), termination_grace_period_seconds=25)
+    path = node_root(podman.data_dir, CLUSTER, NODE) / f"{work.identity.uid}.0" / "volumes" / "shared"
+    async with backend_of(podman) as backend:
+        await backend.create(work)
+        await eventually((path / "log").exists)
+    (path / "kept").write_text("words")
+    async with inventory(podman) as found, asyncio.TaskGroup() as group:
+        with (path / "log").open() as log:  # outlives its name
+            removal = group.create_task(found.remove(await of_pod(found, work.identity)))
+            async with asyncio.timeout(20):
+                while not (await of_pod(found, work.identity)).terminating:
+                    pass
+            (path / "go").touch()
+            await removal
+            assert log.read().split() == ["up", "words"]
+    assert work.identity.uid not in "".join(podman.leftovers())
+
+
+async def test_a_pod_of_a_long_grace_is_removed_when_that_is_over(podman: PodmanService, monkeypatch):
+    """An agent that comes meanwhile goes on with it."""
+    monkeypatch.setattr("overspill.backends.podman.inventory.PATIENCE", 0.1)
+    script = "trap '' TERM; touch /shared/up; while :; do sleep 0.1; done"
+    work = shared(shell(script), termination_grace_period_seconds=600)
+    path = node_root(podman.data_dir, CLUSTER, NODE) / f"{work.identity.uid}.0" / "volumes" / "shared"
+    async with backend_of(podman) as backend:
+        await backend.create(work)
+        await eventually((path / "up").exists)
+    async with inventory(podman) as found:
+        with pytest.raises(Retry, match="grace of 600 s"):
+            await found.remove(await of_pod(found, work.identity))
+        assert (await of_pod(found, work.identity)).terminating
+    async with staged(podman) as stage:
+        (seen,) = await stage.backend.list()
+        assert seen.deleting
+
+
 async def test_the_collector_ends_a_pod_that_nobody_wants_and_keeps_the_other(podman: PodmanService):
     kube = Kube(cluster=CLUSTER)
     kept, lost = (structs.replace(kube.pod(name), node=NODE) for name in ("kept", "lost"))
     async with backend_of(podman) as backend, inventory(podman) as found:
         for identity in (kept, lost):
-            await backend.create(structs.replace(pod(shell(SLEEP)), identity=identity))
+            work = pod(shell(SLEEP), termination_grace_period_seconds=1)
+            await backend.create(structs.replace(work, identity=identity))
             await _until_listed(found, identity)
     del kube.pods[lost.uid]
     now = iter(range(0, 1000, 100))

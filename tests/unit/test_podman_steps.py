@@ -17,7 +17,6 @@ from overspill.backends.podman.client import PodmanError
 from overspill.backends.podman.hooks import Hooks
 from overspill.backends.podman.node import Node
 from overspill.backends.podman.plan import CreateRun, Pull, Wait, next_step
-from overspill.backends.podman.seen import Run
 from overspill.backends.podman.steps import Steps
 from overspill.model.work import Container, Identity, WorkSpec
 

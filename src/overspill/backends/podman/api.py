@@ -266,12 +266,10 @@ class Podman:
             return False
         return True
 
-    async def remove_pod(self, pod: str, *, grace: int = 0) -> None:
-        """End and remove a pod with all that is in it; SIGKILL follows SIGTERM after `grace` seconds."""
+    async def remove_pod(self, pod: str) -> None:
+        """Kill and remove a pod with all that is in it."""
         with suppress(NotFound):
-            await self.client.request(
-                "DELETE", f"/pods/{pod}", query={"force": "true", "timeout": str(grace)}
-            )
+            await self.client.request("DELETE", f"/pods/{pod}", query={"force": "true", "timeout": "0"})
 
     # --- containers ---
 

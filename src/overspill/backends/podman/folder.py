@@ -64,7 +64,7 @@ class Folder:
 
     def create(self, record: Record) -> bool:
         """Record a pod; False if it is recorded already."""
-        if read(self.path / "record.json", Record):
+        if self.record():
             return False
         if self.path.exists():  # with no record, or a broken one; its volumes stay
             self._lay_out(self.path)
@@ -78,6 +78,10 @@ class Folder:
         _write(draft / "record.json", record)
         draft.rename(self.path)
         return True
+
+    def record(self) -> Record | None:
+        """What was recorded."""
+        return read(self.path / "record.json", Record)
 
     @staticmethod
     def _lay_out(path: Path) -> None:

@@ -100,7 +100,7 @@ def filters(cluster: str, node: str) -> dict[str, str]:
 
 
 def pod_filters(identity: Identity) -> dict[str, str]:
-    """The query that lists what belongs to one pod; names of volumes begin as the pod's does."""
+    """The query that lists what belongs to one pod; names of containers and volumes begin as the pod's does."""
     return _filters(label=[f"{names.UID_TAG}={identity.uid}"], name=[pod_name(identity) + "-"])
 
 
