@@ -294,7 +294,7 @@ async def test_disk_volume_over_its_limit_ends_the_pod(stage: Stage):
 
 
 async def test_deadline_ends_the_pod(stage: Stage):
-    work = pod(shell(SLEEP), active_deadline_seconds=1)
+    work = pod(shell(SLEEP), active_deadline_seconds=3)
     await stage.backend.create(work)
     seen = await stage.witness.until(work, lambda s: isinstance(s, Observation) and s.failed and ended(s))
     assert isinstance(seen, Observation)
