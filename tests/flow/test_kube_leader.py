@@ -25,6 +25,7 @@ class Leases:
         self.version = 0
         self.away = asyncio.Event()
         self.forbidden = False
+        self.read = None  # called before each answer to a GET
         self.refused = asyncio.Semaphore(0)
         self.changed = asyncio.Condition()
 
@@ -37,6 +38,8 @@ class Leases:
         if self.away.is_set():
             return refusal(500, "InternalError")
         body = await request.json() if request.can_read_body else {}
+        if request.method == "GET" and self.read is not None:
+            await self.read()
         if request.method == "GET":
             return web.json_response(self.stored) if self.stored else refusal(404, "NotFound")
         if request.method == "POST" and self.stored:
@@ -166,6 +169,36 @@ async def test_a_silent_holder_is_waited_out_by_the_waiters_own_clock(client, le
         await wait(replica.begun)
         assert time.monotonic() - began >= 1.0
         assert leases.spec["leaseTransitions"] == 5
+
+
+async def test_a_leader_stays_it_however_long_reading_the_lease_takes(client, leases):
+    async def slow():
+        await asyncio.sleep(0.58)  # nearly as long as a renewal is good for
+
+    leases.read = slow
+    first = Replica(client, "a")
+    async with running(first):
+        await first.begun.wait()
+        taken = leases.version
+        await leases.until(lambda: leases.version >= taken + 5)
+        assert not first.ended.is_set()
+
+
+async def test_a_renewal_counts_from_when_it_was_read(client, leases):
+    now = 0.0
+
+    async def slow():
+        nonlocal now
+        now += 1.5
+
+    leases.read = slow
+    async with running(Replica(client, "a")):
+        await leases.until(lambda: leases.stored)
+    leases.stored["spec"] |= {"holderIdentity": "a", "leaseDurationSeconds": 1}
+    watcher = Vacancy(client, "controller", namespace="kube-system", clock=lambda: now)
+    assert not await watcher.look()
+    assert not await watcher.look()  # it may have been renewed just before the first answer
+    assert await watcher.look()
 
 
 async def test_work_stops_before_another_may_begin(client, leases):

@@ -28,10 +28,12 @@ class Leases:
         self.version = 0
         self.log = []
         self.lose_replies = 0
+        self.slow = 0.0
         self.written = asyncio.Condition()
 
     async def handle(self, request):
         self.log.append(request.method)
+        await asyncio.sleep(self.slow)
         body = await request.json() if request.can_read_body else {}
         answer = self._answer(request, body)
         async with self.written:
@@ -244,6 +246,18 @@ async def test_a_write_whose_reply_was_lost_is_known_again(client, leases, monke
     async with running(lease):
         await leases.writes(5)
     assert leases.holder is None  # let go in the end: it was never taken for somebody else's
+
+
+async def test_each_request_of_a_renewal_has_its_time(client, leases, monkeypatch):
+    monkeypatch.setattr(lease_module, "RENEW_EVERY", 0.01)
+    monkeypatch.setattr(lease_module, "TRY_AGAIN_AFTER", 0.01)
+    monkeypatch.setattr(lease_module, "REQUEST_TIMEOUT", 1.0)
+    lease = NodeLease(client, "node", holder="pod-0/1")
+    await lease.acquire()
+    leases.lose_replies, leases.slow = 1, 0.6  # so that the next version is not known, and has to be read
+    async with running(lease):
+        await leases.writes(4)
+    assert leases.log.count("GET") == 3  # to take it, to read that version, to let go
 
 
 async def test_a_lease_deleted_with_its_node_is_made_again(client, leases, monkeypatch):

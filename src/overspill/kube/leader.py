@@ -1,8 +1,8 @@
 """Which one of several replicas works: leader election by a Lease.
 
 In: a Lease's name, a task. Out: the task runs while this process holds the Lease. Invariants: work stops before
-another replica can begin, whatever the clocks of the two say: a holder trusts its Lease for less time after its
-last renewal than others wait after the last change that they saw; no clock is compared with another's.
+another replica can begin, whatever the clocks of the two say and however slow the apiserver: a holder trusts its Lease
+for less time after it sent its last renewal than others wait after they had read it; no clock is compared with another's.
 Source: client-go, tools/leaderelection/leaderelection.go, whose times and fields these are.
 """
 
@@ -92,7 +92,7 @@ class Vacancy:
         if found.spec != self._seen:
             self._seen = found.spec
             if found.spec.holder_identity:
-                self._lived_at = began
+                self._lived_at = self._clock()
         return began - self._lived_at > max(LEASE_DURATION, found.spec.lease_duration_seconds)
 
 
@@ -184,32 +184,37 @@ class Leader:
         return taken
 
     async def _take(self) -> bool:
+        # Who leads need not read it: nobody else writes it meanwhile, and another's version is refused.
+        if self.leads and await self._write(self._seen, mine=True):
+            return True
         began = self._clock()
         try:
             found = await self._client.get(LEASES, self._name, namespace=self._namespace, kind=_Lease)
         except NotFound:
-            body = self._body(_Lease(), mine=False)
-            with contextlib.suppress(Conflict):
-                self._note(
-                    await self._client.create(LEASES, body, namespace=self._namespace, kind=_Lease), began
-                )
-                return True
-            return False
+            return await self._create()
         if found.spec != self._seen.spec:
-            self._seen, self._seen_at = found, began
+            self._seen, self._seen_at = found, self._clock()
         mine = found.spec.holder_identity == self._identity
         if found.spec.holder_identity and not mine and not self._run_out(found, began):
             return False
+        return await self._write(found, mine=mine)
+
+    async def _create(self) -> bool:
+        began, body = self._clock(), self._body(_Lease(), mine=False)
+        try:
+            written = await self._client.create(LEASES, body, namespace=self._namespace, kind=_Lease)
+        except Conflict:
+            return False
+        self._note(written, began)
+        return True
+
+    async def _write(self, found: _Lease, *, mine: bool) -> bool:
+        began, body = self._clock(), self._body(found, mine=mine)
         try:
             written = await self._client.update(
-                LEASES,
-                self._name,
-                self._body(found, mine=mine),
-                namespace=self._namespace,
-                kind=_Lease,
-                retry=False,
+                LEASES, self._name, body, namespace=self._namespace, kind=_Lease, retry=False
             )
-        except Conflict:
+        except (Conflict, NotFound):
             return False
         self._note(written, began)
         return True

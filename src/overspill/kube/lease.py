@@ -34,7 +34,8 @@ DURATION = 40
 RENEW_EVERY = 10.0
 # After a failure, so that several more fit in before the Lease runs out.
 TRY_AGAIN_AFTER = 2.0
-RENEW_TIMEOUT = 5.0
+# For each request, as the kubelet has it: on a slow apiserver a renewal of two or three must still come to its end.
+REQUEST_TIMEOUT = 10.0
 RELEASE_TIMEOUT = 2.0
 ACQUIRE_TRIES = 5
 # Longer than between two renewals.
@@ -174,8 +175,7 @@ class NodeLease:
 
     async def _renewed_now(self) -> bool:
         try:
-            async with asyncio.timeout(RENEW_TIMEOUT):
-                await self._renew()
+            await self._renew()
         except Held:
             raise
         except (OverspillError, TimeoutError) as error:
@@ -187,9 +187,11 @@ class NodeLease:
     async def _renew(self) -> None:
         """Write it without reading it first; a version that is not ours is looked into."""
         try:
-            await self._update(self._version)
+            async with asyncio.timeout(REQUEST_TIMEOUT):
+                await self._update(self._version)
         except (Conflict, NotFound):
-            await self._take()
+            async with asyncio.timeout(2 * REQUEST_TIMEOUT):
+                await self._take()
 
     async def _take(self) -> None:
         try:
