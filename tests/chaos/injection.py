@@ -5,6 +5,8 @@ apiserver's own API. Thin on purpose: what happens when is decided in `schedule`
 """
 
 import asyncio
+import contextlib
+import json
 import signal
 from collections.abc import Awaitable, Callable
 from typing import ClassVar
@@ -12,25 +14,26 @@ from typing import ClassVar
 from chaos.api import Api, Refused
 from chaos.proxy import Proxy
 from chaos.schedule import Fault
-from chaos.workload import NAMESPACE
-from chaos.world import EMULATOR, MOST_NODES, World
+from chaos.workload import NAMESPACE, ticks
+from chaos.world import EMULATOR, MOST_NODES, MOST_STILL, World
+from overspill.errors import Retry
 from overspill.local.commands import run, succeeds
 from overspill.local.machine import enter
 from overspill.local.virtualnodes import AGENT_NAME
 
 # Beyond the quarter of an hour that a signature may be off.
 JUMP = 1200
-# Faults of the emulator: the words of `overspill emulator faults add`.
-ORDERS = {
-    "eci-5xx": ("error", "--probability=0.4"),
-    "eci-throttle": ("throttle", "--probability=0.4", "--seconds=1"),
-    "eci-lost-reply": ("lost-reply", "--probability=0.4"),
-    "eci-duplicate": ("duplicate", "--probability=0.4"),
-    "eci-latency": ("latency", "--probability=0.5", "--seconds=3"),
-    "no-stock": ("no-stock",),
-    "no-addresses": ("no-addresses",),
-    "schedule-failure": ("schedule-failure", "--probability=0.5"),
-    "clock-jump": ("clock-skew", f"--seconds={JUMP}"),
+# Faults of the emulator, as its admin port takes them.
+ORDERS: dict[str, dict[str, object]] = {
+    "eci-5xx": {"kind": "error", "probability": 0.4},
+    "eci-throttle": {"kind": "throttle", "probability": 0.4, "seconds": 1},
+    "eci-lost-reply": {"kind": "lost-reply", "probability": 0.4},
+    "eci-duplicate": {"kind": "duplicate", "probability": 0.4},
+    "eci-latency": {"kind": "latency", "probability": 0.5, "seconds": 3},
+    "no-stock": {"kind": "no-stock"},
+    "no-addresses": {"kind": "no-addresses"},
+    "schedule-failure": {"kind": "schedule-failure", "probability": 0.5},
+    "clock-jump": {"kind": "clock-skew", "seconds": JUMP},
 }
 
 
@@ -64,16 +67,21 @@ class Injector:
             self._world.signal({self._world.process(name).pid}, signal.SIGCONT)
         await self._world.emulator_answers()
         await self._world.scale(self._api, self._world.nodes)
-        await self._world.emulator("faults", "clear")
+        await self._world.emulator("DELETE", "/faults")
         for node in range(MOST_NODES):
             self._world.turn_clock(node, ahead=0.0)
         for node in [*self._full]:
             await self._empty(node)
 
     async def _order(self, fault: Fault) -> None:
-        number = (await self._world.emulator("faults", "add", *ORDERS[fault.kind])).strip()
+        armed = await self._world.emulator("POST", "/faults", json.dumps(ORDERS[fault.kind]))
+        path = f"/faults?number={json.loads(armed)['number']}"
         await asyncio.sleep(fault.seconds)
-        await self._world.emulator("faults", "clear", number)
+        async with asyncio.timeout(2 * MOST_STILL):
+            async for _ in ticks(1):  # else it would be there for the rest of the run
+                with contextlib.suppress(Retry):
+                    await self._world.emulator("DELETE", path)
+                    return
 
     async def _kill_agent(self, fault: Fault) -> None:
         self._world.signal(self._world.agent(fault.node), signal.SIGKILL)
@@ -112,9 +120,9 @@ class Injector:
         await self._down("etcd", fault.seconds)
 
     async def _down(self, name: str, seconds: float) -> None:
-        self._world.kill(name)
+        await asyncio.to_thread(self._world.kill, name)  # which waits until it is gone; the proxy goes on
         await asyncio.sleep(seconds)
-        self._world.start(name)
+        await asyncio.to_thread(self._world.start, name)
 
     async def _cut(self, _: Fault) -> None:
         self._proxy.cut()
@@ -147,7 +155,7 @@ class Injector:
         uids = {each["metadata"]["uid"] for each in pods if each["status"].get("phase") == "Running"}
         groups = [line.group for line in self._world.bill() if line.ended is None and line.uid in uids]
         for group in groups[:2]:
-            await self._world.emulator("interrupt", group)
+            await self._world.emulator("POST", f"/spot/{group}")
 
     async def _stray(self, _: Fault) -> None:
         found = await self._api.ask("GET", "/api/v1/namespaces/kube-system")

@@ -24,12 +24,13 @@ from overspill.backends.eci.credentials import find_credentials
 from overspill.backends.eci.rates import Rates
 from overspill.backends.eci.tags import identity_of
 from overspill.backends.eci.translate import Placement, parameters
-from overspill.emulator.run import DATABASE
+from overspill.emulator.run import DATABASE, read_endpoint
 from overspill.emulator.store import read_bill
 from overspill.local.cgroups import pids_in_cgroup
 from overspill.local.commands import run, until
 from overspill.local.emulator import EmulatorFacts, emulator_facts
 from overspill.local.kubectl import kubectl
+from overspill.local.machine import enter
 from overspill.local.nodes import wait_for_nodes
 from overspill.local.paths import cluster_paths
 from overspill.local.plan import load_plan
@@ -53,6 +54,13 @@ SIMULATED = (
     "--engine-option=log_seconds=0",
 )
 PAGE = os.sysconf("SC_PAGE_SIZE")
+# For how many seconds the emulator may be stopped, and what asks it: a hundredth of what `overspill emulator` costs.
+MOST_STILL = 60
+ASK = f"""
+from sys import argv
+from urllib.request import Request, urlopen
+print(urlopen(Request(argv[1], method=argv[2], data=argv[3].encode() or None), timeout={MOST_STILL}).read().decode())
+"""
 
 
 def set_clock(file: Path, *, ahead: float) -> None:
@@ -204,9 +212,11 @@ class World:
             found.append(Billed(line.group, uid, pod, line.began, line.ended))
         return found
 
-    async def emulator(self, *words: str) -> str:
-        """`overspill emulator …` on this cluster."""
-        return (await run([OVERSPILL, "emulator", *words, "--name", self.name], timeout=60)).decode()
+    async def emulator(self, method: str, path: str, body: str = "") -> str:
+        """Ask the emulator's admin port, on the loopback of the cluster's own network; it may stand still meanwhile."""
+        url = read_endpoint(self.paths.emulator).admin + path
+        ask = enter(self.paths, (sys.executable, "-ISc", ASK, url, method, body))
+        return (await run(ask, timeout=MOST_STILL + 30)).decode()
 
     async def emulator_answers(self) -> None:
         """Wait until it does."""
@@ -214,7 +224,7 @@ class World:
         async def answers() -> bool:
             self.start(EMULATOR)
             with contextlib.suppress(Exception):
-                return bool(await self.emulator("status"))
+                return bool(await self.emulator("GET", "/status"))
             return False
 
         await until(answers, what="the emulator to answer", timeout=90)
@@ -230,7 +240,8 @@ class World:
         async with Client(
             endpoint=facts.endpoint, region=facts.region, credentials=credentials, rates=Rates()
         ) as client:
-            await client.call("CreateContainerGroup", parameters(work, where), Created)
+            request = {**parameters(work, where), "ClientToken": who.uid}
+            await client.call("CreateContainerGroup", request, Created)
 
     def _account(self) -> tuple[EmulatorFacts, dict[str, str]]:
         facts = emulator_facts(self.paths, self.plan)
