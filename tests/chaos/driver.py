@@ -120,8 +120,9 @@ class Run:
                 for pod in self._history.pods.values():
                     if pod.gone is None and pod.uid not in found["uids"]:
                         pod.gone = now
-            elif found["metadata"]["namespace"] in NAMESPACES:
-                take(self._history, kind, found, at=now)
+            elif found["metadata"]["namespace"] not in NAMESPACES:
+                continue
+            elif take(self._history, kind, found, at=now).pool == "base":
                 count_base(self._history, most=BASE, at=now)
 
     async def _sample(self) -> None:

@@ -20,7 +20,8 @@ TERMINATING = 120.0
 # An agent of a few hundred pods; see the budget in benchmarks/README.md.
 MOST_MEGABYTES = 120.0
 GROWTH_MEGABYTES = 15.0
-WARM_UP = 60.0
+# An agent may be stopped while it starts. How long one has to be seen after that to tell growth from a late start.
+WARM_UP, LONG_ENOUGH = 60.0, 120.0
 # Who makes pods fail beside the node: podgc when a Node is gone, and whoever scales virtual nodes in.
 NOT_OURS = {"DeletionByPodGC", "EvictionByEvictionAPI"}
 
@@ -96,7 +97,8 @@ def memory(history: History) -> list[str]:
             found.append(f"{name} (pid {pid}) held {highest:.0f} MB")
         warm = [megabytes for at, megabytes in samples if at - samples[0][0] > WARM_UP]
         third = len(warm) // 3
-        if third >= 5 and (grown := min(warm[-third:]) - max(warm[:third])) > GROWTH_MEGABYTES:
+        told = third and samples[-1][0] - samples[0][0] > WARM_UP + LONG_ENOUGH
+        if told and (grown := min(warm[-third:]) - max(warm[:third])) > GROWTH_MEGABYTES:
             found.append(f"{name} (pid {pid}) grew by {grown:.0f} MB")
     return found
 

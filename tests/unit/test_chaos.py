@@ -128,8 +128,8 @@ def test_the_base_is_counted_by_revision():
     assert invariants.base_bound(seen) == ["revision r1 had 4 pods on the base"]
 
 
-def samples(*megabytes):
-    return [Memory(10.0 * number, 7, "agent-0", each) for number, each in enumerate(megabytes)]
+def samples(*megabytes, every=10.0):
+    return [Memory(every * number, 7, "agent-0", each) for number, each in enumerate(megabytes)]
 
 
 def test_what_an_agent_held_lately_is_an_average():
@@ -147,6 +147,7 @@ def test_what_an_agent_held_lately_is_an_average():
         (samples(*range(30, 110, 2)), 1),
         (samples(50, 50, 300), 1),
         (samples(50, 80), 0),  # too short a life to tell
+        (samples(*[14] * 40, *[46] * 20, every=2.0), 0),  # stopped while it started
     ],
 )
 def test_memory(memory, found):
