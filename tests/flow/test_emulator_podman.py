@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.podman, pytest.mark.timeout(120)]
 @pytest.fixture
 def vswitches():
     third = random.randint(0, 120)
-    base = f"10.{random.randint(60, 120)}"
+    base = f"10.{random.randint(89, 120)}"  # 10.88 is Podman's own
     return (
         VSwitch("vsw-a", "cn-hangzhou-h", f"{base}.{2 * third}.0/24"),
         VSwitch("vsw-b", "cn-hangzhou-i", f"{base}.{2 * third + 1}.0/28"),
