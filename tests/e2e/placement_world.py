@@ -445,9 +445,9 @@ class Space:
         change = {"spec": {"template": {"metadata": {"annotations": {"v": str(time.time()), **annotations}}}}}
         self.kubectl("patch", "deployment", "web", "-p", json.dumps(change))
 
-    def set_ready(self, name, status):
+    def set_condition(self, name, kind, status):
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        change = {"status": {"conditions": [{"type": "Ready", "status": status, "lastTransitionTime": now}]}}
+        change = {"status": {"conditions": [{"type": kind, "status": status, "lastTransitionTime": now}]}}
         self.kubectl("patch", "pod", name, "--subresource=status", "-p", json.dumps(change))
 
     def rolled_out(self, *, seconds=120):

@@ -6,6 +6,9 @@ from placement_manifests import deployment, pool
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
+# A condition that somebody else sets, and pods wait for: a load balancer's, for one.
+ATTACHED = "example.com/attached"
+
 
 def test_02_five_then_six(space):
     space.policy()
@@ -84,14 +87,18 @@ def test_27_base_that_fits_three_spills_after_its_time(space):
 
 def test_34_base_pods_that_are_not_ready_go_first_and_come_back(space):
     space.policy()
-    space.apply(deployment(20))
+    space.apply(deployment(20, readinessGates=[{"conditionType": ATTACHED}]))
+    space.arrived(base=5, elastic=15, running=False)
+    for found in space.pods():
+        space.set_condition(found["metadata"]["name"], ATTACHED, "True")
     space.settled(base=5, elastic=15)
     for found in [each for each in space.pods() if pool_of(each) == "base"][:2]:
-        space.set_ready(found["metadata"]["name"], "False")
+        space.set_condition(found["metadata"]["name"], ATTACHED, "False")
+    space.world.until(lambda: space.ready()["base"] == 3, what="two pods of the base that are not ready")
     space.scale(10)
     space.settled(base=3, elastic=7)
     space.scale(14)
-    space.settled(base=5, elastic=9)
+    space.settled(base=5, elastic=9, running=False)
 
 
 @pytest.mark.parametrize("space", [2], indirect=True)
