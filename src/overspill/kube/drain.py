@@ -76,6 +76,7 @@ class Drain:
 
         Raises:
             Conflict: the node changed meanwhile, and nobody was evicted.
+            NotFound: it is gone.
         """
         patch = cordon_patch(node)
         if patch is None:

@@ -181,7 +181,8 @@ class Steps:
         pod, name = self._pod, step.container.name
         credentials = pod.work.registry_credentials if pod.work else ()
         before = pod.troubles.get(name)
-        unpulled = before is not None and before.reason in PULL_FAILED
+        if before and before.reason not in PULL_FAILED:
+            before = None  # of the container's start: that one goes on, whatever becomes of the pull
         try:
             async with asyncio.timeout(None) as self._pulling:
                 pod.images[name] = await self._host.puller.have(
@@ -190,10 +191,10 @@ class Steps:
         except TimeoutError:
             return  # interrupted: the plan has other things to do now
         except PullFailure as failure:
-            delay = None if failure.final else next_delay(before.delay if before and unpulled else None)
+            delay = None if failure.final else next_delay(before.delay if before else None)
             pod.troubles[name] = Trouble(failure.reason, str(failure), self._host.clock(), delay)
         else:
-            if unpulled:
+            if before:
                 pod.troubles.pop(name, None)
         finally:
             self._pulling = None
