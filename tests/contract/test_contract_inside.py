@@ -1,6 +1,7 @@
 """What a process in the pod sees of what was asked for: variables, files, names."""
 
 import asyncio
+import time
 
 import pytest
 from harness import PATIENCE, Play, Stage
@@ -101,5 +102,7 @@ async def test_a_readiness_probe_says_when_a_container_is_ready(stage: Stage):
     seen = await stage.listed(work)
     assert seen
     assert not seen.containers[0].ready
+    asked = time.time()
     assert (await stage.run(work, "touch", "/tmp/ready"))[0] == 0
-    await stage.until(work, lambda seen: seen.containers[0].ready)
+    seen = await stage.until(work, lambda seen: seen.containers[0].ready)
+    assert seen.containers[0].changed_at >= int(asked)  # and not since its start; ECI tells whole seconds

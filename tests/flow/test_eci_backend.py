@@ -11,6 +11,8 @@ from msgspec import structs
 
 from overspill.backends.base import LogOptions
 from overspill.backends.eci.backend import EciBackend
+from overspill.backends.eci.client import Client
+from overspill.backends.eci.faults import fault
 from overspill.emulator.network import SecurityGroup, VSwitch
 from overspill.errors import Misconfigured, Retry, Unsettled
 from overspill.model.observation import Gone, Happened, Observation, Running, Sighting, Terminated
@@ -125,6 +127,33 @@ async def test_a_start_while_eci_is_away_is_made_up_for(tmp_path):
             await watched.backend.health()
             await watched.backend.delete(pod().identity, grace_seconds=0)
             await watched.until(pod(), lambda seen: isinstance(seen, Gone))
+
+
+async def test_a_page_of_a_proxy_before_eci_refuses_nothing(tmp_path, monkeypatch):
+    once, left = Client._once, {"CreateContainerGroup", "DescribeContainerGroupStatus"}
+
+    async def by_proxy(client, action, body, kind):
+        if action in left:
+            left.discard(action)
+            raise fault(action, status=403, body=b"<html>forbidden</html>", headers={})
+        return await once(client, action, body, kind)
+
+    monkeypatch.setattr(Client, "_once", by_proxy)
+    async with emulator(tmp_path) as rig, connected(rig) as watched:
+        await watched.backend.create(pod())
+        await watched.running(pod())
+        left.add("DescribeContainerGroupStatus")
+        await watched.backend.health()
+
+
+async def test_a_start_that_eci_rejects_is_made_up_for(tmp_path):
+    async with emulator(tmp_path) as rig:
+        await rig.admin(
+            "POST", "/faults", {"kind": "error", "code": "InvalidParameter", "status": 400, "count": 1}
+        )
+        async with connected(rig) as watched:
+            await watched.backend.create(pod())
+            await watched.running(pod())
 
 
 async def test_a_restarted_agent_finds_the_group_of_a_lost_reply(tmp_path):

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import socket
 import ssl
 
 import aiohttp
@@ -17,9 +18,10 @@ from kubelet_api import ADMIN, NODE, SCRAPER, STRANGER, client_of, container, ev
 from overspill import pki
 from overspill.backends.base import Capabilities
 from overspill.errors import Misconfigured
+from overspill.kube.keepalive import DEAD_AFTER
 from overspill.serve.kubelet.certificate import follow_files, sign_by_cluster
 from overspill.serve.kubelet.keys import expires_at, new_node_key
-from overspill.serve.listener import bind
+from overspill.serve.listener import Listener, bind
 
 LOGS = "/containerLogs/default/web/c"
 UPGRADE = "Connection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: v4.channel.k8s.io\r\n"
@@ -416,6 +418,33 @@ async def test_files_are_read_again_when_they_change(tmp_path, monkeypatch):
             following.cancel()
 
 
+async def test_a_client_that_vanishes_is_noticed_and_one_that_reads_slowly_is_kept(stage):
+    accepted = asyncio.get_running_loop().create_future()
+    bound = bind("127.0.0.1:0", what="kubelet API", flag="--kubelet-address")
+    address = bound.getsockname()
+    listener = Listener(bound, lambda _, writer: accepted.set_result(writer))
+    pair = pki.issue(stage.authority, common_name="system:node:x", hosts=["127.0.0.1"], server=True)
+    listener.use_client_ca("")
+    listener.use_certificate(pair.certificate, pair.key)
+    running = asyncio.create_task(listener.run())
+    await eventually(lambda: listener.generation)
+    _, client = await asyncio.open_connection(*address, ssl=stage.trust())
+    server = await accepted
+    sock = server.get_extra_info("socket")
+    assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    idle, interval, count = (
+        sock.getsockopt(socket.IPPROTO_TCP, option)
+        for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+    )
+    assert idle + interval * count == DEAD_AFTER
+    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 0, (
+        "it would end a full window, too"
+    )
+    client.close()
+    server.close()
+    running.cancel()
+
+
 def test_an_address_that_is_taken_is_told():
     named = {"what": "kubelet API", "flag": "--kubelet-address"}
     with bind("127.0.0.1:0", **named) as bound:
@@ -424,3 +453,11 @@ def test_an_address_that_is_taken_is_told():
             bind(f"127.0.0.1:{bound.getsockname()[1]}", **named)
     with bind("[::1]:0", **named) as bound:
         assert bound.getsockname()[0] == "::1"
+
+
+async def test_what_is_answered_to_head_is_not_taken_for_the_next_answer(stage):
+    reader, writer = await stage.connect()
+    writer.write(f"HEAD /healthz HTTP/1.1\r\nHost: n\r\nAuthorization: Bearer {ADMIN}\r\n\r\n".encode())
+    answer = (await reader.read()).decode()  # to the end of the connection
+    assert "Connection: close" in answer
+    writer.close()

@@ -194,8 +194,11 @@ async def test_container_that_dies_while_podman_is_away_is_restarted(stage: Stag
 
 
 async def test_lost_sandbox_is_replaced(stage: Stage):
-    mounts = (Mount("memory", "/memory"),)
-    work = pod(shell(SLEEP, mounts=mounts), volumes={"memory": EmptyDir(medium="Memory")})
+    """With a new network, for which init containers have done nothing yet."""
+    mounts = (Mount("memory", "/memory"), Mount("shared", "/shared"))
+    volumes = {"memory": EmptyDir(medium="Memory"), "shared": EmptyDir()}
+    init = shell("echo $HOSTNAME >>/shared/log", name="init", mounts=mounts)
+    work = pod(shell(SLEEP, mounts=mounts), init_containers=(init,), volumes=volumes)
     await stage.backend.create(work)
     await stage.witness.running(work)
     infra = next(c for c in stage.service.containers() if c["IsInfra"])
@@ -206,6 +209,7 @@ async def test_lost_sandbox_is_replaced(stage: Stage):
     assert isinstance(seen, Observation)
     assert f"{seen.ips[0]}\tpod" in await run_in(stage.backend, work, ["cat", "/etc/hosts"])
     assert seen.ips[0] in await run_in(stage.backend, work, ["ip", "-o", "address", "show", "eth0"])
+    assert (await run_in(stage.backend, work, ["cat", "/shared/log"])).splitlines() == ["pod", "pod"]
 
 
 async def test_what_ended_for_good_stays_so_when_its_container_is_removed(podman: PodmanService):

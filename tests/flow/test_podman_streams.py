@@ -1,7 +1,7 @@
 """Logs, exec, attach, port-forward and usage of pods on a real Podman."""
 
 import asyncio
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 import pytest
 from podman_pods import (
@@ -18,6 +18,7 @@ from podman_pods import (
     waits,
 )
 
+from overspill.backends import connections
 from overspill.backends.base import LogOptions
 from overspill.errors import NotFound, Rejected
 from overspill.model.observation import Observation
@@ -83,6 +84,53 @@ async def test_letting_go_of_exec_kills_the_process(stage: Stage):
     async with aclosing(process.output()) as pieces:
         assert await anext(pieces) == (1, b"up\n")
     await process.close()
+    async with asyncio.timeout(20):
+        while "12345" in await run_in(stage.backend, work, ["ps"]):
+            pass
+
+
+async def test_letting_go_of_a_process_that_reads_nothing_of_what_it_is_sent(stage: Stage):
+    work = pod(shell(SLEEP))
+    await stage.backend.create(work)
+    await stage.witness.running(work)
+    process = await stage.backend.exec(work.identity, "main", ["sleep", "12345"], stdin=True, tty=False)
+    writing = asyncio.ensure_future(process.write(b"x" * (8 << 20)))
+    done, _ = await asyncio.wait({writing}, timeout=1)
+    assert not done
+    writing.cancel()
+    async with asyncio.timeout(20):
+        await process.close()
+        while "12345" in await run_in(stage.backend, work, ["ps"]):
+            pass
+
+
+async def test_letting_go_of_a_connection_of_which_nothing_is_read(stage: Stage, monkeypatch):
+    monkeypatch.setattr(connections, "FLUSH", 0.1)
+    work = pod(shell(f"nc -l -p 90 -e sleep 12345 & {SLEEP}"))
+    await stage.backend.create(work)
+    await stage.witness.running(work)
+    async with asyncio.timeout(20):
+        while True:
+            with suppress(NotFound):
+                forwarded = await stage.backend.port_forward(work.identity, 90)
+                break
+        writing = asyncio.ensure_future(forwarded.write(b"x" * (32 << 20)))
+        done, _ = await asyncio.wait({writing}, timeout=1)
+        assert not done
+        writing.cancel()
+        await forwarded.close()
+
+
+async def test_letting_go_kills_the_process_also_where_others_come_and_go(stage: Stage):
+    work = pod(shell("trap 'exit 0' TERM; while :; do (:) & (:) & (:) & wait; done"))
+    await stage.backend.create(work)
+    await stage.witness.running(work)
+    command = ["sh", "-c", "echo up; exec sleep 12345"]
+    for _ in range(10):  # Podman mentions such a process in every second look
+        process = await stage.backend.exec(work.identity, "main", command, stdin=False, tty=False)
+        async with aclosing(process.output()) as pieces:
+            assert await anext(pieces) == (1, b"up\n")
+        await process.close()
     async with asyncio.timeout(20):
         while "12345" in await run_in(stage.backend, work, ["ps"]):
             pass

@@ -1,6 +1,7 @@
 """The simulated cloud on a fake clock: bursts, luck, faults, room, output and usage."""
 
 import asyncio
+import time
 from contextlib import aclosing
 
 import pytest
@@ -21,7 +22,8 @@ EPOCH = 1_800_000_000.0
 
 def backend_of(**options):
     loaded = load_options(options)
-    cloud = Cloud(loaded, cidr=loaded.cidr or "10.0.0.0/16", epoch=EPOCH)
+    loop, began = asyncio.get_running_loop(), asyncio.get_running_loop().time()
+    cloud = Cloud(loaded, cidr=loaded.cidr or "10.0.0.0/16", clock=lambda: EPOCH + loop.time() - began)
     return SimulatedBackend(cluster="c", node="n", options={}, cloud=cloud)
 
 
@@ -48,6 +50,16 @@ async def history(backend, seconds):
                     seen += batch
         except TimeoutError:
             return seen
+
+
+async def test_a_pods_times_are_the_machines_where_the_loops_clock_has_gone_another_way():
+    # As after a machine slept: its clock went on, and that of event loops stood still.
+    async with SimulatedBackend(cluster="c", node="n", options={"cidr": "10.0.0.0/16"}) as backend:
+        await asyncio.sleep(3600)
+        before = time.time()
+        await backend.create(pod())
+        (seen,) = await backend.list()
+        assert before <= seen.started_at <= time.time()
 
 
 async def test_a_burst_is_one_batch():
@@ -225,3 +237,16 @@ async def test_usage_can_be_said():
 async def test_a_range_without_addresses_is_a_setting_to_mend():
     with pytest.raises(Misconfigured, match="cidr"):
         SimulatedBackend(cluster="c", node="n", options={"cidr": "nowhere"})
+
+
+async def test_a_shell_waits_for_no_end_of_a_line_that_is_too_long():
+    backend = backend_of(start_seconds="0")
+    async with backend:
+        await backend.create(pod())
+        await history(backend, 1)
+        shell = await backend.exec(pod().identity, "web", ["sh"], stdin=True, tty=False)
+        for _ in range(5):
+            await shell.write(b"x" * (16 << 10))
+        assert [piece async for piece in shell.output()] == [(2, b"sh: line too long\n")]
+        assert await shell.wait() == 2
+        await shell.close()

@@ -8,6 +8,7 @@ import pytest
 from stream_client import V4, Exec, exec_target
 from stream_node import Node, until
 
+from overspill.backends import connections
 from overspill.serve.streams import wire
 from overspill.serve.streams.inbox import PIECE_COST, STREAM_BOUND, Inbox, Pool, Reset
 from overspill.serve.streams.wire import Wire
@@ -81,7 +82,7 @@ async def passed_over(_data):
 
 
 async def test_a_closing_wire_waits_no_longer_than_it_must(monkeypatch):
-    monkeypatch.setattr(wire, "FLUSH", 0.05)
+    monkeypatch.setattr(connections, "FLUSH", 0.05)
     served = asyncio.Queue()
 
     async def serve(reader, writer):

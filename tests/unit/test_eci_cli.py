@@ -2,12 +2,14 @@
 
 import base64
 import json
+from datetime import date
 
 import pytest
 import yaml
 from typer.testing import CliRunner
 
 from overspill.cli.main import app
+from overspill.errors import Misconfigured
 from overspill.model.cost import list_prices
 
 
@@ -121,6 +123,16 @@ MALFORMED = {
     "a Secret that is not base64": {"kind": "Secret", "metadata": {"name": "s"}, "data": {"a": "!s3cret!"}},
     "a ConfigMap with a number": {"kind": "ConfigMap", "metadata": {"name": "s"}, "data": {"a": 1}},
     "a claim that is none": {"kind": "PersistentVolumeClaim", "metadata": {"name": "s"}, "spec": "x"},
+    "templates of claims that are none": {
+        "kind": "StatefulSet",
+        "metadata": {"name": "s"},
+        "spec": {"volumeClaimTemplates": 5},
+    },
+    "a template of claims with a list for a name": {
+        "kind": "StatefulSet",
+        "metadata": {"name": "s"},
+        "spec": {"volumeClaimTemplates": [{"metadata": {"name": ["a"]}}]},
+    },
 }
 
 
@@ -130,6 +142,58 @@ def test_objects_that_no_cluster_would_take_are_named(thing):
     assert result.exit_code == 2
     assert f"error: {thing['kind']} default/s is not valid: " in result.stderr
     assert "s3cret" not in result.output
+
+
+UNREADABLE = {
+    "a number for items": "{kind: List, items: 5}",
+    "a list for a kind": "{kind: [a], metadata: {name: s}}",
+    "a list for a name": "{kind: ConfigMap, metadata: {name: [a]}}",
+    "a list for a Deployment's name": "{kind: Deployment, metadata: {name: [a]}}",
+    "a number for a namespace": "{kind: Pod, metadata: {namespace: 5}}",
+    "a list for a key": "{kind: Pod, spec: {? [a] : 1}}",
+    "nothing for a key": "{kind: Pod, spec: {? : 1}}",
+    "an object within itself": "&a {kind: Pod, spec: *a}",
+    "a day that is none": "{kind: Pod, spec: {hostname: 2026-13-45}}",
+    "half a character": r'{kind: Pod, metadata: {name: "\ud800"}}',
+    "half a character for a key": r'{kind: Pod, spec: {"\ud800": 1}}',
+}
+
+
+@pytest.mark.parametrize("text", UNREADABLE.values(), ids=UNREADABLE)
+def test_what_is_no_object_is_an_error(text):
+    result = checked_text(text)
+    assert result.exit_code == 2, result.output
+    assert result.stderr.startswith("error: ")
+
+
+def test_objects_that_nobody_looks_at_may_be_anything():
+    assert (
+        checked_text("{kind: CustomResourceDefinition, metadata: {name: [a]}, spec: {on: 1}}").exit_code == 0
+    )
+
+
+def test_keys_and_days_are_text_as_kubectl_sends_them():
+    odd = {1: "x", "name": "web", "image": "nginx:1"}
+    day = {"kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"day": date(2026, 11, 30), 2: "x"}}
+    result = checked(deployment(containers=[odd]), day)
+    assert result.exit_code == 1
+    assert (
+        result.stdout
+        == "Deployment shop/web: spec.containers[0].1 is not something that this backend can do\n"
+    )
+
+
+def test_a_key_that_yaml_takes_for_a_truth_value_is_text_as_kubectl_sends_it():
+    config = "{kind: ConfigMap, metadata: {name: c}, data: {off: x}}"
+    key = "{name: v, configMap: {name: c, items: [{key: 'false', path: f}]}}"
+    spec = "{containers: [{name: web, image: x, on: 1}], volumes: [" + key + "]}"
+    result = checked_text(
+        f"{config}\n---\n{{kind: Pod, metadata: {{name: p, labels: {{yes: x}}}}, spec: {spec}}}\n"
+    )
+    assert (
+        result.stdout == "Pod default/p: spec.containers[0].true is not something that this backend can do\n"
+    ), result.stderr
+    assert result.exit_code == 1
 
 
 def test_pods_that_no_cluster_would_take_are_told_like_others():
@@ -142,6 +206,14 @@ def test_pods_that_no_cluster_would_take_are_told_like_others():
     first, second = result.stdout.splitlines()
     assert first == "Deployment shop/web: not a valid pod: 'two' is not a quantity such as 500m or 2Gi"
     assert second.startswith("Deployment default/?: not a valid pod: ")
+
+
+def test_volumes_that_are_none_are_told_beside_templates_of_claims():
+    stateful = deployment(volumes=5) | {"kind": "StatefulSet"}
+    stateful["spec"] |= {"volumeClaimTemplates": [{"metadata": {"name": "data"}}]}
+    result = checked(stateful)
+    assert result.exit_code == 1
+    assert "StatefulSet shop/web: not a valid pod: " in result.stdout
 
 
 def test_what_is_null_is_not_there():
@@ -159,6 +231,12 @@ def test_a_field_is_told_once():
 def test_a_file_that_cannot_be_read(tmp_path):
     assert run("check", str(tmp_path / "none.yaml")).exit_code == 2
     assert checked_text("a: [").exit_code == 2
+
+
+def test_a_backend_that_nobody_knows_is_wrong_usage_and_no_refusal():
+    result = run("check", "--backend", "nosuch", "-", stdin="")
+    assert result.exit_code == 2
+    assert "unknown backend 'nosuch'" in result.stderr
 
 
 def checked_text(text: str):
@@ -204,6 +282,46 @@ def test_cost_of_pods_that_have_ended():
     assert second["name"] == "other/ReplicaSet job"
 
 
+def ready_to_start(status: str = "True") -> list[dict]:
+    return [
+        {
+            "type": "PodReadyToStartContainers",
+            "status": status,
+            "lastTransitionTime": "2026-11-23T11:00:00Z",
+        }
+    ]
+
+
+def cost_of(item: dict) -> list[dict]:
+    return json.loads(run("cost", "-f", "-", "-o", "json", stdin=json.dumps({"items": [item]})).stdout)
+
+
+def test_the_wait_for_an_instance_costs_nothing():
+    """It has waited for an hour since its startTime."""
+    late = pod("web-5d-1", end="2026-11-23T11:01:00Z")
+    late["status"]["conditions"] = ready_to_start()
+    [bill] = cost_of(late)
+    assert float(bill["cost"]) == pytest.approx(60 * 0.00012252)
+    waiting = pod("web-5d-2")
+    waiting["status"] |= {"phase": "Pending", "conditions": ready_to_start("False")}
+    assert cost_of(waiting) == []
+
+
+@pytest.mark.parametrize(("written", "cost"), [("0.5", 0.5), ("NaN", 3600 * 0.00012252)])
+def test_a_pod_that_has_ended_costs_what_its_backend_wrote(written, cost):
+    ended = pod("web-5d-1", end="2026-11-23T11:00:00Z")
+    ended["metadata"]["annotations"]["overspill.dev/cost"] = written
+    assert [float(bill["cost"]) for bill in cost_of(ended)] == pytest.approx([cost])
+
+
+def test_an_end_that_is_not_told_does_not_count():
+    """As of a container that was lost with its node: a metav1.Time that is zero is null in JSON."""
+    lost = pod("web-5d-1", end="2026-11-23T11:00:00Z")
+    lost["status"]["containerStatuses"].append({"state": {"terminated": {"finishedAt": None}}})
+    result = run("cost", "-f", "-", "-o", "json", stdin=json.dumps({"items": [lost]}))
+    assert [bill["vcpu_hours"] for bill in json.loads(result.stdout)] == [2.0]
+
+
 def test_cost_as_a_table_beside_own_nodes():
     items = {"items": [pod("web-5d-1", end="2026-11-23T11:00:00Z")]}
     result = run(
@@ -226,6 +344,26 @@ def test_cost_tells_how_far_its_prices_are_known():
     assert every.stderr.splitlines() == [
         "pods left out, since the price or size of their instance is not known: 2"
     ]
+
+
+NO_PODS = {
+    "no list": {"items": None},
+    "numbers": {"items": [1]},
+    "empty objects": {"items": [{}]},
+    "a number for a price": {
+        "items": [{"metadata": {"name": "a", "namespace": "b", "annotations": {"a": 1}}}]
+    },
+    "a time that is none": {"items": [pod("web-5d-1", end="yesterday")]},
+    "a day without an hour": {"items": [pod("web-5d-1", end="0001-01-01")]},
+    "an array": [],
+}
+
+
+@pytest.mark.parametrize("items", NO_PODS.values(), ids=NO_PODS)
+def test_cost_of_what_are_no_pods_is_refused(items):
+    result = run("cost", "-f", "-", stdin=json.dumps(items))
+    assert isinstance(result.exception, Misconfigured)
+    assert "- does not hold a list of pods" in str(result.exception)
 
 
 @pytest.mark.parametrize("written", ["cheap", "NaN", "sNaN", "-1", "Infinity", "1e999999", ""])

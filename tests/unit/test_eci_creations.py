@@ -6,7 +6,7 @@ import random
 import pytest
 
 from overspill.backends.eci.answers import Created, GroupEntry, GroupsPage
-from overspill.backends.eci.creations import NO_ROOM_CAP, Creations
+from overspill.backends.eci.creations import LOST_PAUSE, NO_ROOM_CAP, Creations
 from overspill.backends.eci.faults import ApiConflict, ApiRetry, ApiUnsettled, NoRoom
 from overspill.backends.eci.options import read_options
 from overspill.backends.eci.placements import Placements
@@ -182,3 +182,48 @@ async def test_a_group_that_is_gone_is_made_anew_once_it_could_no_longer_appear(
     assert found == "eci-second"
     assert len(region.tokens) == 2
     assert APPEARS_WITHIN <= after <= 2 * APPEARS_WITHIN
+
+
+class Silent:
+    """Stands for ECI that answers no create, and gives these listings; an error is raised."""
+
+    def __init__(self, *listings):
+        self.listings = [*listings]
+        self.asked = 0
+
+    async def call(self, action, parameters, answer):
+        self.asked += 1
+        raise ApiRetry("(no code)")
+
+    async def pages(self, action, parameters, kind):
+        listed = self.listings.pop(0)
+        if isinstance(listed, Exception):
+            raise listed
+        yield GroupsPage(container_groups=listed)
+
+
+class Ended(Told):
+    """Who is told what an order has led to: a group's id, or None."""
+
+    def dropped(self, order):
+        self.all.set_result(None)
+
+
+@pytest.mark.parametrize("group", ["eci-1", None])
+async def test_a_cancelled_order_ends_by_what_is_listed_once_a_group_would_have_appeared(group):
+    """ECI's listing fails once, which says nothing."""
+    clock = asyncio.get_running_loop().time
+    region, owner = Silent(ApiRetry("(no code)"), (GroupEntry(group),) if group else ()), Ended(1)
+    creations = Creations(region, Placements(OPTIONS, clock=clock), owner, clock=clock)
+    running = asyncio.ensure_future(creations.run())
+    order = creations.put(work(1))
+    await asyncio.sleep(10)
+    asked, began = region.asked, clock()
+    assert not creations.cancel(order.work.identity.uid)
+    async with asyncio.timeout(2 * APPEARS_WITHIN):
+        assert await owner.all == group
+    running.cancel()
+    assert clock() - began > APPEARS_WITHIN - LOST_PAUSE * 2
+    assert region.asked == asked
+    assert not creations.orders
+    assert not region.listings

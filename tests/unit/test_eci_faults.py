@@ -96,3 +96,11 @@ def test_an_answer_that_is_not_json(body):
     error = fault("DoThis", status=502, body=body, headers={})
     assert isinstance(error, Retry)
     assert "HTTP 502" in str(error)
+
+
+@pytest.mark.parametrize("status", [302, 403, 404, 407, 413])
+def test_an_answer_without_a_code_is_not_ecis(status):
+    """A proxy or a load balancer before it, while it is changed."""
+    for body in (b"<html>forbidden</html>", b'{"message":"no route"}', b""):
+        assert isinstance(fault("DoThis", status=status, body=body, headers={}), Retry)
+    assert isinstance(fault("DoThis", status=429, body=b"<html>", headers={}), Throttled)

@@ -117,3 +117,11 @@ async def test_what_is_read_already_of_long_lines_is_neither_told_again_nor_miss
 async def test_a_line_that_is_longer_than_an_answer_is_told_to_be_missing():
     logs = stamped("begin"), stamped("begin", LONG + LONG), stamped("begin", LONG + LONG, "end")
     assert await text(*logs, follow=True) == b"begin\n" + MISSING + b"end\n"
+
+
+async def test_a_short_tail_of_a_second_with_many_lines_brings_no_older_ones():
+    """What is asked for next begins with the second of the last line, not with that line."""
+    lines = [f"2099-01-01T00:00:00.{n:09}Z line{n}\n" for n in range(9)]
+    logs = "".join(lines[:6]), "".join(lines)
+    followed = await text(*logs, follow=True, tail_lines=2)
+    assert followed == b"".join(f"line{n}\n".encode() for n in (4, 5, 6, 7, 8))

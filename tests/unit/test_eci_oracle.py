@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from alibabacloud_eci20180808 import models
 from alibabacloud_tea_openapi.utils import Utils
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from test_eci_translate import FIELDS, WHERE, works
 
@@ -20,7 +20,6 @@ printable = st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size
 names = st.from_regex(r"[A-Z][A-Za-z0-9]{0,5}", fullmatch=True)
 
 
-@settings(deadline=None)
 @given(
     query=st.dictionaries(st.from_regex(r"[A-Za-z0-9.]{1,8}", fullmatch=True), texts, max_size=6),
     headers=st.dictionaries(
@@ -40,7 +39,6 @@ def branches(inner):
     )
 
 
-@settings(deadline=None)
 @given(
     tree=st.dictionaries(
         names, st.recursive(st.one_of(texts, st.integers()), branches, max_leaves=8), max_size=5
@@ -59,7 +57,6 @@ def test_the_sdk_knows_every_parameter(name):
     same_as_the_sdks(FIELDS[name][0])
 
 
-@settings(deadline=None)
 @given(works())
 def test_the_sdk_would_send_the_same(spec):
     same_as_the_sdks(spec)

@@ -106,9 +106,9 @@ async def test_a_share_is_by_demand_for_the_budgets_that_it_names():
 
 async def test_demand_is_what_waits_and_what_was_made():
     rates = Rates({"create": Budget(10, 10)}, clock=asyncio.get_running_loop().time)
-    assert rates.demand("create", queued=0) == Demand(waiting=0, made=0, eta=0.0)
+    assert rates.demand("create", queued=0) == Demand(waiting=0, made=0, eta=0.0, rate=10)
     await takes(rates["create"], 10)
-    assert rates.demand("create", queued=4) == Demand(waiting=4, made=10, eta=pytest.approx(0.5))
+    assert rates.demand("create", queued=4) == Demand(waiting=4, made=10, eta=pytest.approx(0.5), rate=10)
 
 
 def test_actions_have_budgets():

@@ -4,7 +4,7 @@ import hashlib
 from urllib.parse import parse_qsl
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from overspill.backends.eci.sign import Key, signed_headers
@@ -65,7 +65,6 @@ def test_decode_replaces_what_is_no_text():
     assert decode(b'{"Content":"a\xffb"}', dict[str, str]) == {"content": "a\ufffdb"}
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.text("ABC.", min_size=1), st.text(st.characters(blacklist_categories=("Cs",)))))
 def test_form_is_what_every_server_reads(pairs):
     assert dict(parse_qsl(form(pairs).decode(), keep_blank_values=True)) == pairs

@@ -4,7 +4,7 @@ import base64
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
@@ -405,7 +405,6 @@ def leaves(spec: WorkSpec):
     yield spec.hostname
 
 
-@settings(deadline=None)
 @given(works())
 def test_nothing_is_lost_on_the_way(spec):
     values = list(sent(spec).values())

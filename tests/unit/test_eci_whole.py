@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Struct, structs
 from test_eci_translate import WHERE, WHO
@@ -446,7 +446,6 @@ def comparable(spec: WorkSpec) -> WorkSpec:
     return structs.replace(spec, identity=WHO, annotations={}, **plain)
 
 
-@settings(deadline=None)
 @given(pods())
 def test_what_a_pod_asks_for_is_what_the_emulator_runs(spec):
     back = through_the_api(spec)

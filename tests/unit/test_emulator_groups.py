@@ -83,6 +83,12 @@ def test_an_observation_of_an_earlier_attempt_changes_nothing():
     assert life.seen(group, observation(container(DONE)), at=5) is group
 
 
+def test_a_group_that_the_engine_cannot_tell_of_stays_as_it_is():
+    group = structs.replace(PLAIN, status="Running", submitted=0)
+    unknown = structs.replace(observation(container(WAITS)), unknown=True)
+    assert life.seen(group, unknown, at=5) is group
+
+
 def test_a_lost_engine_fails_the_group():
     group = life.lost(structs.replace(PLAIN, status="Running", submitted=0), at=5)
     assert (group.status, group.submitted, group.reason) == ("Failed", None, "SystemFailure.Redeploy")

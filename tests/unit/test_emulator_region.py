@@ -121,6 +121,7 @@ def test_the_price_of_the_documentation():
     assert price(cpu=2, memory=4).trade == pytest.approx(0.00012252)
     assert price(cpu=2, memory=4, category="economy").trade < price(cpu=2, memory=4).trade
     assert price(cpu=2, memory=4, spot_strategy="SpotAsPriceGo").trade < price(cpu=2, memory=4).trade
+    assert price(cpu=2, memory=4, storage=20).trade > price(cpu=2, memory=4).trade
 
 
 def test_bucket():

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overspill.serve.http import (
+    HEAD_LIMIT,
     Answer,
     Refused,
     answer_bytes,
@@ -47,6 +48,12 @@ def test_a_head_becomes_a_request():
     assert request.header("host") == "node:10250"
 
 
+def test_a_command_may_have_as_many_words_as_fit_into_a_head():
+    words = [""] * ((HEAD_LIMIT - 100) // len("&command="))
+    request, _ = parse_head(head(f"POST /exec/default/web/c?command={'&command='.join(words)} HTTP/1.1"))
+    assert request.query == {"command": words}
+
+
 @pytest.mark.parametrize("target", ["http://node/pods?x=1", "/pods?x=1", "/%70ods?x=1"])
 def test_a_target_is_a_path_or_a_whole_url(target):
     request, _ = parse_head(head(f"GET {target} HTTP/1.0"))
@@ -67,7 +74,7 @@ def test_a_target_is_a_path_or_a_whole_url(target):
         ("GET /pods HTTP/1.1", "Host: node", " folded: yes"),
         ("GET /pods HTTP/1.1", "NoColon"),
         ("GET /pods HTTP/1.1", "Name: a\nb: c"),
-        ("GET /pods?" + "&".join("a=1" for _ in range(1001)) + " HTTP/1.1",),
+        ("GET /pods?" + "&".join("a" for _ in range(HEAD_LIMIT // 4)) + " HTTP/1.1",),
     ],
 )
 def test_what_could_be_read_in_two_ways_is_refused(lines):

@@ -3,17 +3,32 @@
 import asyncio
 import os
 import time
+from unittest.mock import AsyncMock
 
 import pytest
+from msgspec import structs
 
+from overspill.backends.podman import plan
+from overspill.backends.podman.api import (
+    ContainerInspect,
+    Info,
+    InspectConfig,
+    InspectState,
+    ListedContainer,
+    ListedPod,
+)
+from overspill.backends.podman.client import PodmanError
 from overspill.backends.podman.eviction import enforce_once
+from overspill.backends.podman.folder import Folder, Record
 from overspill.backends.podman.hooks import Hooks
 from overspill.backends.podman.node import Node
 from overspill.backends.podman.prober import Prober
-from overspill.backends.podman.seen import Run
+from overspill.backends.podman.seen import Deletion, Run, Sandbox
+from overspill.backends.podman.tags import CONTAINER_LABEL, RUN_LABEL, labels, pod_name
 from overspill.backends.podman.trees import disk_usage
 from overspill.backends.podman.volumes import prepare
-from overspill.model.observation import Happened
+from overspill.errors import Retry
+from overspill.model.observation import Happened, Running
 from overspill.model.work import (
     Container,
     EmptyDir,
@@ -30,15 +45,26 @@ RUN = Run("r", "main", 0, "running")
 @pytest.fixture
 def node(tmp_path):
     """Without a Podman: nothing here asks for it."""
-    return Node(None, cluster="c", node="vn-0", network="n", root=tmp_path / "pods", clock=time.time)
+    return node_of(None, tmp_path)
+
+
+def node_of(podman, tmp_path):
+    return Node(podman, cluster="c", node="vn-0", network="n", root=tmp_path / "pods", clock=time.time)
+
+
+def who(name):
+    return Identity("c", "vn-0", "shop", name, name)
+
+
+def work(name, container=None, **more):
+    containers = (container or Container("main", "i"),)
+    return WorkSpec(identity=who(name), containers=containers, hostname=name, **more)
 
 
 def add(node, name="web", *, container=None, **more):
     """A pod that is looked after by nobody; returns its supervisor."""
-    who = Identity("c", "vn-0", "shop", name, name)
-    container = container or Container("main", "i")
-    node.add(WorkSpec(identity=who, containers=(container,), hostname=name, **more))
-    supervisor = node.find(who)
+    node.add(work(name, container, **more))
+    supervisor = node.find(who(name))
     supervisor.pod.runs[RUN.id] = RUN
     return supervisor
 
@@ -89,7 +115,7 @@ async def test_a_hook_that_fails_in_a_way_that_nobody_foresaw_is_a_failed_hook(n
 
 async def test_a_step_that_fails_in_a_way_that_nobody_foresaw_is_taken_again(tmp_path):
     podman = Unforeseen()
-    node = Node(podman, cluster="c", node="vn-0", network="n", root=tmp_path / "pods", clock=time.time)
+    node = node_of(podman, tmp_path)
     supervisor = add(node)
     async with asyncio.timeout(20), asyncio.TaskGroup() as group:
         task = group.create_task(supervisor.run())
@@ -154,3 +180,102 @@ def test_files_of_paths_that_are_too_long_count_as_nothing(tmp_path):
     os.close(os.open("f" * 250, os.O_CREAT, dir_fd=here))
     os.close(here)
     assert disk_usage(tmp_path) == known
+
+
+class Podman:
+    """It has pods of one running container each, which has the pod's name; of `torn` it can tell nothing."""
+
+    def __init__(self, *names):
+        self.names = names
+        self.removed = []
+
+    async def info(self):
+        return Info()
+
+    async def pods(self, query):
+        return [ListedPod(name, name, labels(who(name))) for name in self.names]
+
+    async def containers(self, query):
+        return [ListedContainer(f"in-{name}", "running", pod=name) for name in self.names]
+
+    async def inspect(self, container):
+        if container == "in-torn":
+            raise PodmanError("getting graph driver info: readlink /l/X: no such file or directory")
+        marks = InspectConfig({CONTAINER_LABEL: "main", RUN_LABEL: "0"})
+        return ContainerInspect(container, container, InspectState("running"), config=marks)
+
+    async def remove_pod(self, name):
+        self.removed.append(name)
+
+    async def pod_exists(self, name):
+        return False
+
+    async def events(self, query):
+        await asyncio.Event().wait()
+        yield
+
+
+async def test_a_pod_that_fills_the_disk_is_deleted_although_nothing_can_be_written(tmp_path):
+    node = node_of(Podman(), tmp_path)
+    supervisor = add(node)
+    supervisor.pod.runs.clear()
+    (supervisor.pod.folder.path / "deletion.json").mkdir()  # no file can take its place
+    supervisor.delete(0.0)
+    async with asyncio.timeout(20):
+        await supervisor.run()
+    assert not supervisor.pod.folder.path.exists()
+
+
+async def test_a_pod_that_podman_cannot_tell_of_keeps_no_other_from_being_attended(tmp_path):
+    node = node_of(Podman("torn", "web"), tmp_path)
+    for name in ("torn", "web"):
+        Folder(tmp_path / "pods", who(name)).create(Record(1.0, work(name)))
+    async with asyncio.timeout(20), node.running():
+        seen = {each.identity.name: each for each in node.observations()}
+    assert {name: each.unknown for name, each in seen.items()} == {"torn": True, "web": False}
+    assert isinstance(seen["web"].containers[0].state, Running)
+
+
+async def test_a_node_does_not_start_while_podman_is_away(tmp_path):
+    podman = Podman("web")
+    podman.inspect = AsyncMock(side_effect=Retry("away"))
+    with pytest.raises(Retry):
+        async with node_of(podman, tmp_path).running():
+            pass
+
+
+async def test_a_container_that_podman_cannot_tell_of_hides_no_other_of_its_pod(tmp_path):
+    node = node_of(Podman(), tmp_path)
+    pod = add(node).pod
+    pod.runs.clear()
+    others = {f"in-{number}" for number in range(8)}
+    pod.notice({"in-torn"} | others)
+    with pytest.raises(PodmanError):
+        await pod.look(node.podman)
+    assert pod.runs.keys() == others
+
+
+async def test_a_pod_that_podman_cannot_tell_of_can_be_deleted(tmp_path):
+    podman = Podman()
+    node = node_of(podman, tmp_path)
+    supervisor = add(node)
+    supervisor.pod.notice(["in-torn"])
+    supervisor.pod.deletion = Deletion(time.time() - 40, 30)
+    async with asyncio.timeout(4):  # in the first turn
+        await supervisor.run()
+    assert podman.removed == [pod_name(who("web"))]
+
+
+async def test_a_deleted_pod_whose_look_was_refused_once_does_not_wait_for_its_grace(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "PAUSE", 0.1)
+    podman = Podman()
+    inspected = ContainerInspect("infra", "infra", InspectState("running"))
+    podman.inspect = AsyncMock(side_effect=[PodmanError("cannot tell"), inspected])
+    pod = (supervisor := add(node_of(podman, tmp_path))).pod
+    pod.sandbox = Sandbox("pod", "infra", running=True)
+    pod.runs = {RUN.id: structs.replace(RUN, state="exited")}
+    pod.notice(["infra"])
+    pod.deletion = Deletion(time.time(), 300)
+    async with asyncio.timeout(20):
+        await supervisor.run()
+    assert podman.inspect.await_count == 2

@@ -5,6 +5,7 @@ from msgspec import structs
 
 from overspill.backends.podman.observe import observe
 from overspill.backends.podman.plan import (
+    PAUSE,
     Discard,
     Pull,
     RemoveEverything,
@@ -12,6 +13,7 @@ from overspill.backends.podman.plan import (
     Signal,
     StopSandbox,
     Wait,
+    end_unseen,
     next_step,
 )
 from overspill.backends.podman.seen import Deletion, Hook, Marks, Run, Sandbox, Seen
@@ -298,6 +300,25 @@ STEPS = {
 @pytest.mark.parametrize(("spec", "state", "step"), STEPS.values(), ids=STEPS.keys())
 def test_next_step(spec, state, step):
     assert next_step(spec, state, NOW) == step
+
+
+@pytest.mark.parametrize(
+    ("state", "since", "step"),
+    [
+        (seen(running()), 0, Signal((running(),), kill=False)),
+        (seen(running(), signalled={"a0": 15}), 0, Wait(NOW + PAUSE)),
+        (seen(running(), signalled={"a0": 15}), 27, Wait(NOW + 3)),
+        (seen(running(), signalled={"a0": 15}), 30, Signal((running(),), kill=True)),
+        (seen(running(), signalled={"a0": 9}), 30, Wait(NOW + 2)),
+        (seen(running()), 32, RemoveEverything()),
+        (seen(), 0, Wait(NOW + PAUSE)),
+        (seen(), 30, Wait(NOW + 2)),
+        (seen(), 32, RemoveEverything()),
+    ],
+)
+def test_a_deleted_pod_that_cannot_be_looked_at_has_its_grace_and_ends(state, since, step):
+    state = structs.replace(state, deletion=Deletion(NOW - since, 30))
+    assert end_unseen(work(), state, NOW) == step
 
 
 @pytest.mark.parametrize(

@@ -299,6 +299,7 @@ def test_what_a_container_may_do(security, pod, settings):
         (SecurityContext(run_as_non_root=True), "7:staff", None),
         (SecurityContext(run_as_non_root=True), "", "image will run as root"),
         (SecurityContext(run_as_non_root=True), "0:7", "image will run as root"),
+        (SecurityContext(run_as_non_root=True), "00", "image will run as root"),
         (SecurityContext(run_as_non_root=True), "app", "image has non-numeric user (app), cannot verify"),
         (SecurityContext(run_as_non_root=True, run_as_user=0), "7", "runAsUser breaks non-root policy"),
     ],

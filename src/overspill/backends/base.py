@@ -268,11 +268,13 @@ class Demand(Struct, frozen=True):
         waiting: calls that wait for their turn now.
         made: calls that were made since the start.
         eta: seconds until a call would be made that came now.
+        rate: calls per second that the whole account may make.
     """
 
     waiting: int
     made: int
     eta: float
+    rate: float
 
 
 class Share(Struct, frozen=True):

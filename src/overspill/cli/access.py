@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from overspill.errors import Misconfigured
 from overspill.local.kubectl import kubectl_path
 
 __all__ = ["DEFAULT_NAME", "Name", "kubeconfig", "kubectl"]
@@ -33,4 +34,8 @@ def kubectl(
 ) -> None:
     """Run the local cluster's own kubectl: `overspill kubectl -- get pods -A`."""
     program, environment = kubectl_path(name)
-    os.execve(program, ["kubectl", *arguments], {**os.environ, **environment})  # noqa: S606 - becomes kubectl
+    try:
+        os.execve(program, ["kubectl", *arguments], {**os.environ, **environment})  # noqa: S606 - becomes kubectl
+    except OSError as error:
+        again = f"`overspill up --name {name}` builds what is missing in the cache"
+        raise Misconfigured(f"{program} cannot be run: {error.strerror}; {again}") from error

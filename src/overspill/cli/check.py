@@ -1,7 +1,7 @@
 """`overspill check`: what of some manifests a backend would refuse, told before anything is deployed.
 
 In: YAML or JSON files, such as what `helm template` prints. Out: one line per refusal. Exit code 0 when
-nothing is refused, 1 when something is, 2 when a file cannot be read. No cluster and no account is asked.
+nothing is refused, 1 when something is, 2 for wrong usage or a file that cannot be read. No cluster and no account is asked.
 """
 
 import sys
@@ -18,8 +18,8 @@ from overspill.agent.references import ConfigMap, Found, Secret, Token, referenc
 from overspill.agent.scope import Missing, NodeFacts
 from overspill.agent.spec import build
 from overspill.backends.registry import backend_factory
-from overspill.errors import OverspillError, Unsupported
-from overspill.model.claims import Bound, Claim, Claimed, ClaimSpec, ClaimStatus, PersistentVolume
+from overspill.errors import Misconfigured, OverspillError, Unsupported
+from overspill.model.claims import Bound, Claim, Claimed, ClaimMeta, ClaimSpec, ClaimStatus, PersistentVolume
 from overspill.model.fields import unsupported_fields
 from overspill.model.pods import Pod
 from overspill.printable import printable
@@ -27,6 +27,16 @@ from overspill.printable import printable
 __all__ = ["check"]
 
 TEMPLATES = frozenset({"Deployment", "ReplicaSet", "StatefulSet", "Job", "ReplicationController"})
+# Of all others nothing is looked at.
+KINDS = TEMPLATES | {
+    "Pod",
+    "CronJob",
+    "DaemonSet",
+    "ConfigMap",
+    "Secret",
+    "PersistentVolume",
+    "PersistentVolumeClaim",
+}
 T = TypeVar("T")
 NODE = NodeFacts(cluster="", name="virtual-node", ip="192.0.2.1", allocatable={}, cluster_dns=("192.0.2.2",))
 
@@ -43,6 +53,34 @@ class _Malformed(OverspillError):
     """An object is not what its kind says; no cluster would take it."""
 
 
+class _Meta(Struct, frozen=True):
+    """What an object is told apart by; null, as everywhere, is as if it were not there."""
+
+    name: str | None = None
+    namespace: str | None = None
+
+
+class _Object(Struct, frozen=True):
+    """What every object has."""
+
+    kind: str
+    metadata: _Meta = _Meta()
+
+
+class _ClaimTemplate(Struct, frozen=True):
+    metadata: ClaimMeta
+
+
+class _StatefulSpec(Struct, frozen=True, rename="camel"):
+    volume_claim_templates: list[_ClaimTemplate] | None = None
+
+
+class _StatefulSet(Struct, frozen=True):
+    """What of a StatefulSet makes volumes."""
+
+    spec: _StatefulSpec = _StatefulSpec()
+
+
 class _SecretManifest(Struct, rename="camel"):
     """A Secret as people write it."""
 
@@ -56,13 +94,16 @@ def check(
 ) -> None:
     """Tell what of some manifests a backend would refuse; asks no cluster and no cloud.
 
-    Exit code 0: nothing; 1: something; 2: a file or an object in it cannot be read.
+    Exit code 0: nothing; 1: something; 2: wrong usage, or a file or an object in it cannot be read.
     """
-    factory: Any = backend_factory(backend)
+    try:
+        factory: Any = backend_factory(backend)
+    except Misconfigured as error:
+        raise typer.BadParameter(str(error), param_hint="--backend") from error
     try:
         objects = [each for file in files for each in _objects(file)]
         reports = list(_reports(objects, factory))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError, _Malformed) as error:
+    except (OSError, _Malformed) as error:
         print(printable(f"error: {error}"), file=sys.stderr)
         raise typer.Exit(2) from error
     for report in reports:
@@ -74,10 +115,45 @@ def check(
 
 
 def _objects(file: str) -> Iterator[dict[str, Any]]:
-    text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
-    for document in yaml.safe_load_all(text):
-        if isinstance(document, dict):
-            yield from (each for each in document.get("items") or [document] if isinstance(each, dict))
+    """Those of a file that are looked at."""
+    for document in _documents(file):
+        items = document.get("items") or [document]
+        if not isinstance(items, list):
+            raise _Malformed(f"{file}: items is no list")
+        for each in items:
+            kind = each.get("kind") if isinstance(each, dict) else None
+            if not isinstance(kind, str | None) or kind in KINDS:
+                yield _as_sent(each)
+
+
+def _documents(file: str) -> list[dict[str, Any]]:
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+        return [each for each in yaml.safe_load_all(text) if isinstance(each, dict)]
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise _Malformed(f"{file}: {error}") from error
+
+
+def _as_sent(each: dict[str, Any]) -> dict[str, Any]:
+    """An object as kubectl sends it: in JSON every key is text."""
+    try:
+        sent = msgspec.json.decode(msgspec.json.encode(_with_text_for_bool(each)), type=dict[str, Any])
+    except (TypeError, ValueError, RecursionError) as error:
+        raise _Malformed(f"{_thing(each)} is not valid: {error}") from None
+    _as(_Object, sent)
+    return sent
+
+
+def _with_text_for_bool(value: Any) -> Any:
+    """Keys that YAML takes for truth values, such as `yes`, as sigs.k8s.io/yaml writes them; JSON's encoder has none."""
+    if isinstance(value, list):
+        return [_with_text_for_bool(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        str(key).lower() if isinstance(key, bool) else key: _with_text_for_bool(each)
+        for key, each in value.items()
+    }
 
 
 def _part(of: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -101,13 +177,16 @@ def _template(each: Mapping[str, Any]) -> dict[str, Any] | None:
     elif kind not in TEMPLATES | {"DaemonSet"}:
         return None
     template = _part(spec, "template")
-    claimed = [
-        _claimed(_part(each, "metadata").get("name", "")) for each in spec.get("volumeClaimTemplates") or ()
-    ]
-    if not claimed:
+    if kind != "StatefulSet":
         return template
     pod = _part(template, "spec")
-    return template | {"spec": pod | {"volumes": [*(pod.get("volumes") or ()), *claimed]}}
+    claimed = [
+        _claimed(one.metadata.name) for one in _as(_StatefulSet, each).spec.volume_claim_templates or ()
+    ]
+    volumes = pod.get("volumes") or []
+    if not claimed or not isinstance(volumes, list):
+        return template  # what is no list is told of with the pod
+    return template | {"spec": pod | {"volumes": [*volumes, *claimed]}}
 
 
 def _claimed(name: str) -> dict[str, Any]:

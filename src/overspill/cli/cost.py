@@ -8,12 +8,14 @@ import asyncio
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 import typer
+from msgspec import Meta, Struct
 from rich.table import Table
 
 from overspill import names
@@ -29,15 +31,61 @@ from overspill.model.cost import (
     Bill,
     PodCost,
     bills,
+    cost_of,
     list_prices,
     parse_spec,
     price_of,
 )
-from overspill.model.podstatus import seconds
+from overspill.model.pods import OwnerReference
 
-__all__ = ["cost", "pod_costs"]
+__all__ = ["cost"]
 
 By = Literal["namespace", "owner", "name"]
+Time = Annotated[datetime, Meta(tz=True)]
+
+ENDED = {"Succeeded", "Failed"}
+
+
+class _Meta(Struct, frozen=True, rename="camel"):
+    name: str
+    namespace: str
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    owner_references: tuple[OwnerReference, ...] = ()
+
+
+class _Terminated(Struct, frozen=True, rename="camel"):
+    finished_at: Time | None = None
+
+
+class _State(Struct, frozen=True):
+    terminated: _Terminated | None = None
+
+
+class _ContainerStatus(Struct, frozen=True):
+    state: _State = _State()
+
+
+class _Condition(Struct, frozen=True, rename="camel"):
+    type: str = ""
+    status: str = ""
+    last_transition_time: Time | None = None
+
+
+class _Status(Struct, frozen=True, rename="camel"):
+    phase: str = ""
+    start_time: Time | None = None
+    conditions: tuple[_Condition, ...] = ()
+    container_statuses: tuple[_ContainerStatus, ...] = ()
+
+
+class _Pod(Struct, frozen=True):
+    metadata: _Meta
+    status: _Status = _Status()
+
+
+class _Pods(Struct, frozen=True):
+    items: list[_Pod]
 
 
 def cost(
@@ -58,8 +106,8 @@ def cost(
 ) -> None:
     """Print what pods on virtual nodes have cost until now: vCPU-hours, GiB-hours, money."""
     pods = _from_file(file) if file else asyncio.run(_from_cluster(kubeconfig, context))
-    lines = bills(pod_costs(pods, now=time.time()), by=by)
-    for note in _notes([pod["metadata"].get("annotations") or {} for pod in pods]):
+    lines = bills(_costs(pods, now=time.time()), by=by)
+    for note in _notes([pod.metadata.annotations for pod in pods]):
         print(note, file=sys.stderr)
     if output == "json":
         print(msgspec.json.format(msgspec.json.encode(lines), indent=2).decode())
@@ -82,59 +130,68 @@ def _size(annotations: Mapping[str, str]) -> tuple[float, float] | None:
     return parse_spec(annotations.get(SPEC_ANNOTATION, ""))
 
 
-def _from_file(file: str) -> list[dict[str, Any]]:
+def _from_file(file: str) -> list[_Pod]:
     try:
         text = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-        return list(msgspec.json.decode(text, type=dict[str, Any])["items"])
-    except (OSError, msgspec.MsgspecError, KeyError) as error:
+        return msgspec.json.decode(text, type=_Pods).items
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Misconfigured(
-            f"{file} does not hold a list of pods as `kubectl get pods -o json` prints"
+            f"{file} does not hold a list of pods as `kubectl get pods -o json` prints: {error}"
         ) from error
 
 
-async def _from_cluster(kubeconfig: str, context: str) -> list[dict[str, Any]]:
+async def _from_cluster(kubeconfig: str, context: str) -> list[_Pod]:
     async with Client(load_config(kubeconfig or None, context or None)) as client:
-        return await client.list(PODS, kind=dict[str, Any])
+        return await client.list(PODS, kind=_Pod)
 
 
-def pod_costs(pods: Iterable[Mapping[str, Any]], *, now: float) -> Iterator[PodCost]:
-    """The cost of each pod that has a price and has begun."""
+def _costs(pods: Iterable[_Pod], *, now: float) -> Iterator[PodCost]:
+    """The cost of each pod that has a price and whose billing has begun."""
     for pod in pods:
-        meta, status = pod["metadata"], pod.get("status") or {}
-        annotations = meta.get("annotations") or {}
-        price, size = price_of(annotations), _size(annotations)
-        if price is None or size is None or not status.get("startTime"):
+        meta, began = pod.metadata, _began(pod.status)
+        price, size = price_of(meta.annotations), _size(meta.annotations)
+        if price is None or size is None or began is None:
             continue
+        ended = pod.status.phase in ENDED
+        end = _last_end(pod.status, began).timestamp() if ended else now
+        seconds = max(end - began.timestamp(), 0.0)
+        whole = cost_of(meta.annotations) if ended else None
         yield PodCost(
-            namespace=meta["namespace"],
+            namespace=meta.namespace,
             owner=_owner(meta),
-            name=meta["name"],
+            name=meta.name,
             cpu=size[0],
             memory=size[1],
-            price=price[0],
+            cost=price[0] * Decimal(str(seconds)) if whole is None else whole,
             currency=price[1],
-            seconds=max(_end(status, now) - seconds(status["startTime"]), 0.0),
+            seconds=seconds,
         )
 
 
-def _end(status: Mapping[str, Any], now: float) -> float:
-    """When billing ended: with the last container of a pod that has ended."""
-    if status.get("phase") not in {"Succeeded", "Failed"}:
-        return now
-    states = [each.get("state") or {} for each in status.get("containerStatuses") or ()]
-    ends = [state["terminated"]["finishedAt"] for state in states if state.get("terminated")]
-    return max(map(seconds, ends)) if ends else seconds(status["startTime"])
+def _began(status: _Status) -> datetime | None:
+    """When billing began: with the instance, for which a pod may have waited since its startTime; None if not yet."""
+    for each in status.conditions:
+        if each.type == "PodReadyToStartContainers":
+            waits = each.status != "True" and status.phase not in ENDED
+            return None if waits else each.last_transition_time or status.start_time
+    return status.start_time
 
 
-def _owner(meta: Mapping[str, Any]) -> str:
+def _last_end(status: _Status, began: datetime) -> datetime:
+    """When billing ended of a pod that has ended: with its last container."""
+    ended = [each.state.terminated for each in status.container_statuses if each.state.terminated]
+    return max((each.finished_at for each in ended if each.finished_at), default=began)
+
+
+def _owner(meta: _Meta) -> str:
     """`Deployment web` for a pod of one of its ReplicaSets."""
-    for owner in meta.get("ownerReferences") or ():
-        if not owner.get("controller"):
+    for owner in meta.owner_references:
+        if not owner.controller:
             continue
-        suffix = (meta.get("labels") or {}).get("pod-template-hash", "")
-        if owner["kind"] == "ReplicaSet" and suffix and owner["name"].endswith(f"-{suffix}"):
-            return f"Deployment {owner['name'].removesuffix(f'-{suffix}')}"
-        return f"{owner['kind']} {owner['name']}"
+        suffix = meta.labels.get("pod-template-hash", "")
+        if owner.kind == "ReplicaSet" and suffix and owner.name.endswith(f"-{suffix}"):
+            return f"Deployment {owner.name.removesuffix(f'-{suffix}')}"
+        return f"{owner.kind} {owner.name}"
     return ""
 
 

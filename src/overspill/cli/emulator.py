@@ -10,7 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import typer
@@ -103,11 +103,11 @@ def serve(
     scheduling_seconds: Annotated[float, typer.Option(help="From create to Pending.")] = 0.5,
     spot_notice_seconds: Annotated[float, typer.Option(help="From a spot notice to the end.")] = 180.0,
     retention_seconds: Annotated[float, typer.Option(help="How long all ended groups stay.")] = 3600.0,
-    log_level: Annotated[str, typer.Option()] = "info",
-    log_format: Annotated[str, typer.Option(help="text or json")] = "text",
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], typer.Option()] = "info",
+    log_format: Annotated[Literal["text", "json"], typer.Option()] = "text",
 ) -> None:
     """Serve ECI's API until SIGTERM; prints where it is once it answers."""
-    logs.configure(log_level, "json" if log_format == "json" else "text")
+    logs.configure(log_level, log_format)
     settings = Settings(
         state=state,
         listen=listen,

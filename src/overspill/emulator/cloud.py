@@ -105,7 +105,11 @@ class Cloud:
         now = self.clock()
         category = request.compute_category[0] if request.compute_category else ""
         each = price(
-            cpu=choice.cpu, memory=choice.memory, category=category, spot_strategy=request.spot_strategy
+            cpu=choice.cpu,
+            memory=choice.memory,
+            category=category,
+            spot_strategy=request.spot_strategy,
+            storage=request.ephemeral_storage,
         )
         return Group(
             id=f"eci-{_random_id(20)}",

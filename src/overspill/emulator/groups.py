@@ -165,7 +165,7 @@ def seen(group: Group, observation: Observation, *, at: float) -> Group:
 
     Containers may end after their group has, which failed for its deadline; its status stays.
     """
-    if observation.identity.attempt != group.submitted:
+    if observation.unknown or observation.identity.attempt != group.submitted:
         return group
     if group.ended:
         return structs.replace(group, observation=observation, changed_at=at)

@@ -62,6 +62,7 @@ class PriceRequest(Struct, frozen=True, rename="pascal"):
     zone_id: str = ""
     compute_category: str = ""
     spot_strategy: str = "NoSpot"
+    ephemeral_storage: int = 0
 
 
 async def describe_price(service: Service, tree: Tree) -> Answer:
@@ -74,10 +75,17 @@ async def describe_price(service: Service, tree: Tree) -> Answer:
         cpu, memory = round_up(asked.cpu, asked.memory, regional=regional)
     else:
         cpu, memory = DEFAULT
-    quote = price(cpu=cpu, memory=memory, category=asked.compute_category, spot_strategy=asked.spot_strategy)
+    quote = price(
+        cpu=cpu,
+        memory=memory,
+        category=asked.compute_category,
+        spot_strategy=asked.spot_strategy,
+        storage=asked.ephemeral_storage,
+    )
     details = [
         {"Resource": name, "OriginalPrice": part, "TradePrice": part, "DiscountPrice": 0.0}
-        for name, part in (("cpu", quote.cpu), ("memory", quote.memory))
+        for name, part in (("cpu", quote.cpu), ("memory", quote.memory), ("disk", quote.storage))
+        if part
     ]
     spots = [
         {

@@ -10,6 +10,7 @@ import contextlib
 import os
 import secrets
 import socket
+import sqlite3
 import ssl
 import stat
 import time
@@ -107,12 +108,14 @@ def read_endpoint(state: Path) -> Endpoint:
     """Where the emulator of a state folder is, or was last.
 
     Raises:
-        Misconfigured: none was ever started there.
+        Misconfigured: none was ever started there, or its file cannot be understood.
     """
     try:
         return msgspec.json.decode((state / ENDPOINT).read_bytes(), type=Endpoint)
     except FileNotFoundError as error:
         raise Misconfigured(f"no emulator was started with the state folder {state}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:  # as a power cut leaves it
+        raise Misconfigured(f"{state / ENDPOINT} says nothing any more; start the emulator again") from error
 
 
 def default_vswitches(region: str) -> tuple[VSwitch, ...]:
@@ -135,7 +138,7 @@ async def serve(
         Misconfigured: a setting, the state folder, a port or the engine is not as it must be.
     """
     async with contextlib.AsyncExitStack() as stack:
-        store = stack.enter_context(contextlib.closing(Store(settings.state / DATABASE)))
+        store = stack.enter_context(contextlib.closing(_store(settings.state)))
         faults = Faults(seed=settings.seed)
         cloud = _cloud(settings, store, faults)
         networks = await _networks(settings, cloud.id).ensure(_vswitches(settings))
@@ -164,6 +167,13 @@ async def serve(
         _write_endpoint(settings.state, endpoint)
         ready(endpoint)
         await _run(engine, cloud, history)
+
+
+def _store(state: Path) -> Store:
+    try:
+        return Store(state / DATABASE)
+    except (OSError, sqlite3.Error) as error:
+        raise Misconfigured(f"the state folder {state} cannot be used: {error}") from error
 
 
 async def _run(engine: Engine, cloud: Cloud, history: History) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from overspill.emulator.groups import Group
 from overspill.emulator.happenings import Event
 from overspill.model.observation import ContainerObservation, Running, State, Terminated, Waiting
+from overspill.model.podstatus import ready_since
 
 __all__ = ["event", "events", "moment", "status"]
 
@@ -66,12 +67,14 @@ def _conditions(group: Group) -> list[Json]:
     seen = group.observation
     initialized = seen is not None and all(map(_completed, seen.init_containers))
     ready = group.status == "Running" and seen is not None and all(c.ready for c in seen.containers)
+    times = map(ready_since, seen.containers) if seen else ()
+    ready_at = max(times, default=0.0) or group.changed_at
     derived = [
-        _condition("PodScheduled", group.status not in {"Scheduling", "ScheduleFailed"}, group),
-        _condition("Initialized", initialized, group),
-        _condition("ContainersReady", ready, group),
-        _condition("Ready", ready, group),
-        _condition("ContainerHasSufficientDisk", True, group),
+        _condition("PodScheduled", group.status not in {"Scheduling", "ScheduleFailed"}, group.changed_at),
+        _condition("Initialized", initialized, group.changed_at),
+        _condition("ContainersReady", ready, ready_at),
+        _condition("Ready", ready, ready_at),
+        _condition("ContainerHasSufficientDisk", True, group.changed_at),
     ]
     kept = [
         {
@@ -90,11 +93,11 @@ def _completed(container: ContainerObservation) -> bool:
     return isinstance(container.state, Terminated) and container.state.exit_code == 0
 
 
-def _condition(kind: str, holds: bool, group: Group) -> Json:  # noqa: FBT001 - the condition's value
+def _condition(kind: str, holds: bool, at: float) -> Json:  # noqa: FBT001 - the condition's value
     return {
         "type": kind,
         "status": "True" if holds else "False",
-        "lastTransitionTime": moment(group.changed_at),
+        "lastTransitionTime": moment(at),
         "Reason": "",
         "Message": "",
     }

@@ -25,6 +25,7 @@ __all__ = [
     "PodCost",
     "PriceTable",
     "bills",
+    "cost_of",
     "hourly",
     "list_prices",
     "parse_spec",
@@ -40,7 +41,7 @@ SOURCE_ANNOTATION = f"{names.DOMAIN}/price-source"
 COST_ANNOTATION = f"{names.DOMAIN}/cost"
 
 HOUR = 3600
-# Whoever may write a pod may write its annotations: no vCPUs, GiB or money per second are so many.
+# Whoever may write a pod may write its annotations: no vCPUs, GiB or money, per second or for a pod, are so many.
 INCREDIBLE = 10**6
 
 
@@ -71,7 +72,7 @@ class PodCost(Struct, frozen=True, kw_only=True):
 
     Attributes:
         owner: what made the pod, such as `Deployment web`; "" for a pod of its own.
-        price: per second.
+        cost: the money.
         seconds: for which it was billed until now, or until it ended.
     """
 
@@ -80,14 +81,9 @@ class PodCost(Struct, frozen=True, kw_only=True):
     name: str
     cpu: float
     memory: float
-    price: Decimal
+    cost: Decimal
     currency: str
     seconds: float
-
-    @property
-    def cost(self) -> Decimal:
-        """The money."""
-        return self.price * Decimal(str(self.seconds))
 
 
 class Bill(Struct, frozen=True, kw_only=True):
@@ -141,9 +137,19 @@ def parse_spec(text: str) -> tuple[float, float] | None:
 
 def price_of(annotations: Mapping[str, str]) -> tuple[Decimal, str] | None:
     """Price per second and currency that a backend wrote on a pod; None for what can be no price."""
+    price = _amount(annotations.get(PRICE_ANNOTATION, ""))
+    return None if price is None else (price, annotations.get(CURRENCY_ANNOTATION, ""))
+
+
+def cost_of(annotations: Mapping[str, str]) -> Decimal | None:
+    """The whole cost that a backend wrote on a pod that has ended; None for what can be none."""
+    return _amount(annotations.get(COST_ANNOTATION, ""))
+
+
+def _amount(text: str) -> Decimal | None:
     try:
-        price = Decimal(annotations.get(PRICE_ANNOTATION, ""))
-        credible = 0 <= price < INCREDIBLE
+        amount = Decimal(text)
+        credible = 0 <= amount < INCREDIBLE
     except InvalidOperation:  # no number; NaN, compared
         return None
-    return (price, annotations.get(CURRENCY_ANNOTATION, "")) if credible else None
+    return amount if credible else None

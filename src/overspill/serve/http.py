@@ -41,6 +41,8 @@ __all__ = [
 PLAIN = "text/plain; charset=utf-8"
 JSON = "application/json"
 HEAD_LIMIT = 1 << 20
+# No fewer than the words of a command that fit into a head; many more would take seconds to read, of anybody.
+FIELD_LIMIT = HEAD_LIMIT // len("&command=")
 # A body that no route has a use for is read past, if it is small, so that the connection can be used again.
 BODY_LIMIT = 1 << 16
 LAST_CHUNK = b"0\r\n\r\n"
@@ -120,7 +122,7 @@ def parse_head(head: bytes) -> tuple[Request, bool]:
     method, target, minor = (part.decode("ascii") for part in line.groups())
     try:
         url = urlsplit(target)
-        query = parse_qs(url.query, keep_blank_values=True, max_num_fields=1000)
+        query = parse_qs(url.query, keep_blank_values=True, max_num_fields=FIELD_LIMIT)
     except ValueError as error:
         raise Refused(400, "malformed request target") from error
     path = unquote(url.path)

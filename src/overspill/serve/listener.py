@@ -13,6 +13,7 @@ from collections.abc import Callable
 import structlog
 
 from overspill.errors import Misconfigured
+from overspill.kube.keepalive import keep_alive
 from overspill.kube.tls import load_pair
 
 __all__ = ["Bound", "Listener", "bind"]
@@ -98,13 +99,18 @@ class Listener:
     async def _server(self, tls: ssl.SSLContext) -> asyncio.Server:
         """One that does not serve yet: cancelled once it does, start_server would leave its socket open."""
         return await asyncio.start_server(
-            self._connected,
+            self._accepted,
             sock=self._socket.dup(),
             ssl=tls,
             backlog=BACKLOG,
             ssl_handshake_timeout=HANDSHAKE_TIMEOUT,
             start_serving=False,
         )
+
+    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # No TCP_USER_TIMEOUT, which also ends a stream whose reader pauses, as `kubectl logs -f | less` does.
+        keep_alive(writer.get_extra_info("socket"))
+        self._connected(reader, writer)
 
 
 class _Handshake(ssl.SSLObject):

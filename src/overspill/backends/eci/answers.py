@@ -211,6 +211,7 @@ class GroupEntry(Struct, frozen=True, rename=_lower):
     status: str = ""
     cpu: float = 0.0
     memory: float = 0.0
+    ephemeral_storage: int = 0
     instance_type: str = ""
     compute_category: tuple[str, ...] | str = ""
     spot_strategy: str = ""
@@ -220,6 +221,9 @@ class GroupEntry(Struct, frozen=True, rename=_lower):
     intranet_ip: str = ""
     restart_policy: str = "Always"
     creation_time: str = ""
+    succeeded_time: str = ""
+    failed_time: str = ""
+    expired_time: str = ""
     tags: tuple[Tag, ...] = ()
     events: tuple[Event, ...] = ()
     containers: tuple[GroupContainer, ...] = ()
@@ -229,6 +233,11 @@ class GroupEntry(Struct, frozen=True, rename=_lower):
     def tagged(self) -> dict[str, str]:
         """The tags by key."""
         return {tag.key: tag.value for tag in self.tags}
+
+    @property
+    def ended_at(self) -> float:
+        """When it ended, 0 if the answer does not say."""
+        return at(self.succeeded_time or self.failed_time or self.expired_time)
 
 
 class GroupsPage(Answer, frozen=True, rename=_lower):

@@ -109,8 +109,9 @@ class EciBackend:
             remove=self._removals.put,
             quote=self._quotes.of,
             complete=self._messages.complete,
+            holds=self._messages.holds,
         )
-        self._orders_seen: dict[str, Observation] = {}
+        self._orders_seen: dict[Identity, Observation] = {}
         self._creations = Creations(self._client, Placements(self._options), self)
         self._poller = Poller(
             self._client,
@@ -127,7 +128,9 @@ class EciBackend:
         )
         self._usage = Usage(self._client, self._groups)
         self._spending = Spending(self._groups)
-        self._groups.on_gone = self._gone
+        self._messages.on_more = self._groups.look_again
+        self._groups.on_known, self._groups.on_gone = self._known, self._gone
+        self._groups.on_left = self._removals.forget
         self._tasks: asyncio.TaskGroup | None = None
         self._running: list[asyncio.Task[None]] = []
 
@@ -151,7 +154,7 @@ class EciBackend:
             ("delete", self._removals.run(accepted=self._groups.removal_answered)),
             ("usage", self._usage.run()),
             ("events", self._events.run()),
-            ("messages", self._messages.run(tell=self._groups.look_again)),
+            ("messages", self._messages.run()),
             ("quotes", self._quotes.run(tell=self._groups.quoted)),
             ("tidy", self._tidy()),
         ):
@@ -163,13 +166,17 @@ class EciBackend:
         self._messages.forget(tracked.group.id)
 
     async def _find_groups(self) -> None:
-        """Where ECI does not answer, `list` finds them later: an agent that ended would be started ever more seldom."""
+        """Where ECI does not tell, `list` finds them later: an agent that ended would be started ever more seldom."""
         try:
             async with asyncio.timeout(PATIENCE):
                 await self._poller.sweep()
                 await self._quotes.catch_up(tell=self._groups.quoted)
-        except (Retry, TimeoutError) as error:
-            log.warning("ECI does not answer yet", node=self._node, error=str(error) or "no answer in time")
+        except (Retry, Rejected, TimeoutError) as error:
+            log.warning(
+                "container groups cannot be listed yet",
+                node=self._node,
+                error=str(error) or "no answer in time",
+            )
         else:
             log.info("container groups found", node=self._node, groups=len(self._groups))
 
@@ -253,7 +260,7 @@ class EciBackend:
             if self._creations.cancel(identity.uid):
                 self.dropped(order)
             else:
-                self._tell(structs.replace(self._orders_seen[identity.uid], deleting=True))
+                self._tell(structs.replace(self._orders_seen[identity], deleting=True))
         else:
             raise NotFound(f"no container group of pod {identity.namespace}/{identity.name}")
 
@@ -266,10 +273,19 @@ class EciBackend:
 
     def created(self, order: Order, group_id: str) -> None:
         """There is a group."""
-        self._orders_seen.pop(order.work.identity.uid, None)
         group = group_of_work(order.work, group_id, region=self._options.region, created_at=order.asked_at)
         kind = kind_of_work(order.work, region=self._options.region)
-        tracked = self._groups.add(group, kind=kind)
+        self._settled(order, self._groups.add(group, kind=kind))
+
+    def _known(self, tracked: Tracked) -> None:
+        """A listing may have a group before its creation is answered, or although that is answered by an error."""
+        order = self._creations.orders.get(tracked.group.identity.uid)
+        if order is not None and order.work.identity == tracked.group.identity:
+            self._creations.settle(order, tracked.group.id)
+            self._settled(order, tracked)
+
+    def _settled(self, order: Order, tracked: Tracked) -> None:
+        self._orders_seen.pop(order.work.identity, None)
         if order.cancelled:
             self._remove(tracked)
 
@@ -291,7 +307,7 @@ class EciBackend:
 
     def dropped(self, order: Order) -> None:
         """It was taken back in time."""
-        last = self._orders_seen.pop(order.work.identity.uid, None)
+        last = self._orders_seen.pop(order.work.identity, None)
         self._feed.publish(Gone(order.work.identity, last))
 
     def _tell_order(self, order: Order, waiting: Waiting, **more: Any) -> None:
@@ -312,7 +328,7 @@ class EciBackend:
         )
 
     def _tell(self, seen: Observation) -> None:
-        self._orders_seen[seen.identity.uid] = seen
+        self._orders_seen[seen.identity] = seen
         self._feed.publish(seen)
 
     # --- what is seen ---

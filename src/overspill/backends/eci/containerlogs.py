@@ -130,6 +130,8 @@ class _Tail:
         full = len(content) >= MOST_BYTES
         if full and not STAMP.match(lines[0]):
             del lines[0]  # the end of one
+        # Of the last second there may be more than was asked for at first; what is older than the known is not new.
+        del lines[: next((at for at, line in enumerate(lines) if line in self._seen), 0)]
         fresh = [line for line in lines if line not in self._seen]
         lost = (full or len(lines) >= MOST_LINES) and bool(fresh) and fresh[0] == lines[0]
         if fresh:

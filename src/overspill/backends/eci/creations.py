@@ -1,9 +1,10 @@
 """The queue of container groups that are to be made.
 
 In: work specs. Out: groups, or why there is none yet, to the `Creator`'s owner. Invariant: a request
-is sent again with the same client token until ECI has answered it; another request (vSwitch, spot)
-gets another token, and is made only after ECI has refused the one before, or does not list its group for
-longer than a new one may be missing. So neither a lost reply nor a late index makes a second group.
+is sent again with the same client token until ECI has answered it or its pod is deleted; another request
+(vSwitch, spot) gets another token, and is made only after ECI has refused the one before, or does not list its
+group for longer than a new one may be missing. So neither a lost reply nor a late index makes a second group.
+An order ends once its group is known, be it by a listing; of what ECI still answers only another group counts.
 What is queued is lost with the process; the agent then gives it again.
 """
 
@@ -58,6 +59,8 @@ class Order(Struct, eq=False):
             ECI answers, as its client token does.
         full: what ECI said last, if it was that there is no address left.
         conflict_at: when ECI first said that the client token stands for another request, by the loop's time.
+        unanswered_at: when the request was last given up without an answer, by the loop's time.
+        group: the id of its group, once that is known.
     """
 
     work: WorkSpec
@@ -69,6 +72,8 @@ class Order(Struct, eq=False):
     sent: Placement | None = None
     full: str = ""
     conflict_at: float | None = None
+    unanswered_at: float = 0.0
+    group: str = ""
 
 
 class Owner(Protocol):
@@ -125,6 +130,19 @@ class Creations:
         del self.orders[uid]
         return True
 
+    def settle(self, order: Order, group_id: str) -> None:
+        """Ask no more for an order whose group is known."""
+        order.group = group_id
+        if self._holds(order):
+            del self.orders[order.work.identity.uid]
+
+    def _made(self, order: Order, group_id: str) -> None:
+        self.settle(order, group_id)
+        self._owner.created(order, group_id)
+
+    def _holds(self, order: Order) -> bool:
+        return self.orders.get(order.work.identity.uid) is order
+
     def renew(self, uid: str, volumes: Mapping[str, Volume]) -> None:
         """Have an order's group made with other volumes.
 
@@ -145,7 +163,7 @@ class Creations:
     async def _work(self) -> None:
         while True:
             order = await self._queue.get()
-            if order.cancelled and order.sent is None:
+            if not self._holds(order):
                 continue
             pause = await self._make(order)
             if pause is not None:
@@ -160,6 +178,8 @@ class Creations:
 
     async def _make(self, order: Order) -> float | None:
         """Try once; returns the seconds until the next try, None when there will be none."""
+        if order.cancelled:
+            return await self._make_sure(order)
         first = order.sent is None
         placement = order.sent or self._placements.choose(order.work, spot=order.spot)
         if placement is None:
@@ -167,21 +187,47 @@ class Creations:
             return self._later(order)
         try:
             group_id = await self._send(order, placement)
-        except NoRoom as error:
-            return self._no_room(order, placement, error)
-        except Misconfigured as error:
-            return self._refused(order, error, again=self._seldom(A_PERSON_PAUSE))
-        except Retry as error:
-            log.warning("group is asked for again", pod=_name(order), error=str(error))
-            if first:
-                self._owner.unanswered(order, str(error))
-            return LOST_PAUSE
         except OverspillError as error:
-            return self._refused(order, error, again=None)
-        self.orders.pop(order.work.identity.uid, None)
-        self._owner.created(order, group_id)
+            return self._not_made(order, placement, error, first=first) if self._holds(order) else None
+        if group_id != order.group:
+            self._made(order, group_id)
         for each in [*islice(self._resting, WOKEN)]:
             self._wake(each)
+        return None
+
+    def _not_made(
+        self, order: Order, placement: Placement, error: OverspillError, *, first: bool
+    ) -> float | None:
+        match error:
+            case NoRoom():
+                return self._no_room(order, placement, error)
+            case Misconfigured():
+                return self._refused(order, error, again=self._seldom(A_PERSON_PAUSE))
+            case Retry():
+                log.warning("group is asked for again", pod=_name(order), error=str(error))
+                order.unanswered_at = asyncio.get_running_loop().time()
+                if first:
+                    self._owner.unanswered(order, str(error))
+                return LOST_PAUSE
+            case _:
+                return self._refused(order, error, again=None)
+
+    async def _make_sure(self, order: Order) -> float | None:
+        """Drop a cancelled order that ECI has not answered, once a group of it would be listed; no more is sent for it."""
+        left = order.unanswered_at + APPEARS_WITHIN - asyncio.get_running_loop().time()
+        if left > 0:
+            return left  # a group that is listed meanwhile settles the order
+        try:
+            group_id = await self._listed(order)
+        except OverspillError as error:
+            log.warning("group is looked for again", pod=_name(order), error=str(error))
+            return LOST_PAUSE
+        if not self._holds(order):
+            return None
+        if group_id:
+            self._made(order, group_id)
+        else:
+            self._drop(order)
         return None
 
     async def _send(self, order: Order, placement: Placement) -> str:
@@ -200,11 +246,8 @@ class Creations:
 
     async def _find(self, order: Order) -> str:
         """The token stands for another request: an earlier process made the group, with another placement."""
-        wanted = tags(order.work.identity, more={})
-        pages = self._client.pages("DescribeContainerGroups", {"Limit": 20, "Tag": wanted}, GroupsPage)
-        found = [group.container_group_id async for page in pages for group in page.container_groups]
-        if found:
-            return found[0]
+        if group_id := await self._listed(order):
+            return group_id
         now = asyncio.get_running_loop().time()
         if order.conflict_at is None:
             order.conflict_at = now
@@ -212,6 +255,13 @@ class Creations:
             raise Retry("its client token was used for a group that is not listed yet")
         order.variant, order.conflict_at = order.variant + 1, None
         raise Retry("its client token was used for a group that is gone; the next one is taken")
+
+    async def _listed(self, order: Order) -> str:
+        """The id of the group that ECI lists for an order, or ""."""
+        wanted = tags(order.work.identity, more={})
+        pages = self._client.pages("DescribeContainerGroups", {"Limit": 20, "Tag": wanted}, GroupsPage)
+        found = [group.container_group_id async for page in pages for group in page.container_groups]
+        return found[0] if found else ""
 
     def _no_room(self, order: Order, placement: Placement, error: NoRoom) -> float | None:
         order.sent = None
@@ -235,7 +285,7 @@ class Creations:
         return again
 
     def _drop(self, order: Order) -> None:
-        self.orders.pop(order.work.identity.uid, None)
+        del self.orders[order.work.identity.uid]
         self._owner.dropped(order)
 
     def _later(self, order: Order) -> float:

@@ -215,10 +215,11 @@ def _kind(code: str, status: int) -> type[ApiError]:
     ):
         if code.startswith(prefixes) or (kind is ApiMisconfigured and code.endswith(".RiskControl")):
             return kind
-    if status >= 500:
-        return ApiRetry
     if status == 429:
         return ApiThrottled
+    # What has no code is not ECI's, but a proxy's or a load balancer's before it.
+    if status >= 500 or not code:
+        return ApiRetry
     return ApiNotFound if "ContainerGroup" in code and code.endswith("NotFound") else ApiRejected
 
 

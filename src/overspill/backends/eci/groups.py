@@ -43,6 +43,7 @@ class Tracked(Struct, eq=False):
         removing: ECI has answered to its deletion, so that it may be gone at any moment.
         kind: what its price depends on, where that is known.
         ended_since: when it was first seen as ScheduleFailed, of the monotonic clock.
+        ended_at: when it was first seen as ended, in seconds since 1970; 0 until then.
     """
 
     group: Group
@@ -54,6 +55,7 @@ class Tracked(Struct, eq=False):
     removing: bool = False
     kind: Kind | None = None
     ended_since: float | None = None
+    ended_at: float = 0.0
 
     @property
     def status(self) -> str:
@@ -87,19 +89,24 @@ class Groups:
         *,
         remove: Callable[[str], None],
         quote: Callable[[Kind | None], dict[str, str]],
-        complete: Callable[[Group, Observation], Observation | None],
+        complete: Callable[[Group, Observation], Observation],
+        holds: Callable[[str], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._feed = feed
         self._quote = quote
         self._complete = complete
+        self._holds = holds
         self._remove = remove
         self._clock = clock
         self._by_uid: dict[str, Tracked] = {}
         self._uids: dict[str, str] = {}
         self.unwanted: set[str] = set()
-        # Told of each group that nothing is left of.
+        # Told of each group that becomes known, and of each that nothing is left of.
+        self.on_known: Callable[[Tracked], None] = lambda _: None
         self.on_gone: Callable[[Tracked], None] = lambda _: None
+        # Told of each id that ECI does not list any more, and that needs no removal.
+        self.on_left: Callable[[str], None] = lambda _: None
 
     def __iter__(self) -> Iterator[Tracked]:
         return iter(self._by_uid.values())
@@ -133,6 +140,7 @@ class Groups:
         self._by_uid[group.identity.uid] = tracked
         self._uids[group.id] = group.identity.uid
         self._feed.publish(tracked.seen)
+        self.on_known(tracked)
         return tracked
 
     def _gives_way(self, known: Tracked, group: Group) -> bool:
@@ -150,8 +158,10 @@ class Groups:
         """Take in what was told of a group; None if it is not known."""
         tracked = self.by_id(entry.container_group_id)
         if tracked is not None:
-            tracked.entry, tracked.listed = entry, True
-            self._look(tracked)
+            tracked.listed = True
+            if entry != tracked.entry:
+                tracked.entry = entry
+                self._look(tracked)
         return tracked
 
     def detail(self, entry: GroupEntry, status: StatusEntry | None) -> None:
@@ -175,7 +185,9 @@ class Groups:
 
     def forget_unwanted(self, present: set[str]) -> None:
         """Forget the unwanted groups that are not among those present any more."""
-        self.unwanted &= present
+        for group_id in self.unwanted - present:
+            self.unwanted.discard(group_id)
+            self.on_left(group_id)
 
     def mark_deleting(self, tracked: Tracked) -> None:
         """Its deletion was asked for."""
@@ -200,8 +212,10 @@ class Groups:
         """Nothing is left of it."""
         group = tracked.group
         self._uids.pop(group.id, None)
+        self.on_left(group.id)
         if self._by_uid.get(group.identity.uid) is tracked:
             del self._by_uid[group.identity.uid]
+            tracked.seen = self._observe(tracked)  # which may have been held back
             self.on_gone(tracked)
             self._feed.publish(Gone(group.identity, tracked.seen))
 
@@ -214,14 +228,34 @@ class Groups:
     def _look(self, tracked: Tracked) -> None:
         if tracked.status == "ScheduleFailed" and tracked.ended_since is None:
             tracked.ended_since = self._clock()
-        seen = self._complete(tracked.group, observe(tracked.group, tracked.entry, tracked.detail))
-        if seen is None:
-            return
-        if tracked.status in ENDED:
-            seen = structs.replace(seen, annotations=seen.annotations | ending_annotations(seen))
-        if seen != tracked.seen:
+        if tracked.status in ENDED and not tracked.ended_at:
+            tracked.ended_at = time.time()
+        seen = self._observe(tracked)
+        if seen != tracked.seen and not self._holds(tracked.group.id):
             tracked.seen = seen
             self._feed.publish(seen)
+
+    def _observe(self, tracked: Tracked) -> Observation:
+        observed = carried(tracked.seen, observe(tracked.group, tracked.entry, tracked.detail))
+        seen = self._complete(tracked.group, observed)
+        if tracked.status not in ENDED:
+            return seen
+        ending = ending_annotations(seen, tracked.detail)
+        return structs.replace(seen, annotations=seen.annotations | ending)
+
+
+def carried(before: Observation, seen: Observation) -> Observation:
+    """The same, with the times of changes that were known: what ECI tells is believed where something has changed."""
+    known = {each.name: each for each in (*before.init_containers, *before.containers)}
+
+    def one(now: ContainerObservation) -> ContainerObservation:
+        was = known.get(now.name)
+        if was is None or (was.ready, was.started, was.restarts) != (now.ready, now.started, now.restarts):
+            return now
+        return now if was.changed_at == now.changed_at else structs.replace(now, changed_at=was.changed_at)
+
+    containers, init = tuple(map(one, seen.containers)), tuple(map(one, seen.init_containers))
+    return structs.replace(seen, containers=containers, init_containers=init)
 
 
 def group_of_work(work: WorkSpec, group_id: str, *, region: str, created_at: float) -> Group:

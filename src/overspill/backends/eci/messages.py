@@ -1,15 +1,14 @@
 """What containers said last, taken from their logs where their pods want that and they wrote no message.
 
 In: observations of groups; DescribeContainerLog. Out: observations with messages. Invariant: an end is told once
-its log has been asked for, whatever came of that, but for one that a new process finds, which is told without; one
-log at a time, so that whoever reads logs is not held up.
+its log has been asked for, whatever came of that, but without it if that takes long or a new process finds it;
+one log at a time, so that whoever reads logs is not held up.
 ECI's own TerminationMessagePolicy is not sent: nothing public says what it does.
 Source: k8s.io/kubernetes pkg/kubelet/kuberuntime/kuberuntime_container.go (80 lines, 2,048 bytes).
 """
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable
 from typing import NamedTuple
 
 import structlog
@@ -28,6 +27,8 @@ log = structlog.get_logger(__name__)
 MOST_LINES, MOST_BYTES = 80, 2048
 # With more ends than this to be looked into, further ones are told without.
 MOST_WAITING = 200
+# For how many seconds an end waits for its log at most: that it ended matters more than what it said.
+LONGEST_HOLD = 5.0
 
 
 class _Run(NamedTuple):
@@ -43,27 +44,33 @@ class Messages:
 
     def __init__(self, client: Client) -> None:
         self._client = client
+        # Told of each group of which more is known, or nothing more is awaited.
+        self.on_more = _tell_nobody
         self._said: dict[str, dict[_Run, str]] = defaultdict(dict)
         self._wanted: dict[_Run, bool] = {}
+        self._held: dict[str, asyncio.TimerHandle] = {}
         self._some = asyncio.Event()
 
-    def complete(self, group: Group, seen: Observation) -> Observation | None:
-        """The observation with the messages; None while one is asked for, of which `run` tells."""
+    def complete(self, group: Group, seen: Observation) -> Observation:
+        """The observation with the messages that are known; others are asked for."""
         if not group.from_logs:
             return seen
         containers = tuple(self._with_words(group, each) for each in seen.containers)
         init = tuple(self._with_words(group, each) for each in seen.init_containers)
-        if any(run.group == group.id for run in self._wanted):
-            return None
         return structs.replace(seen, containers=containers, init_containers=init)
+
+    def holds(self, group_id: str) -> bool:
+        """Whether to wait with what is seen of a group."""
+        return group_id in self._held
 
     def forget(self, group_id: str) -> None:
         """The group is gone."""
         self._said.pop(group_id, None)
+        self._let_go(group_id)
         self._wanted = {run: last for run, last in self._wanted.items() if run.group != group_id}
 
-    async def run(self, *, tell: Callable[[str], None]) -> None:
-        """Ask until cancelled; `tell` is told each group of which no more is wanted."""
+    async def run(self) -> None:
+        """Ask until cancelled."""
         while True:
             await self._some.wait()
             self._some.clear()
@@ -71,7 +78,21 @@ class Messages:
                 said = await self._ask(run, previous=self._wanted[run])
                 if self._wanted.pop(run, None) is not None:
                     self._keep(run, said)
-                    tell(run.group)
+                    if all(each.group != run.group for each in self._wanted):
+                        self._release(run.group)
+
+    def _hold(self, group_id: str) -> None:
+        if group_id not in self._held:
+            loop = asyncio.get_running_loop()
+            self._held[group_id] = loop.call_later(LONGEST_HOLD, self._release, group_id)
+
+    def _release(self, group_id: str) -> None:
+        self._let_go(group_id)
+        self.on_more(group_id)
+
+    def _let_go(self, group_id: str) -> None:
+        if timer := self._held.pop(group_id, None):
+            timer.cancel()
 
     def _keep(self, run: _Run, said: str) -> None:
         """A container tells of its last two runs."""
@@ -95,8 +116,9 @@ class Messages:
         run = _Run(group.id, name, state.finished_at)
         if run in self._said[group.id]:
             return structs.replace(state, message=self._said[group.id][run])
-        if len(self._wanted) < MOST_WAITING:
-            self._wanted.setdefault(run, previous)
+        if run not in self._wanted and len(self._wanted) < MOST_WAITING:
+            self._wanted[run] = previous
+            self._hold(group.id)
             self._some.set()
         return state
 
@@ -113,3 +135,7 @@ class Messages:
             log.warning("no last words of a container", group=run.group, error=str(error))
             return ""
         return answer.content.encode()[-MOST_BYTES:].decode(errors="replace")
+
+
+def _tell_nobody(group_id: str) -> None:
+    """Until somebody listens."""

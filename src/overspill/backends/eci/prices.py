@@ -1,8 +1,8 @@
 """What is written on a pod of its instance and its price.
 
 In: a group's size, its entry, its end, ECI's quotes. Out: annotations. Pure. Invariant: a price is marked as the
-list price of `model/cost.py` or as a quote; what a spot instance or a named instance type costs is not known from
-the list, and not guessed.
+list price of `model/cost.py` or as a quote; what a spot instance, a named instance type or storage beyond the free one
+costs is not known from the list, and not guessed.
 """
 
 from decimal import Decimal
@@ -14,7 +14,7 @@ from overspill.backends.eci.annotations import parse
 from overspill.backends.eci.answers import GroupEntry, Quote
 from overspill.backends.eci.refusals import unhonoured
 from overspill.backends.eci.specs import Size
-from overspill.backends.eci.translate import group_size
+from overspill.backends.eci.translate import extra_storage, group_size
 from overspill.backends.eci.wire import Params
 from overspill.model.cost import (
     COST_ANNOTATION,
@@ -39,12 +39,13 @@ __all__ = [
 
 
 class Kind(Struct, frozen=True):
-    """What groups that cost the same have in common."""
+    """What groups that cost the same have in common; `storage`: GiB beyond those that cost nothing."""
 
     size: Size
     category: str = ""
     instance_type: str = ""
     spot_strategy: str = "NoSpot"
+    storage: int = 0
 
     def parameters(self) -> Params:
         """As DescribeContainerGroupPrice asks for them."""
@@ -53,16 +54,18 @@ class Kind(Struct, frozen=True):
             **({"InstanceType": self.instance_type} if self.instance_type else sized),
             "ComputeCategory": self.category or None,
             "SpotStrategy": self.spot_strategy,
+            "EphemeralStorage": self.storage or None,
         }
 
 
 def kind_of_work(work: WorkSpec, *, region: str) -> Kind | None:
-    """Of a group that was just asked for; None where ECI chooses among instance types."""
+    """Of a group that was just asked for; None where ECI chooses among instance types or categories."""
     asked = parse(work.annotations).parameters
-    if "InstanceType" in asked:
+    categories = asked.get("ComputeCategory", [""])
+    if "InstanceType" in asked or len(categories) > 1:
         return None
-    category = asked.get("ComputeCategory", [""])[0]
-    return Kind(group_size(work, region), category, "", asked.get("SpotStrategy", "NoSpot"))
+    spot = asked.get("SpotStrategy", "NoSpot")
+    return Kind(group_size(work, region), categories[0], "", spot, extra_storage(work, asked))
 
 
 def kind_of_entry(entry: GroupEntry) -> Kind | None:
@@ -72,7 +75,8 @@ def kind_of_entry(entry: GroupEntry) -> Kind | None:
     ecs = entry.instance_type if entry.instance_type.startswith("ecs.") else ""
     told = entry.compute_category
     category = told if isinstance(told, str) else next(iter(told), "")
-    return Kind(Size(entry.cpu, entry.memory), category, ecs, entry.spot_strategy or "NoSpot")
+    size = Size(entry.cpu, entry.memory)
+    return Kind(size, category, ecs, entry.spot_strategy or "NoSpot", entry.ephemeral_storage)
 
 
 def quoted(quote: Quote) -> dict[str, str]:
@@ -88,12 +92,13 @@ def annotations_of_work(group_id: str, work: WorkSpec, *, region: str) -> dict[s
     written = {names.INSTANCE_ANNOTATION: group_id}
     if fields := unhonoured(work):
         written[names.NOT_HONOURED_ANNOTATION] = ",".join(fields)
-    asked = parse(work.annotations).parameters
-    if "InstanceType" in asked or asked.get("SpotStrategy", "NoSpot") != "NoSpot":
+    kind = kind_of_work(work, region=region)
+    if kind is None or kind.spot_strategy != "NoSpot":
         return written
-    size = group_size(work, region)
-    economy = asked.get("ComputeCategory", ["general"])[0] == "economy"
-    return written | {SPEC_ANNOTATION: str(size)} | _price(size, economy=economy)
+    written[SPEC_ANNOTATION] = str(kind.size)
+    if kind.storage:
+        return written
+    return written | _price(kind.size, economy=kind.category == "economy")
 
 
 def annotations_of_entry(entry: GroupEntry) -> dict[str, str]:
@@ -105,19 +110,20 @@ def annotations_of_entry(entry: GroupEntry) -> dict[str, str]:
     written[SPEC_ANNOTATION] = str(size)
     if entry.instance_type.startswith("ecs."):
         return written | {SPEC_ANNOTATION: entry.instance_type}
-    if entry.spot_strategy not in {"", "NoSpot"}:
+    if entry.spot_strategy not in {"", "NoSpot"} or entry.ephemeral_storage:
         return written
     return written | _price(size, economy="economy" in entry.compute_category)
 
 
-def ending_annotations(seen: Observation) -> dict[str, str]:
+def ending_annotations(seen: Observation, detail: GroupEntry | None) -> dict[str, str]:
     """The whole cost of a group that has ended; nothing where its price or its times are not known."""
     price = seen.annotations.get(PRICE_ANNOTATION)
     states = [each.state for each in seen.containers]
     ends = [state.finished_at for state in states if isinstance(state, Terminated)]
-    if not price or not ends or max(ends) <= seen.started_at:
+    end = (detail.ended_at if detail else 0.0) or max(ends, default=0.0)
+    if not price or end <= seen.started_at:
         return {}
-    return {COST_ANNOTATION: f"{Decimal(price) * Decimal(str(max(ends) - seen.started_at)):.6f}"}
+    return {COST_ANNOTATION: f"{Decimal(price) * Decimal(str(end - seen.started_at)):.6f}"}
 
 
 def _price(size: Size, *, economy: bool) -> dict[str, str]:

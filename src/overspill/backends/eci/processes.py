@@ -16,6 +16,7 @@ import aiohttp
 import msgspec
 from msgspec import Struct
 
+from overspill.backends.connections import let_go
 from overspill.backends.eci.answers import ExecAnswer
 from overspill.backends.eci.client import LOOPBACK, Client
 from overspill.backends.eci.faults import ApiConflict
@@ -198,6 +199,4 @@ class Connection:
 
     async def close(self) -> None:
         """Let go."""
-        self._writer.close()
-        with contextlib.suppress(OSError):
-            await self._writer.wait_closed()
+        await let_go(self._writer)

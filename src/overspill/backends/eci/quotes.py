@@ -53,6 +53,9 @@ class Quotes:
             answer = await self._client.call(
                 "DescribeContainerGroupPrice", kind.parameters(), PriceAnswer, tries=2
             )
+        except asyncio.CancelledError:  # a start that takes too long; `run` asks then
+            self._wanted.put_nowait(kind)
+            raise
         except Retry as error:
             log.warning("price is asked for again", kind=str(kind), error=str(error))
             asyncio.get_running_loop().call_later(PAUSE, self._wanted.put_nowait, kind)

@@ -65,12 +65,13 @@ class Bucket:
     """One budget's tokens. First come, first served.
 
     Attributes:
+        budget: that of the whole account.
         waiting: calls that wait here.
         made: calls that were ever let through.
     """
 
     def __init__(self, budget: Budget, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._budget = budget
+        self.budget = budget
         self._rate, self._burst = budget.rate, budget.burst
         self._clock = clock
         self._tokens = budget.burst
@@ -90,7 +91,7 @@ class Bucket:
     def allow(self, *, rate: float, burst: float) -> None:
         """Use these parts of the budget from now on; one call at a time goes through however small they are."""
         self._fill()
-        self._rate, self._burst = self._budget.rate * rate, max(self._budget.burst * burst, 1.0)
+        self._rate, self._burst = self.budget.rate * rate, max(self.budget.burst * burst, 1.0)
         self._tokens = min(self._tokens, self._burst)
 
     def eta(self, ahead: int) -> float:
@@ -158,4 +159,4 @@ class Rates:
         """What a budget is asked for, with `queued` calls that have not come to its bucket yet."""
         bucket = self._buckets[name]
         waiting = queued + bucket.waiting
-        return Demand(waiting=waiting, made=bucket.made, eta=bucket.eta(waiting))
+        return Demand(waiting=waiting, made=bucket.made, eta=bucket.eta(waiting), rate=bucket.budget.rate)

@@ -44,6 +44,10 @@ class Removals:
             self._pending.add(group_id)
             self._queue.put_nowait(group_id)
 
+    def forget(self, group_id: str) -> None:
+        """Nothing is left of a group, whatever ECI answers about it."""
+        self._pending.discard(group_id)
+
     async def run(self, *, accepted: Callable[[str], None]) -> None:
         """Work until cancelled; `accepted` is told each id that ECI has answered about."""
         async with asyncio.TaskGroup() as tasks:
@@ -53,6 +57,8 @@ class Removals:
     async def _work(self, accepted: Callable[[str], None]) -> None:
         while True:
             group_id = await self._queue.get()
+            if group_id not in self._pending:
+                continue
             try:
                 await self._client.call("DeleteContainerGroup", {"ContainerGroupId": group_id}, _Nothing)
             except NotFound:

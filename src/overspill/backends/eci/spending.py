@@ -35,11 +35,13 @@ class Spending(Collector):
     def __init__(self, groups: Iterable[Tracked], *, clock: Callable[[], float] = time.time) -> None:
         self._groups = groups
         self._clock = clock
+        self._began = 0.0
         self._own: set[str] = set()
         self._gone: dict[Series, Decimal] = defaultdict(Decimal)
         self._told: dict[Series, Decimal] = defaultdict(Decimal)
 
     def __enter__(self) -> Self:
+        self._began = self._clock()
         REGISTRY.register(self)
         return self
 
@@ -83,12 +85,15 @@ class Spending(Collector):
         return label, each.seen.annotations.get(CURRENCY_ANNOTATION, "")
 
     def _cost(self, each: Tracked) -> Decimal:
+        """But for what an earlier agent has told of: a counter that begins with it would seem to have grown by it."""
+        earlier = max(self._began - each.seen.started_at, 0.0)
         whole = each.seen.annotations.get(COST_ANNOTATION)
         if whole is not None:
-            return Decimal(whole)
+            return max(Decimal(whole) - _price(each) * Decimal(str(earlier)), Decimal(0))
         if each.status in {"", "Scheduling", "ScheduleFailed"}:
             return Decimal(0)
-        return _price(each) * Decimal(str(max(self._clock() - each.seen.started_at, 0.0)))
+        lived = (each.ended_at or self._clock()) - each.seen.started_at
+        return _price(each) * Decimal(str(max(lived - earlier, 0.0)))
 
 
 def _price(each: Tracked) -> Decimal:

@@ -48,6 +48,7 @@ NO_STOCK, QUOTA, NO_ADDRESS, SPOT, UNPLACED = (
 ENDED = frozenset({"Succeeded", "Failed", "Expired", "ScheduleFailed"})
 UNCREATED = frozenset({"", "Scheduling", "ScheduleFailed"})
 POD_OF_MESSAGE = re.compile(r"\bpod=\S+")
+READY_CONDITION = "ContainersReady"
 CREATED_CONDITION = "ContainerInstanceCreated"
 EXPIRING_CONDITION = "ContainerInstanceExpired"
 
@@ -89,13 +90,23 @@ def observe(group: Group, entry: StatusEntry | None, detail: GroupEntry | None =
     prepared = all(isinstance(c.state, Terminated) for c in init)
     told = {each.name: each for each in pod.container_statuses} if pod else {}
     begun = at(pod.start_time) if pod else 0.0
+    ready_at = _ready_at(pod.conditions) if pod else 0.0
     provisioned, reason, message = _provisioned(status, pod.conditions if pod else (), detail)
     failed = status in {"Failed", "Expired"} or (status == "ScheduleFailed" and group.fail_fast)
     if failed and not reason:
         reason, message = _failure(detail)
 
     def container(name: str, image: str) -> ContainerObservation:
-        return _container(group, name, image, told.get(name), status=status, since=begun, prepared=prepared)
+        return _container(
+            group,
+            name,
+            image,
+            told.get(name),
+            status=status,
+            since=begun,
+            prepared=prepared,
+            ready_at=ready_at,
+        )
 
     return Observation(
         identity=group.identity,
@@ -157,6 +168,13 @@ def _provisioned(
     return None, "", ""
 
 
+def _ready_at(conditions: tuple[Condition, ...]) -> float:
+    """When the containers last became ready, or ceased to be; 0 if it is not told."""
+    return max(
+        (at(each.last_transition_time) for each in conditions if each.type == READY_CONDITION), default=0.0
+    )
+
+
 def _failure(detail: GroupEntry | None) -> tuple[str, str]:
     """Why a group as a whole has failed, from its Events; nothing where its containers say it."""
     for event in reversed(detail.events if detail else ()):
@@ -180,6 +198,7 @@ def _container(
     status: str,
     since: float,
     prepared: bool,
+    ready_at: float,
 ) -> ContainerObservation:
     if told is None:
         return ContainerObservation(name, _not_yet(prepared=prepared), image)
@@ -195,6 +214,7 @@ def _container(
         started=isinstance(state, Running),
         restarts=told.restart_count,
         will_restart=_restarts(group, state, status),
+        changed_at=ready_at,
     )
 
 

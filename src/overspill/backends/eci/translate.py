@@ -6,6 +6,7 @@ the work spec is left out that `refusals` did not refuse.
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -22,7 +23,7 @@ from overspill.backends.eci.wire import Params
 from overspill.errors import Unsupported
 from overspill.model.work import RegistryCredential, WorkSpec
 
-__all__ = ["Placement", "check", "group_size", "parameters"]
+__all__ = ["Placement", "check", "extra_storage", "group_size", "parameters"]
 
 GIB = 1 << 30
 # What a group has beside its images without paying for more.
@@ -112,11 +113,16 @@ def _merged(work: WorkSpec, asked: dict[str, Any]) -> dict[str, Any]:
     hosts = network(work)["HostAliase"]
     if "HostAliase" in asked:
         asked["HostAliase"] = [*hosts, *asked["HostAliase"]]
-    storage = max(_extra_storage(work), asked.get("EphemeralStorage", 0))
-    return {**asked, "EphemeralStorage": storage or None}
+    return {**asked, "EphemeralStorage": extra_storage(work, asked) or None}
 
 
-def _extra_storage(work: WorkSpec) -> int:
+def extra_storage(work: WorkSpec, asked: Mapping[str, Any]) -> int:
+    """GiB beyond the free ones: as an annotation asks for, or what the containers request, if that is more."""
+    annotated: int = asked.get("EphemeralStorage", 0)
+    return max(_requested_storage(work), annotated)
+
+
+def _requested_storage(work: WorkSpec) -> int:
     """Whole GiB above the free ones that the containers request together, or one of the init containers alone."""
     beside = (*work.containers, *sidecars(work))
     together = sum(each.resources.ephemeral_storage_request or 0 for each in beside)

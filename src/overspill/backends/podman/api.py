@@ -29,6 +29,9 @@ __all__ = [
     "Stats",
 ]
 
+# How often a container is looked at whose processes come and go, which spoils one look in a hundred or two.
+LOOKS = 5
+
 
 class ListedPod(Struct, frozen=True, rename="pascal"):
     """A pod in a list. `infra_id` is empty when its making was cut short."""
@@ -349,10 +352,17 @@ class Podman:
         return await self.client.get(f"/exec/{session}/json", ExecInspect)
 
     async def host_pids(self, container: str) -> dict[int, int]:
-        """The container's processes: pid on the host to pid in the container."""
+        """The container's processes: pid on the host to pid in the container.
+
+        One that has begun since Podman looked at the host has "?" there, and is left out. Where one ended while Podman
+        looked at it, the answer is empty.
+        """
         query = {"stream": "false", "ps_args": "hpid,pid"}
-        top = await self.client.get(f"/containers/{container}/top", Top, query=query)
-        return {int(row[0]): int(row[1]) for row in top.processes or ()}
+        for _ in range(LOOKS):
+            if answer := await self.client.request("GET", f"/containers/{container}/top", query=query):
+                break
+        rows = decode(answer, Top).processes or ()
+        return {int(outer): int(inner) for outer, inner in rows if outer != "?"}
 
     async def resize(self, target: str, *, width: int, height: int) -> None:
         """Set a terminal's size; `target` is `containers/ID` or `exec/ID`."""

@@ -96,8 +96,7 @@ class PodmanBackend:
 
     async def delete(self, identity: Identity, *, grace_seconds: int) -> None:
         """Record the pod's end; its supervisor does the rest."""
-        with self._recording():
-            self._found(identity).delete(float(grace_seconds))
+        self._found(identity).delete(float(grace_seconds))
 
     async def list(self) -> Sequence[Observation]:
         """Every pod, after a fresh look at Podman."""

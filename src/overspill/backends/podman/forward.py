@@ -15,6 +15,7 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
+from overspill.backends.connections import let_go
 from overspill.errors import NotFound
 
 __all__ = ["Forwarded", "connect", "socket_in"]
@@ -58,9 +59,7 @@ class Forwarded:
 
     async def close(self) -> None:
         """Close."""
-        self._writer.close()
-        with suppress(OSError):
-            await self._writer.wait_closed()
+        await let_go(self._writer)
 
 
 async def connect(namespace: str, address: str, port: int) -> Forwarded:

@@ -26,7 +26,7 @@ from overspill.backends.podman.pull import Puller
 from overspill.backends.podman.seen import Sandbox
 from overspill.backends.podman.state import PodState
 from overspill.backends.podman.supervisor import Supervisor
-from overspill.errors import OverspillError
+from overspill.errors import OverspillError, Retry
 from overspill.model.observation import Observation, Sighting
 from overspill.model.work import Identity, WorkSpec
 
@@ -83,7 +83,7 @@ class Node:
         for folder, record in folders(self._root):
             self._enter(record.work.identity, folder, work=record.work, taken_at=record.taken_at)
         await self.relist()
-        await asyncio.gather(*(found.pod.look(self.podman) for found in self._supervisors.values()))
+        await asyncio.gather(*(self._look_first(found.pod) for found in self._supervisors.values()))
         failure: Exception | None = None
         async with asyncio.TaskGroup() as group:
             self._group = group
@@ -104,6 +104,16 @@ class Node:
                     task.cancel()
         if failure:
             raise failure
+
+    async def _look_first(self, pod: PodState) -> None:
+        """A pod that cannot be looked at keeps nobody from starting: its supervisor goes on trying."""
+        try:
+            await pod.look(self.podman)
+        except Retry:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, the agent and the other pods go on
+            log.warning("pod cannot be looked at", pod=pod.identity.name, error=str(error))
+            pod.unknown = True
 
     # --- the host of the supervisors ---
 

@@ -53,6 +53,7 @@ def observe(identity: Identity, work: WorkSpec | None, seen: Seen, now: float) -
         failed=over is not None,
         ending=over is not None and any(run.state == "running" for run in seen.runs),
         deleting=seen.deletion is not None,
+        unknown=seen.unknown,
     )
 
 
@@ -72,6 +73,7 @@ def _remains(identity: Identity, seen: Seen) -> Observation:
         ),
         ips=_ips(seen),
         deleting=seen.deletion is not None,
+        unknown=seen.unknown,
     )
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from overspill.backends.podman.ends import Ends, ends_of, ends_of_doomed
+from overspill.backends.podman.ends import MINIMUM_GRACE, Ends, ends_of, ends_of_doomed
 from overspill.backends.podman.reimaging import is_outdated
 from overspill.backends.podman.resizing import resize_trouble, resized_by
 from overspill.backends.podman.seen import Deletion, Eviction, Run, Seen
@@ -26,6 +26,7 @@ from overspill.backends.podman.turns import (
 from overspill.model.work import Container, WorkSpec
 
 __all__ = [
+    "PAUSE",
     "CreateRun",
     "CreateSandbox",
     "Discard",
@@ -41,11 +42,14 @@ __all__ = [
     "Step",
     "StopSandbox",
     "Wait",
+    "end_unseen",
     "ending",
     "next_step",
 ]
 
 FRESH = 2.0  # seconds for which a failed pull shows as ErrImagePull; later as ImagePullBackOff
+# Seconds before a failed step or look is taken again, unless something happens earlier, such as Podman's return.
+PAUSE = 5.0
 CUT_OFF = Deletion(at=0.0, grace=0.0)
 
 
@@ -166,6 +170,20 @@ def next_step(work: WorkSpec | None, seen: Seen, now: float) -> Step:
         or _containers(work, seen, now)
         or Wait(_earliest([_deadline(work, seen), *doomed.until, *_wakes(work, seen, now)]))
     )
+
+
+def end_unseen(work: WorkSpec | None, seen: Seen, now: float) -> Step:
+    """The step that comes next for a deleted pod that Podman cannot tell of.
+
+    More may run than is known, and what is known to run may have ended: the pod has the whole of its grace,
+    unless Podman can tell of it sooner.
+    """
+    assert seen.deletion
+    over_at = seen.deletion.at + seen.deletion.grace + MINIMUM_GRACE
+    if now >= over_at:
+        return RemoveEverything()
+    ends = ends_of(work, seen, seen.deletion, now)
+    return _act(ends) or Wait(_earliest([over_at, now + PAUSE, *ends.until]))
 
 
 def ending(work: WorkSpec, seen: Seen, now: float) -> Eviction | None:

@@ -57,13 +57,13 @@ def verify_non_root(work: WorkSpec, container: Container, image: PulledImage) ->
     if security.run_as_user is not None:
         if security.run_as_user == 0:
             raise ConfigError(f"container's runAsUser breaks non-root policy {where}")
-    elif user in {"", "0"}:
-        raise ConfigError(f"container has runAsNonRoot and image will run as root {where}")
-    elif not user.isdigit():
+    elif user and not user.isdecimal():
         raise ConfigError(
             f"container has runAsNonRoot and image has non-numeric user ({user}),"
             f" cannot verify user is non-root {where}"
         )
+    elif not user or int(user) == 0:
+        raise ConfigError(f"container has runAsNonRoot and image will run as root {where}")
 
 
 def security_settings(work: WorkSpec, container: Container, image: PulledImage) -> dict[str, Any]:

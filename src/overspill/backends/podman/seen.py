@@ -159,6 +159,7 @@ class Seen(Struct, frozen=True, kw_only=True):
         troubles: by container; "" for the sandbox.
         signalled: the signal last sent to a run, by its id.
         marks: of runs that have any, by their id.
+        unknown: Podman has not been able to tell of it since this process began.
     """
 
     taken_at: float
@@ -170,6 +171,7 @@ class Seen(Struct, frozen=True, kw_only=True):
     marks: dict[str, Marks] = {}
     deletion: Deletion | None = None
     eviction: Eviction | None = None
+    unknown: bool = False
 
     def runs_of(self, container: str) -> list[Run]:
         """The runs of one container, newest first."""

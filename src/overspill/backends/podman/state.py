@@ -20,7 +20,7 @@ from overspill.backends.podman.messages import forget_message, last_words
 from overspill.backends.podman.seen import Deletion, Eviction, Marks, PulledImage, Run, Sandbox, Seen, Trouble
 from overspill.backends.podman.tags import pod_name
 from overspill.backends.podman.turns import all_containers, is_over
-from overspill.errors import NotFound
+from overspill.errors import NotFound, Rejected
 from overspill.model.work import Identity, WorkSpec
 
 __all__ = ["PodState"]
@@ -48,6 +48,7 @@ class PodState:
         self.marks: dict[str, Marks] = {}
         self.deletion: Deletion | None = folder.deletion()
         self.eviction: Eviction | None = folder.eviction()
+        self.unknown = False
         self.woken = asyncio.Event()
         self._oom_is_told = oom_is_told
         self._stale: set[str] = set()
@@ -67,6 +68,7 @@ class PodState:
             marks=dict(self.marks),
             deletion=self.deletion,
             eviction=self.eviction,
+            unknown=self.unknown,
         )
 
     def notice(self, containers: Iterable[str] = ()) -> None:
@@ -99,10 +101,15 @@ class PodState:
 
     def begin_anew(self) -> None:
         """The sandbox is a new one: init containers have done nothing for it yet."""
-        inits = {container.name for container in self.work.init_containers} if self.work else set()
-        for run in [run for run in self.runs.values() if run.container in inits]:
+        for run in self.init_runs:
             self.forget(run)
             self.folder.forget_ended(run)
+
+    @property
+    def init_runs(self) -> tuple[Run, ...]:
+        """The runs of init containers."""
+        inits = {container.name for container in self.work.init_containers} if self.work else set()
+        return tuple(run for run in self.runs.values() if run.container in inits)
 
     def forget(self, run: Run) -> None:
         """A run was removed: remove what it has left, too."""
@@ -120,12 +127,23 @@ class PodState:
         self._stale |= (self.runs.keys() | infra) - ended
 
     async def look(self, podman: Podman) -> None:
-        """Inspect what was noticed."""
+        """Inspect what was noticed.
+
+        Raises:
+            Rejected: Podman cannot tell of some container; the others are known now.
+        """
         self._look_at_folder()
-        while self._stale:
-            container = next(iter(self._stale))
-            await self._inspect(podman, container)
-            self._stale.discard(container)
+        refused: dict[str, Rejected] = {}
+        while readable := self._stale - refused.keys():
+            container = next(iter(readable))
+            try:
+                await self._inspect(podman, container)
+                self._stale.discard(container)
+            except Rejected as error:
+                refused[container] = error
+        if refused:
+            raise next(iter(refused.values()))
+        self.unknown = False
 
     def _look_at_folder(self) -> None:
         """Another agent of this node may have ended the pod, as one that is just being replaced can see."""

@@ -121,6 +121,10 @@ class Steps:
         work, sandbox = self._pod.work, self._pod.sandbox
         assert work
         assert sandbox
+        # What init containers have done may have been to the network that is gone.
+        for run in self._pod.init_runs:
+            await self._podman.remove_container(run.id)
+        self._pod.begin_anew()
         try:
             await self._podman.start(sandbox.infra)
         except PodmanError as error:

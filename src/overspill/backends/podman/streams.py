@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from overspill.backends.connections import let_go
 from overspill.backends.podman.api import Podman
 from overspill.backends.podman.client import API, PodmanError
 from overspill.errors import NotFound, OverspillError, Retry
@@ -91,13 +92,11 @@ class Hijacked:
         return await self._finish()
 
     async def close(self) -> None:
-        """Let go."""
-        self._writer.close()
-        with suppress(OSError):
-            await self._writer.wait_closed()
+        """Let go; first of the process, which may be why nothing of its input is taken."""
         if not self._ended:
             with suppress(OverspillError):
                 await self._leave()
+        await let_go(self._writer)
 
 
 async def exec_in_container(

@@ -27,16 +27,13 @@ from overspill.backends.podman.state import PodState
 from overspill.backends.podman.stdin import Joined, Stdins
 from overspill.backends.podman.steps import Steps
 from overspill.backends.podman.turns import completed
-from overspill.errors import OverspillError
+from overspill.errors import OverspillError, Rejected
 from overspill.model.observation import Gone, Observation
 from overspill.model.work import Container, Resources, WorkSpec
 
 __all__ = ["Supervisor"]
 
 log = structlog.get_logger(__name__)
-
-# Seconds before a failed step is taken again, unless something happens earlier, such as Podman's return.
-PAUSE = 5.0
 
 
 class Supervisor:
@@ -65,8 +62,12 @@ class Supervisor:
         before = self.pod.deletion
         if before and before.at + before.grace <= asked.at + asked.grace:
             return
-        self.pod.folder.write_deletion(asked)
         self.pod.deletion = asked
+        try:
+            self.pod.folder.write_deletion(asked)
+        except OSError as error:
+            # The pod may be what has filled the disk; an agent that comes next is asked again.
+            log.warning("deletion not written", pod=self.pod.identity.name, error=str(error))
         self._steps.interrupt()
         self.pod.notice()
 
@@ -158,15 +159,15 @@ class Supervisor:
 
     async def _after_failure(self) -> None:
         self.pod.doubt()
-        await self._sleep(PAUSE)
+        await self._sleep(plan.PAUSE)
 
     async def _turn(self, group: asyncio.TaskGroup) -> bool:
         """One look and one step; True when the pod is gone."""
-        await self.pod.look(self._host.podman)
+        decide = plan.next_step if await self._look() else plan.end_unseen
         self._hooks.attend()
         self._prober.attend(group)
         now = self._host.clock()
-        step = plan.next_step(self.pod.work, self.pod.seen, now)
+        step = decide(self.pod.work, self.pod.seen, now)
         self._publish()
         if isinstance(step, plan.Wait):
             await self._sleep(None if step.until is None else step.until - now)
@@ -175,6 +176,17 @@ class Supervisor:
         if not isinstance(step, plan.RemoveEverything):
             return False
         self._host.publish(Gone(self.pod.identity, self._published))
+        return True
+
+    async def _look(self) -> bool:
+        """Whether Podman could tell of the pod; one that is deleted ends all the same."""
+        try:
+            await self.pod.look(self._host.podman)
+        except Rejected as error:
+            if self.pod.deletion is None:
+                raise
+            log.warning("pod ends by what is known of it", pod=self.pod.identity.name, error=str(error))
+            return False
         return True
 
     def _probed(self) -> None:

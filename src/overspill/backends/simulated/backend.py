@@ -90,7 +90,7 @@ class SimulatedBackend:
         self._cloud = cloud
 
     async def __aenter__(self) -> Self:
-        """Start the cloud's clock."""
+        """Let the cloud's time until its outage run."""
         self._cloud.open()
         return self
 

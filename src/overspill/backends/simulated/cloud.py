@@ -8,7 +8,7 @@ between two events nothing is computed, and no pod has a task.
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from weakref import ReferenceType, ref
 
 from overspill.backends.simulated.addresses import AddressPool
@@ -27,36 +27,28 @@ Owner = tuple[str, str]  # cluster, node
 
 
 class Cloud:
-    """One simulated cloud. `epoch` is what its clock shows when it is opened, for tests."""
+    """One simulated cloud. `now`: seconds since 1970, by the machine's clock: an event loop's stands still in its sleep."""
 
-    def __init__(self, options: Options, *, cidr: str, epoch: float | None = None) -> None:
+    def __init__(self, options: Options, *, cidr: str, clock: Callable[[], float] = time.time) -> None:
         self.options = options
         self.limited = options.stock is not None
         self._addresses = AddressPool(cidr)
         self._scripts = Scripts(options)
-        self._timers = Timers(self._fire, clock=self.now)
+        self.now = clock
+        self._timers = Timers(self._fire, clock=clock)
         self._pods: dict[tuple[str, int], PodLife] = {}
         self._feeds: defaultdict[Owner, set[ReferenceType[Feed]]] = defaultdict(set)
         self._stock = options.stock or 0
-        self._epoch = epoch
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._offset = 0.0
+        self._opened = False
         self._outage = ""
 
     def open(self) -> None:
-        """Start the clock, on the running loop; again is no error."""
-        if self._loop:
-            return
-        self._loop = asyncio.get_running_loop()
-        self._offset = (time.time() if self._epoch is None else self._epoch) - self._loop.time()
-        if self.options.outage_seconds:
-            self._loop.call_later(self.options.outage_after, self.fail, "a simulated outage")
-            self._loop.call_later(self.options.outage_after + self.options.outage_seconds, self.heal)
-
-    def now(self) -> float:
-        """Seconds since 1970, by the loop's clock."""
-        assert self._loop, "the cloud is opened before it is used"
-        return self._loop.time() + self._offset
+        """From now on the outage of the options is so many seconds away; again is no error."""
+        if self.options.outage_seconds and not self._opened:
+            loop = asyncio.get_running_loop()
+            loop.call_later(self.options.outage_after, self.fail, "a simulated outage")
+            loop.call_later(self.options.outage_after + self.options.outage_seconds, self.heal)
+        self._opened = True
 
     # --- reachable or not ---
 

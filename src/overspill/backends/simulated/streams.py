@@ -17,6 +17,7 @@ from overspill.model.observation import Running, Terminated
 __all__ = ["EchoProcess", "ShellProcess", "listening", "running_container"]
 
 ROOM = 64  # pieces of stdin that wait
+LONGEST_LINE = 64 << 10  # characters that a shell waits for the end of
 KILLED = 137
 OUT, ERR = 1, 2
 SHELLS = {"sh", "ash", "bash"}
@@ -179,6 +180,10 @@ class ShellProcess(EchoProcess):
         rest = ""
         async for data in self._stdin():
             *lines, rest = (rest + data.decode(errors="replace")).split("\n")
+            if len(rest) > LONGEST_LINE:
+                self._code = 2
+                yield ERR, b"sh: line too long\n"
+                return
             for line in lines:
                 async for piece in self._script(line):
                     yield piece

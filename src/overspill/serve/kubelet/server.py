@@ -133,7 +133,8 @@ class Server:
             await _send(connection, http.answer_bytes(refused.answer(), keep_alive=False))
             return False
         keep_alive = http.keeps_alive(request, modern=modern)
-        keep_alive &= connection.generation == self.listener.generation
+        # To HEAD no body is read, and an answer of ours has one.
+        keep_alive &= request.method != "HEAD" and connection.generation == self.listener.generation
         reply = await self._answer(connection, request)
         _count(request, reply)
         return await self._reply(connection, reply, modern=modern, keep_alive=keep_alive)

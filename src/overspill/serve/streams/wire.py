@@ -14,6 +14,7 @@ from typing import Protocol
 
 import structlog
 
+from overspill.backends.connections import let_go
 from overspill.errors import Rejected
 
 __all__ = ["PIECE", "Conversation", "Wire", "converse"]
@@ -24,7 +25,6 @@ PIECE = 64 << 10  # bytes in one frame or message that we send
 CHUNK = 256 << 10  # bytes read at once
 PUSHED_BOUND = 1 << 20  # of answers to a client that asks without reading
 LINGER = 60.0  # seconds that a client has to leave after everything was sent
-FLUSH = 5.0  # seconds that a closing connection has to send what is left
 STOPPING = "the node's agent is stopping"
 
 
@@ -83,14 +83,7 @@ class Wire:
 
     async def close(self) -> None:
         """Close, and forget what cannot be sent in a few seconds."""
-        self._writer.close()
-        try:
-            async with asyncio.timeout(FLUSH):
-                await self._writer.wait_closed()
-        except (OSError, TimeoutError):
-            pass  # gone before, or does not read
-        finally:
-            self._writer.transport.abort()
+        await let_go(self._writer)
 
     async def _read(self) -> bytes:
         try:

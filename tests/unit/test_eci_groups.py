@@ -1,0 +1,82 @@
+"""Groups as listings tell of them."""
+
+import json
+
+import msgspec
+
+from overspill.backends.eci.answers import StatusEntry
+from overspill.backends.eci.groups import Groups
+from overspill.backends.eci.status import Group
+from overspill.backends.eci.wire import decode
+from overspill.backends.feed import Feed
+from overspill.model.podstatus import to_pod_status
+from overspill.model.work import Identity
+
+GROUP = Group(
+    id="eci-1", identity=Identity("cluster", "vn-0", "shop", "web", "uid"), containers=(), created_at=1.0
+)
+
+
+def no_groups(complete=lambda _, seen: seen):
+    return Groups(Feed(), remove=lambda _: None, quote=lambda _: {}, complete=complete, holds=lambda _: False)
+
+
+def test_what_is_listed_again_as_it_was_is_not_looked_into():
+    """Two looks at what changed overlap by many seconds."""
+    looks = []
+
+    def complete(_, seen):
+        looks.append(seen)
+        return seen
+
+    groups = no_groups(complete)
+    known = groups.add(GROUP)
+    for status in ("Running", "Running", "Running", "Succeeded"):
+        groups.update(StatusEntry("eci-1", status))
+    assert known.listed
+    assert len(looks) == 2
+
+
+def listed(ready, minute):
+    told = {
+        "Name": "main",
+        "Ready": ready,
+        "Started": True,
+        "State": {"Running": {"StartedAt": "2026-12-01T00:00:00Z"}},
+    }
+    condition = {
+        "type": "ContainersReady",
+        "status": str(ready),
+        "lastTransitionTime": f"2026-12-01T00:0{minute}:00Z",
+    }
+    pod = {"StartTime": "2026-12-01T00:00:00Z", "Conditions": [condition], "ContainerStatuses": [told]}
+    return decode(
+        json.dumps({"ContainerGroupId": "eci-1", "Status": "Running", "PodStatus": pod}).encode(), StatusEntry
+    )
+
+
+def test_a_pod_is_ready_since_eci_says_so_and_not_since_its_start():
+    """By that Deployments count minReadySeconds."""
+    groups = no_groups()
+    known = groups.add(msgspec.structs.replace(GROUP, containers=(("main", "i"),)))
+    times = []
+    for ready, minute in ((False, 0), (True, 2), (True, 3), (False, 5)):
+        groups.update(listed(ready, minute))
+        (told,) = (c for c in to_pod_status(known.seen, host_ip="").conditions if c.type == "Ready")
+        times.append((told.status, told.last_transition_time[14:16]))
+    # What changes without the readiness moves no time.
+    assert times == [("False", "00"), ("True", "02"), ("True", "02"), ("False", "05")]
+
+
+def test_what_has_left_a_listing_needs_no_removal():
+    left = []
+    groups = no_groups()
+    groups.on_left = left.append
+    groups.add(GROUP)
+    groups.add(msgspec.structs.replace(GROUP, id="eci-2", created_at=2.0))
+    groups.forget_unwanted({"eci-2"})
+    assert left == []
+    groups.forget_unwanted(set())
+    assert left == ["eci-2"]
+    groups.gone(groups.by_id("eci-1"))
+    assert left == ["eci-2", "eci-1"]
