@@ -3,10 +3,15 @@
 import asyncio
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from secret_scan import SECRETS
 
 pytest_plugins = ["pytester"]
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 def pytest_sessionstart():

@@ -53,9 +53,20 @@ HealthAddress = Annotated[
 ]
 LeaseNamespace = Annotated[
     str,
-    _about("Cluster", "Where the Lease is by which the controller's replicas choose the one that works."),
+    _about(
+        "Cluster",
+        "Where the Lease is by which the controller's replicas choose the one that works. Roles, alerts and"
+        " `overspill placement status` know only the default.",
+    ),
 ]
-LeaseName = Annotated[str, _about("Cluster", "Its name; two names make two that work.")]
+LeaseName = Annotated[
+    str,
+    _about(
+        "Cluster",
+        "Its name; two names make two that work. Roles, alerts and `overspill placement status` know only the"
+        " default.",
+    ),
+]
 BarePods = Annotated[
     Literal["wait", "evict"],
     _about(

@@ -51,6 +51,11 @@ def refusal(code, reason="", message="", *, headers=None, **details):
     return web.json_response(status(code, reason, message, **details), status=code, headers=headers)
 
 
+def reasons(events):
+    """Of all Events that were told, each once, in order."""
+    return list(dict.fromkeys(happening.reason for happening in events._series))
+
+
 class Authority:
     """A CA that makes certificates, good and bad."""
 

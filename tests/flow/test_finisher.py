@@ -6,7 +6,7 @@ import contextlib
 import pytest
 from aiohttp import web
 from emulators import until
-from kube_server import refusal, serving
+from kube_server import reasons, refusal, serving
 
 from overspill.backends.base import ContainerGroup, Listing
 from overspill.decommission.finisher import Finisher
@@ -167,9 +167,15 @@ async def finisher(world):
     async with contextlib.AsyncExitStack() as stack:
         url = await stack.enter_async_context(serving(world.answer))
         client = await stack.enter_async_context(Client(Config(server=url, credentials=FileCredentials())))
-        events = Events(client, instance="test")
+        world.events = Events(client, instance="test")
         yield Finisher(
-            client, events, world, backend="cloud", region="north", bare_pods="wait", sure=lambda: world.sure
+            client,
+            world.events,
+            world,
+            backend="cloud",
+            region="north",
+            bare_pods="wait",
+            sure=lambda: world.sure,
         )
 
 
@@ -194,7 +200,15 @@ async def test_a_budget_holds_and_is_told(world, finisher):
         await finisher.look()
     assert world.writes == [CORDON]
     assert "1 pod (1 held by disruption budgets), 1 container group left" in world.message
+    assert reasons(world.events) == ["Decommissioning", "EvictionRefused"]
     assert world.groups
+
+
+async def test_a_pod_without_a_controller_is_waited_for_and_told(world, finisher):
+    del world.pod["metadata"]["ownerReferences"]
+    await finisher.look()
+    assert world.writes == [CORDON]
+    assert reasons(world.events) == ["Decommissioning", "BarePods"]
 
 
 async def test_a_group_whose_pod_is_gone_goes_and_another_nodes_stays(world, finisher):
@@ -344,3 +358,21 @@ async def test_nothing_more_is_removed_once_another_may_lead(world, finisher):
     world.remove = last
     await finisher.look()
     assert world.groups == [group("q")]
+
+
+async def test_a_node_that_is_wanted_again_while_its_groups_are_removed_is_told_nothing(world, finisher):
+    world.pod = None
+    removing = world.remove
+
+    async def slowly(found):
+        await removing(found)
+        world.is_wanted()
+        world.agent_comes("04")
+        world.node["spec"]["unschedulable"] = False
+        world.message = ""
+
+    world.remove = slowly
+    for _ in range(3):
+        await finisher.look()
+    assert (world.groups, world.message) == ([], "")
+    assert world.writes == [CORDON, "remove group of p"]

@@ -28,12 +28,16 @@ class Leases:
         self.version = 0
         self.log = []
         self.lose_replies = 0
+        self.away = 0
         self.slow = 0.0
         self.written = asyncio.Condition()
 
     async def handle(self, request):
         self.log.append(request.method)
         await asyncio.sleep(self.slow)
+        if self.away and not self.lose_replies:
+            self.away -= 1
+            return refusal(503, "ServiceUnavailable", "etcd is away")
         body = await request.json() if request.can_read_body else {}
         answer = self._answer(request, body)
         async with self.written:
@@ -237,12 +241,14 @@ async def test_two_agents_of_one_name_find_out(client, leases, monkeypatch):
     assert "two agents" in await take_over(client, leases, monkeypatch, holder="pod-0/1")
 
 
-async def test_a_write_whose_reply_was_lost_is_known_again(client, leases, monkeypatch):
+@pytest.mark.parametrize("away", [0, 15])
+async def test_a_write_whose_reply_was_lost_is_known_again(client, leases, monkeypatch, away):
+    """Also after as many tries as fit into the time for which it counts."""
     monkeypatch.setattr(lease_module, "RENEW_EVERY", 0.01)
     monkeypatch.setattr(lease_module, "TRY_AGAIN_AFTER", 0.01)
     lease = NodeLease(client, "node", holder="pod-0/1")
     await lease.acquire()
-    leases.lose_replies = 1
+    leases.lose_replies, leases.away = 1, away
     async with running(lease):
         await leases.writes(5)
     assert leases.holder is None  # let go in the end: it was never taken for somebody else's
@@ -269,3 +275,14 @@ async def test_a_lease_deleted_with_its_node_is_made_again(client, leases, monke
     async with running(lease):
         await leases.writes(3)
     assert leases.stored["metadata"]["ownerReferences"][0]["uid"] == "second"
+
+
+async def test_whether_it_is_sure_counts_from_when_a_renewal_was_sent(client, leases, monkeypatch):
+    """Its answer may take long; others count from what is written in it."""
+    lease = NodeLease(client, "node", holder="pod-0/1")
+    await lease.acquire()
+    assert lease.sure
+    monkeypatch.setattr(lease_module, "SURE", 0.2)
+    leases.slow = 0.2
+    await lease.acquire()
+    assert not lease.sure

@@ -8,6 +8,7 @@ import pytest
 from aiohttp import web
 from kube_server import refusal, serving
 
+from overspill.errors import Retry
 from overspill.kube.cache import Key
 from overspill.kube.client import Client
 from overspill.kube.config import Config
@@ -29,7 +30,7 @@ class Apiserver:
         self.gate.set()
         self.in_flight = self.most_in_flight = 0
         self.metadata = {}
-        self.arrived = asyncio.Event()
+        self.arrived, self.taken = asyncio.Event(), asyncio.Event()
 
     async def handle(self, request):
         name = request.path.split("/")[-2]
@@ -42,6 +43,7 @@ class Apiserver:
         if self.refusals:
             return refusal(*self.refusals.pop(0))
         self.patches.append((name, body["status"], body["metadata"]))
+        self.taken.set()
         meta = {"resourceVersion": str(len(self.patches)), "generation": 1} | self.metadata
         return web.json_response({"kind": "PartialObjectMetadata", "metadata": meta})
 
@@ -124,7 +126,15 @@ async def test_a_thousand_dirty_pods_are_written_by_a_few_workers():
     assert server.most_in_flight <= 4
 
 
-@pytest.mark.parametrize("refused", [(500,), (429,), (403, "", 'cannot patch resource "pods/status"')])
+FOR_NOW = [
+    (500,),
+    (429,),
+    (403, "", 'cannot patch resource "pods/status"'),
+    (403, "Forbidden", 'pods "a" is forbidden: not yet ready to handle request'),
+]
+
+
+@pytest.mark.parametrize("refused", FOR_NOW)
 async def test_what_may_work_later_is_sent_again_with_the_newest(refused, monkeypatch):
     monkeypatch.setattr("overspill.kube.write.FORBIDDEN_PAUSE", 0.05)
     server = Apiserver()
@@ -135,7 +145,58 @@ async def test_what_may_work_later_is_sent_again_with_the_newest(refused, monkey
         await server.arrived.wait()
         writer.put(key(), status(2))
         server.gate.set()
-        await writer.flush(key())
+        await server.taken.wait()
+    assert server.statuses() == [2]
+
+
+@pytest.mark.parametrize("refused", FOR_NOW)
+async def test_nobody_waits_for_a_status_that_cannot_be_written_now(refused):
+    server = Apiserver()
+    server.refusals = [refused]
+    async with writing(server) as writer:
+        writer.put(key(), status(1))
+        for _ in range(2):
+            with pytest.raises(Retry):
+                await writer.flush(key())
+            writer.put(key(), status(2))
+    assert server.refusals == []
+    assert server.patches == []
+
+
+async def test_nobody_waits_for_long_for_an_answer(monkeypatch):
+    monkeypatch.setattr("overspill.kube.write.ANSWERED_WITHIN", 0.05)
+    server = Apiserver()
+    server.gate.clear()
+    async with writing(server) as writer:
+        writer.put(key(), status(1))
+        with pytest.raises(Retry):
+            await writer.flush(key())
+        server.gate.set()
+        await server.taken.wait()
+    assert server.statuses() == [1]
+
+
+async def test_a_refused_status_is_sent_once_more_later(monkeypatch):
+    """A policy or a webhook may have changed its mind."""
+    monkeypatch.setattr("overspill.kube.write.REFUSED_PAUSE", 0.05)
+    server = Apiserver()
+    server.refusals = [(403, "Forbidden", "admission webhook denied the request")] * 2
+    async with writing(server) as writer:
+        writer.put(key(), status(1))
+        await server.taken.wait()
+        await asyncio.sleep(0.15)
+    assert server.statuses() == [1]
+
+
+async def test_a_refused_status_does_not_come_back_after_another_one(monkeypatch):
+    monkeypatch.setattr("overspill.kube.write.REFUSED_PAUSE", 0.05)
+    server = Apiserver()
+    server.refusals = [(422, "Invalid", "status.phase: Unsupported value")]
+    async with writing(server) as writer:
+        for number in (1, 2):
+            writer.put(key(), status(number))
+            await writer.flush(key())
+        await asyncio.sleep(0.15)
     assert server.statuses() == [2]
 
 

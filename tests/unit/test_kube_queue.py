@@ -203,7 +203,7 @@ actions = st.lists(
 )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(actions, st.integers(1, 3), st.lists(st.booleans(), max_size=12))
 def test_every_key_is_run_after_its_last_add_and_never_twice_at_once(actions, workers, failures):
     fate = iter(failures)

@@ -67,6 +67,10 @@ def test_a_timeout_with_a_wait_may_have_had_its_effect():
     assert type(error(504, retry_after="1")) is Retry
 
 
+def test_an_apiserver_whose_admission_is_not_ready_yet_is_asked_again():
+    assert type(error(403, 'pods "a" is forbidden: not yet ready to handle request')) is Retry
+
+
 @pytest.mark.parametrize(
     "unread",
     [

@@ -1,5 +1,6 @@
 """The command line as a user meets it: exit codes, where words go, what is imported."""
 
+import json
 import os
 import pathlib
 import subprocess
@@ -7,7 +8,8 @@ import sys
 
 import pytest
 
-from overspill.local.paths import Paths
+from overspill.local.paths import Paths, write_file
+from overspill.local.plan import PORTS, Plan, save_plan
 from overspill.local.processes import Processes, Program
 
 OVERSPILL = str(pathlib.Path(sys.executable).parent / "overspill")
@@ -75,6 +77,38 @@ def test_exit_codes(tmp_path, args, code, said):
     assert not list(tmp_path.glob("*/*/*"))
 
 
+@pytest.mark.parametrize(
+    ("args", "code", "said"),
+    [
+        (("cost", "-f", "pods.json"), 1, "pods.json does not hold a list of pods"),
+        (("check", "pods.json"), 2, "items is no list"),
+        (("emulator", "serve", "--state", "state", "--log-level", "foo"), 2, "foo"),
+        (("emulator", "serve", "--state", "pods.json/state"), 1, "pods.json/state cannot be used"),
+        (("emulator", "serve", "--state", "spoiled"), 1, "spoiled cannot be used"),
+        (("image", "-o", "/tmp"), 1, "/tmp is a folder"),
+        (("image", "-o", "missing/image.tar"), 1, "there is no folder missing"),
+        (("kubectl", "--name", "a", "--", "version"), 1, "`overspill up --name a` builds"),
+    ],
+)
+def test_what_cannot_be_used_is_one_clear_line(tmp_path, monkeypatch, args, code, said):
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("pods.json").write_text('{"items": 5}')
+    write_file(pathlib.Path("spoiled/emulator.sqlite"), "no database" * 100)
+    started_without_cache(tmp_path / "overspill" / "a")
+    done = overspill(*args, XDG_STATE_HOME=str(tmp_path))
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def started_without_cache(root):
+    """A cluster that ran before the cache with its programs was deleted."""
+    planned(root)
+    (root / "kubeconfig").touch()
+    record = {"name": "kube-apiserver", "pid": 1, "started": 0, "boot": "", "argv": ["/gone/kube-apiserver"]}
+    write_file(root / "processes" / "kube-apiserver.json", json.dumps(record))
+
+
 def test_down_clears_a_cluster_whose_plan_is_broken(tmp_path):
     root = tmp_path / "overspill" / "a"
     processes = Processes(Paths(root))
@@ -86,3 +120,42 @@ def test_down_clears_a_cluster_whose_plan_is_broken(tmp_path):
     assert "holds no plan any more" in done.stderr
     assert not sleeper.alive
     assert not root.exists()
+
+
+def test_down_clears_a_cluster_with_a_record_that_a_power_cut_left_empty(tmp_path):
+    root = tmp_path / "overspill" / "a"
+    (root / "processes").mkdir(parents=True)
+    (root / "processes" / "etcd.json").touch()
+    planned(root)
+    done = overspill("down", "--name", "a", XDG_STATE_HOME=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert not root.exists()
+
+
+def planned(root, **options):
+    """A cluster of which there is nothing but the plan: its first `up` still builds, or was broken off."""
+    given = {"workers": 0, "virtual_nodes": 1, "backend": "simulated", "tuned": False}
+    ports = dict.fromkeys(PORTS, 1)
+    save_plan(
+        Paths(root), Plan(name=root.name, network="10.1.0.0/16", link="ovs0", ports=ports, **given | options)
+    )
+
+
+@pytest.mark.parametrize("backend", ["simulated", "eci"])
+def test_a_cluster_that_is_being_built_is_not_ready(tmp_path, backend):
+    planned(tmp_path / "overspill" / "a", backend=backend)
+    done = overspill("status", "--name", "a", XDG_STATE_HOME=str(tmp_path))
+    assert (done.returncode, done.stderr) == (3, "")
+    assert "not ready; repair it with `overspill up --name a`" in done.stdout
+
+
+@pytest.mark.parametrize("left", [None, b"", b"\0\0"], ids=["nothing", "an empty file", "zeros"])
+def test_a_cluster_whose_emulator_was_not_started_has_no_orphans_to_look_for(tmp_path, left):
+    root = tmp_path / "overspill" / "a"
+    planned(root, backend="eci")
+    if left is not None:
+        write_file(root / "emulator" / "endpoint.json", left)
+    done = overspill("orphans", "list", "--name", "a", XDG_STATE_HOME=str(tmp_path))
+    assert done.returncode == 3, done.stderr
+    assert done.stderr.startswith("error: cluster 'a' has no emulator yet; ")
+    assert "`overspill up --name a`" in done.stderr

@@ -123,3 +123,13 @@ def test_a_log_that_cannot_be_written_is_a_clear_error(tmp_path):
     (tmp_path / "logs" / "sleeper.log").mkdir(parents=True)
     with pytest.raises(Misconfigured, match="sleeper cannot be started"):
         Processes(Paths(tmp_path)).ensure(SLEEP)
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 64, b'{"name": "sleeper"}', b'{"name": "\xff"}'])
+def test_a_record_that_a_power_cut_spoiled_is_none(processes, content):
+    processes.ensure(SLEEP)
+    pid = processes.find("sleeper").pid
+    (processes._paths.processes / "sleeper.json").write_bytes(content)
+    assert processes.all() == []
+    assert processes.find("sleeper") is None
+    assert pid in marked(processes._paths.root)

@@ -1,18 +1,34 @@
 """`plan` decides from state alone; each row is a situation that a restart may find."""
 
+import math
+
 import msgspec
 import pytest
 
-from overspill.agent.deadline import EXCEEDED, seconds_left
-from overspill.agent.plan import Create, Delete, Fail, Finalize, Forget, Memory, Nothing, plan
+from overspill.agent.deadline import EXCEEDED, seconds_left, shortened, spent
+from overspill.agent.plan import (
+    Create,
+    Delete,
+    Fail,
+    Finalize,
+    Forget,
+    Memory,
+    Nothing,
+    Recall,
+    Report,
+    plan,
+)
 from overspill.model.observation import ContainerObservation, Observation, Running, Terminated, Waiting
 from overspill.model.pods import Pod
-from overspill.model.work import Identity
+from overspill.model.podstatus import seconds
+from overspill.model.work import Identity, WorkSpec
 
 WHO = Identity("cluster", "vn-0", "default", "web", "uid-1")
 
 
-def pod(*, phase="Pending", deleting=None, finalizers=(), restart_policy="Always", generation=1) -> Pod:
+def pod(
+    *, phase="Pending", deleting=None, finalizers=(), restart_policy="Always", generation=1, start=None
+) -> Pod:
     meta = {
         "name": "web",
         "namespace": "default",
@@ -24,7 +40,12 @@ def pod(*, phase="Pending", deleting=None, finalizers=(), restart_policy="Always
         meta |= {"deletionTimestamp": "2026-11-23T20:00:00Z", "deletionGracePeriodSeconds": deleting}
     spec = {"containers": [{"name": "c", "image": "i"}], "restartPolicy": restart_policy}
     return msgspec.convert(
-        {"metadata": meta, "spec": msgspec.Raw(msgspec.json.encode(spec)), "status": {"phase": phase}}, Pod
+        {
+            "metadata": meta,
+            "spec": msgspec.Raw(msgspec.json.encode(spec)),
+            "status": {"phase": phase, "startTime": start},
+        },
+        Pod,
     )
 
 
@@ -33,7 +54,31 @@ def seen(state=None, *, will_restart=False, **fields) -> Observation:
     return Observation(WHO, 1.0, (container,), **fields)
 
 
-ENDED = Terminated(0, "Completed", 1.0, 2.0)
+STARTED = "2026-11-23T20:00:00Z"
+ENDED, FAILED = Terminated(0, "Completed", 1.0, 2.0), Terminated(1, "Error", 1.0, 2.0)
+ENDED_TO_STAY = Fail(
+    "ContainersLost", "its containers are gone from the backend, and one that had ended is not to run again"
+)
+
+
+def two(first, *, initial=False) -> Observation:
+    """A pod of which something runs beside the container `c`, or waits for it."""
+    one = ContainerObservation("c", first, "i")
+    other = ContainerObservation("d", Waiting("PodInitializing") if initial else Running(1.0), "i")
+    return Observation(WHO, 1.0, (other,), (one,)) if initial else Observation(WHO, 1.0, (one, other))
+
+
+def job(*, phase="Running", rules=(), own=None) -> Pod:
+    container = {"name": "c", "image": "i", "restartPolicyRules": rules, "restartPolicy": own}
+    made = {
+        "metadata": {"name": "web", "namespace": "default", "uid": "uid-1", "generation": 1},
+        "spec": {"containers": [container, {"name": "d"}], "restartPolicy": "OnFailure"},
+        "status": {"phase": phase},
+    }
+    return msgspec.json.decode(msgspec.json.encode(made), type=Pod).kept()
+
+
+AGAIN = {"action": "Restart", "exitCodes": {"operator": "In", "values": [0]}}
 
 CASES = {
     "new pod": (pod(), None, Memory(), Create(0)),
@@ -46,6 +91,83 @@ CASES = {
         None,
         Memory(attempt=0),
         Fail("ContainersLost", "its containers are gone from the backend, and restartPolicy is Never"),
+    ),
+    "vanished after all had succeeded, and it is not told yet": (
+        pod(phase="Running", restart_policy="OnFailure"),
+        None,
+        Memory(0, last=seen(ENDED)),
+        Report(),
+    ),
+    "vanished after it had failed, and it is not told yet": (
+        pod(phase="Running", restart_policy="Never"),
+        None,
+        Memory(0, last=seen(FAILED)),
+        Report(),
+    ),
+    "vanished as its containers ended, and all run again": (
+        pod(phase="Running", restart_policy="OnFailure"),
+        None,
+        Memory(0, last=seen(FAILED)),
+        Create(1),
+    ),
+    "vanished, a container had succeeded": (job(), None, Memory(0, last=two(ENDED)), ENDED_TO_STAY),
+    "vanished, a container had failed": (
+        job(),
+        None,
+        Memory(0, last=two(FAILED)),
+        Create(1),
+    ),
+    "vanished after an init container": (job(), None, Memory(0, last=two(ENDED, initial=True)), Create(1)),
+    "vanished before the other began": (
+        job(phase="Pending"),
+        None,
+        Memory(0, last=two(ENDED)),
+        ENDED_TO_STAY,
+    ),
+    "vanished while the agent was away, and one may have succeeded": (job(), None, Memory(), Recall()),
+    "vanished while the agent was away and it was starting": (
+        pod(restart_policy="OnFailure", start=STARTED),
+        None,
+        Memory(),
+        Recall(),
+    ),
+    "vanished while the agent was away and it was starting, and must not run twice": (
+        pod(restart_policy="Never", start=STARTED),
+        None,
+        Memory(),
+        Recall(),
+    ),
+    "never started, must not run twice": (pod(restart_policy="Never"), None, Memory(), Create(0)),
+    "vanished while the agent was away, all ran": (job(), None, Memory(exit_codes={}), Create(0)),
+    "vanished while the agent was away, one had succeeded": (
+        job(),
+        None,
+        Memory(exit_codes={"c": 0}),
+        ENDED_TO_STAY,
+    ),
+    "vanished while the agent was away, one had failed": (
+        job(),
+        None,
+        Memory(exit_codes={"c": 1}),
+        Create(0),
+    ),
+    "vanished, and a rule has it run again": (
+        job(rules=[AGAIN]),
+        None,
+        Memory(exit_codes={"c": 0}),
+        Create(0),
+    ),
+    "vanished, and its own policy has it run again": (
+        job(own="Always"),
+        None,
+        Memory(exit_codes={"c": 0}),
+        Create(0),
+    ),
+    "vanished, and its own policy lets it end": (
+        job(own="Never"),
+        None,
+        Memory(exit_codes={"c": 1}),
+        ENDED_TO_STAY,
     ),
     "refused for good": (pod(), None, Memory(held=1), Nothing()),
     "refused, then edited": (pod(generation=2), None, Memory(held=1), Create(0)),
@@ -130,14 +252,35 @@ def test_plan_after_the_deadline(desired, observed, memory, action):
 
 
 @pytest.mark.parametrize(
-    ("spec", "phase", "left"),
+    ("spec", "phase", "told", "left"),
     [
-        ({"activeDeadlineSeconds": 60}, "Running", 25.0),
-        ({"activeDeadlineSeconds": 60}, "Failed", None),
-        ({}, "Running", None),
+        ({"activeDeadlineSeconds": 60}, "Running", 60, 80.0),
+        ({"activeDeadlineSeconds": 60}, "Running", 0, 80.0),
+        ({"activeDeadlineSeconds": 60}, "Running", 600, 25.0),
+        ({"activeDeadlineSeconds": 60}, "Running", math.inf, 25.0),
+        ({"activeDeadlineSeconds": 60}, "Failed", 60, None),
+        ({}, "Running", math.inf, None),
     ],
 )
-def test_a_backend_gets_some_seconds_to_see_to_a_deadline_itself(spec, phase, left):
+def test_a_backend_gets_some_time_to_see_to_a_deadline_itself(spec, phase, told, left):
     raw = msgspec.Raw(msgspec.json.encode({"containers": [{"name": "c", "image": "i"}]} | spec))
     desired = msgspec.convert({"metadata": {"name": "web"}, "spec": raw, "status": {"phase": phase}}, Pod)
-    assert seconds_left(desired, since=100.0, now=140.0) == left
+    assert seconds_left(desired, since=100.0, now=140.0, told=told) == left
+
+
+@pytest.mark.parametrize(
+    ("deadline", "start", "left"),
+    [
+        (600, "2026-11-23T20:00:00Z", 50),
+        (600, None, 600),
+        (550, "2026-11-23T20:00:00Z", 1),
+        (None, "2026-11-23T20:00:00Z", None),
+    ],
+)
+def test_a_backend_is_given_what_is_left_of_a_deadline(deadline, start, left):
+    spec = {"containers": [{"name": "c", "image": "i"}], "activeDeadlineSeconds": deadline}
+    raw = msgspec.Raw(msgspec.json.encode(spec))
+    late = msgspec.convert({"metadata": {"name": "web"}, "spec": raw, "status": {"startTime": start}}, Pod)
+    work = WorkSpec(identity=WHO, containers=(), hostname="web", active_deadline_seconds=deadline)
+    now = seconds("2026-11-23T20:09:10Z")
+    assert shortened(work, spent(late, now=now)).active_deadline_seconds == left

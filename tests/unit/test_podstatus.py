@@ -329,3 +329,10 @@ def test_conditions_are_kept_of_pods_with_gates_only():
     assert bytes(pod.status.conditions) == b""
     assert readiness_gates(pod) == ()
     assert pod.status.phase == "Running"
+
+
+def test_a_container_that_waits_for_its_next_run_is_unready_since_its_last_one_ended():
+    crashed = Terminated(1, "Error", 6.0, 90.0)
+    waiting = container(Waiting("CrashLoopBackOff"), ready=False, last_state=crashed)
+    ready = told_conditions(observed(waiting))["Ready"]
+    assert (ready.status, ready.last_transition_time) == ("False", "1970-01-01T00:01:30Z")

@@ -21,7 +21,9 @@ wishes = st.lists(st.integers(0, 1_000_000), min_size=1, max_size=50)
 
 
 def parts(wanted):
-    return [share(own, [*wanted[:place], *wanted[place + 1 :]]) for place, own in enumerate(wanted)]
+    return [
+        share(own, [*wanted[:place], *wanted[place + 1 :]], capacity=200) for place, own in enumerate(wanted)
+    ]
 
 
 @given(wishes)
@@ -38,8 +40,13 @@ def test_nobody_starves_and_who_asks_for_more_gets_more(wanted):
 
 
 def test_alone_all_of_it_and_idle_all_alike():
-    assert share(0, []) == share(7, []) == 1.0
-    assert share(0, [0, 0, 0]) == 0.25
+    assert share(0, [], capacity=200) == share(7, [], capacity=200) == 1.0
+    assert share(0, [0, 0, 0], capacity=200) == 0.25
+
+
+def test_who_was_idle_has_an_equal_part_of_what_nobody_asks_for():
+    assert share(0, [6, 0, 0], capacity=200) == pytest.approx(0.97 / 4)
+    assert share(0, [150, 50, 400], capacity=200) == pytest.approx(FLOOR / 4)
 
 
 def test_what_an_agent_tells_is_read_back():
@@ -216,6 +223,27 @@ async def test_one_that_begins_later_takes_its_part_within_two_heartbeats_of_tel
         assert second.share.rates["create"] == pytest.approx(0.5, abs=0.1)
         assert first.share.rates["create"] + second.share.rates["create"] == pytest.approx(1, abs=0.02)
         assert cluster.throttled <= 3
+
+
+@fake_time
+async def test_one_that_begins_beside_little_work_need_not_wait_until_the_others_know():
+    cluster = Cluster(3)
+    first, second, _ = cluster.backends
+
+    async def a_little():
+        while True:
+            first.left += 1
+            await asyncio.sleep(2)
+
+    async with cluster.running():
+        trickle = asyncio.ensure_future(a_little())
+        await asyncio.sleep(60)
+        second.left = 100
+        async with asyncio.timeout(12):  # a third of the burst, then a third of 20 a second
+            while second.left:  # noqa: ASYNC110 - the loop's time is made up
+                await asyncio.sleep(0.1)
+        trickle.cancel()
+        assert cluster.throttled == 0
 
 
 @fake_time

@@ -69,9 +69,9 @@ class Node:
         return map(self._served, self._pods.cache.values())
 
     def pod_status(self, served: ServedPod) -> dict[str, Any]:
-        """The v1.PodStatus of a pod: what is seen, or of one that is not seen what the apiserver has."""
+        """The v1.PodStatus of a pod: what is seen, or of one that is not seen or unknown what the apiserver has."""
         pod, seen = served.pod, served.seen
-        if seen is None:
+        if seen is None or seen.unknown:
             return {"phase": pod.status.phase or "Pending"}
         decoded: dict[str, Any] = msgspec.json.decode(encode(self._pods.status(key_of(pod), pod, seen)))
         return decoded

@@ -1,18 +1,21 @@
 """The Node object: registered or adopted, kept as it should be, its status told.
 
 In: a profile, a health verdict. Out: the Node in the apiserver. Invariant: labels and taints
-that are not the agent's are never touched; a status is written when it changed or every five minutes.
+that are not the agent's are never touched; a status is written when it changed, for another message
+alone every 10 s at most, or every five minutes.
 """
 
 import asyncio
 import contextlib
+import itertools
 import time
 from collections.abc import Awaitable, Callable
 
 import structlog
 from msgspec import structs
 
-from overspill.errors import Conflict, NotFound, Retry, Unsettled
+from overspill.backoff import backoff
+from overspill.errors import Conflict, Misconfigured, NotFound, OverspillError
 from overspill.kube.client import MERGE, STRATEGIC, Client
 from overspill.kube.resources import NODES
 from overspill.kube.watch import Change, Watch
@@ -83,13 +86,13 @@ class VirtualNode:
         told_at = 0.0
         while True:
             health = self._judge(await self._check())
-            if health != self._told or self._clock() - told_at >= TELL_EVERY:
+            if _due(health, self._told, age=self._clock() - told_at):
                 self._told = health  # before it is written: what is seen meanwhile counts
                 try:
                     await self._write_status(health)
-                except (Retry, NotFound, Unsettled) as error:
-                    if isinstance(error, Unsettled) and not told_at:
-                        raise  # a right that was never there ends a start by name
+                except OverspillError as error:
+                    if isinstance(error, Misconfigured) and not told_at:
+                        raise  # what was never right ends a start by name
                     log.warning("node status not written", error=str(error))
                     self._told = None
                 else:
@@ -105,9 +108,13 @@ class VirtualNode:
             tick=1.0,
         )
         async for batch in watch.batches():
-            for change in batch.changes:
-                while not await self._tended(change):  # noqa: ASYNC110 - nobody in this process knows when
-                    await asyncio.sleep(REPAIR_AGAIN)
+            # A whole list without it: the Node was deleted while nothing was heard.
+            gone = batch.replace and not batch.changes
+            for change in [Change("DELETED", self.found)] if gone else batch.changes:
+                for failures in itertools.count(1):
+                    if await self._tended(change):
+                        break
+                    await asyncio.sleep(backoff(failures, first=REPAIR_AGAIN, cap=CHECK_EVERY))
 
     async def _tended(self, change: Change[NodeObject]) -> bool:
         """Repair what somebody did; False when that has to be tried again: an agent does not end for it."""
@@ -121,7 +128,7 @@ class VirtualNode:
                 self._changed(change.object)
                 self._compare(change.object)
                 await self._repair(change.object)
-        except (Retry, NotFound, Unsettled) as error:
+        except OverspillError as error:
             log.warning("node not repaired; trying again", node=self._profile.name, error=str(error))
             return False
         return True
@@ -166,3 +173,10 @@ class VirtualNode:
             self._health = structs.replace(self._health, groups=groups, groups_since=self._clock())
         self._health = structs.replace(self._health, message=trouble)
         return self._health
+
+
+def _due(health: Health, told: Health | None, *, age: float) -> bool:
+    """Whether to tell it; `told` was told `age` seconds ago. A message alone can wait: some vary with every check."""
+    if told is None or (health.ready, health.groups) != (told.ready, told.groups):
+        return True
+    return age >= (TELL_EVERY if health == told else CHECK_EVERY)

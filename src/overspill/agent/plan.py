@@ -7,11 +7,24 @@ before: the same inputs after a restart give the same action.
 
 from msgspec import Struct
 
-from overspill.model.observation import Observation, Running
-from overspill.model.pods import Pod
+from overspill.model.observation import Observation, Running, Terminated
+from overspill.model.pods import Container, Pod
 from overspill.model.podstatus import phase_of
 
-__all__ = ["Action", "Create", "Delete", "Fail", "Finalize", "Forget", "Memory", "Nothing", "Resize", "plan"]
+__all__ = [
+    "Action",
+    "Create",
+    "Delete",
+    "Fail",
+    "Finalize",
+    "Forget",
+    "Memory",
+    "Nothing",
+    "Recall",
+    "Report",
+    "Resize",
+    "plan",
+]
 
 # A pod that vanished from the apiserver was deleted by force; what still runs
 # gets the kubelet's minimum (minimumGracePeriodInSeconds).
@@ -47,7 +60,9 @@ class Memory(Struct):
         held: generation of the spec that was refused for good, and so is not given to the backend again.
         first_seen: when this process first dealt with it, seconds since 1970.
         waits: how often it was put off in a row because something it refers to is missing.
+        deadline: seconds that it had when this process gave it to the backend; infinity for none, 0 if it did not.
         last: how it stood when the backend let it go.
+        exit_codes: by container, of those that had ended as the apiserver has it; None: it was not asked.
         resize: how far the agent is with the pod's requests and limits.
         images: generation of the spec whose images were dealt with; -1 for none.
         images_kept: why the pod goes on with other images than it asks for; "" if it does not.
@@ -60,7 +75,9 @@ class Memory(Struct):
     held: int = -1
     first_seen: float = 0.0
     waits: int = 0
+    deadline: float = 0.0
     last: Observation | None = None
+    exit_codes: dict[str, int] | None = None
     resize: Resize = UNASKED
     images: int = -1
     images_kept: str = ""
@@ -76,6 +93,10 @@ class Create(Struct, frozen=True):
     """Give the pod to the backend."""
 
     attempt: int
+
+
+class Recall(Struct, frozen=True):
+    """Find out from its status which containers had ended: it had begun, and this process has never seen it."""
 
 
 class Delete(Struct, frozen=True):
@@ -95,11 +116,15 @@ class Fail(Struct, frozen=True):
     message: str
 
 
+class Report(Struct, frozen=True):
+    """It ended by itself before the backend let it go: say how, if that is not said yet."""
+
+
 class Forget(Struct, frozen=True):
     """Neither side knows it any more."""
 
 
-Action = Nothing | Create | Delete | Finalize | Fail | Forget
+Action = Nothing | Create | Recall | Delete | Finalize | Fail | Report | Forget
 
 
 def plan(
@@ -122,9 +147,50 @@ def plan(
 
 
 def _start(pod: Pod, memory: Memory) -> Action:
-    if pod.status.phase == "Running" and _never_restarts(pod):
-        return Fail("ContainersLost", "its containers are gone from the backend, and restartPolicy is Never")
+    runs = pod.status.phase == "Running"
+    if runs or pod.status.start_time:
+        policy = pod.decoded_spec().restart_policy
+        if runs and policy == "Never":
+            return _lost(memory, "restartPolicy is Never")
+        if policy != "Always" and memory.last is None and memory.exit_codes is None:
+            return Recall()
+    if _has_ended_for_good(pod, memory):
+        return _lost(memory, "one that had ended is not to run again")
     return Create(memory.attempt + 1)
+
+
+def _lost(memory: Memory, why: str) -> Action:
+    if memory.last is not None and phase_of(memory.last) in {"Succeeded", "Failed"}:
+        return Report()
+    return Fail("ContainersLost", f"its containers are gone from the backend, and {why}")
+
+
+def _has_ended_for_good(pod: Pod, memory: Memory) -> bool:
+    """Whether a container has ended that is not to run again: the apiserver would take no status in which it does.
+
+    Init containers are: all run again in a new attempt, and statuses are taken from when they have completed.
+    """
+    codes = memory.exit_codes if memory.last is None else _exit_codes(memory.last)
+    if not codes:
+        return False
+    spec = pod.decoded_spec()
+    return any(
+        each.name in codes and not _runs_again(each, spec.restart_policy, codes[each.name])
+        for each in spec.containers
+    )
+
+
+def _exit_codes(seen: Observation) -> dict[str, int]:
+    return {each.name: each.state.exit_code for each in seen.containers if isinstance(each.state, Terminated)}
+
+
+def _runs_again(container: Container, policy: str, exit_code: int) -> bool:
+    """Whether a container is started again after this end (k8s.io/kubernetes pkg/api/v1/pod, ContainerShouldRestart)."""
+    rules = [rule.exit_codes for rule in container.restart_policy_rules]
+    if any((exit_code in rule.values) == (rule.operator == "In") for rule in rules):
+        return True
+    policy = container.restart_policy or policy
+    return policy == "Always" or (policy == "OnFailure" and exit_code != 0)
 
 
 def _end(pod: Pod, seen: Observation | None, memory: Memory) -> Action:
@@ -153,7 +219,3 @@ def _runs_on(seen: Observation) -> bool:
 def _is_over(seen: Observation) -> bool:
     """Whether the backend has ended it, or is about to; its logs stay then."""
     return seen.ending or phase_of(seen) in {"Succeeded", "Failed"}
-
-
-def _never_restarts(pod: Pod) -> bool:
-    return pod.decoded_spec().restart_policy == "Never"

@@ -5,6 +5,7 @@ writer, Events. Invariant: one run per pod at a time (the queue's promise); what
 remembers of a pod can be lost at any moment without harm.
 """
 
+import math
 import random
 import time
 from collections import Counter
@@ -15,19 +16,20 @@ from msgspec import structs
 
 from overspill import names
 from overspill.agent.admission import UNSUPPORTED, Admission, Refusal
-from overspill.agent.deadline import EXCEEDED, seconds_left
+from overspill.agent.deadline import EXCEEDED, seconds_left, shortened, spent
+from overspill.agent.endings import exit_codes
 from overspill.agent.ephemeral import EphemeralContainers
 from overspill.agent.freshness import Freshness
 from overspill.agent.images import change_images
-from overspill.agent.plan import Create, Delete, Fail, Finalize, Forget, Memory, Nothing, plan
+from overspill.agent.plan import Create, Delete, Fail, Finalize, Forget, Memory, Nothing, Recall, Report, plan
 from overspill.agent.podevents import changes
 from overspill.agent.resize import Resizer
 from overspill.agent.sources import Sources
-from overspill.agent.spec import Missing, NodeFacts, resolve
+from overspill.agent.spec import Missing, NodeFacts, Resolved, resolve
 from overspill.agent.upkeep import Upkeep
 from overspill.backends.base import Backend
 from overspill.backoff import backoff
-from overspill.errors import Conflict, Misconfigured, NotFound, Rejected, Unsupported
+from overspill.errors import Conflict, Misconfigured, NotFound, Rejected, Retry, Unsupported
 from overspill.kube.cache import Cache, Key
 from overspill.kube.client import Client
 from overspill.kube.events import Events, ObjectRef
@@ -51,6 +53,7 @@ from overspill.model.pods import Pod
 from overspill.model.podstatus import (
     PodStatus,
     encode,
+    failed_status,
     phase_of,
     refused_status,
     seconds,
@@ -68,6 +71,8 @@ log = structlog.get_logger(__name__)
 PENDING_TOLD_AFTER = 1.0
 # Waiting for a ConfigMap or Secret: first soon, then every half minute.
 MISSING_FIRST, MISSING_CAP = 1.0, 30.0
+# While it is not sure that no other agent is this node.
+UNSURE_PAUSE = 2.0
 
 
 class Pods:
@@ -84,8 +89,10 @@ class Pods:
         admission: Admission,
         node: NodeFacts,
         workers: int,
+        sure: Callable[[], bool],
         clock: Callable[[], float] = time.time,
     ) -> None:
+        """`sure`: whether no other agent can be this node by now."""
         self.cache: Cache[Pod] = Cache()
         self.queue = Queue(self.reconcile, name="pods", workers=workers)
         self._client = client
@@ -95,6 +102,7 @@ class Pods:
         self._sources = sources
         self._admission = admission
         self._node = node
+        self._sure = sure
         self._clock = clock
         self.freshness = Freshness(sources, stale=self.queue.add)
         self._upkeep = Upkeep(
@@ -174,6 +182,10 @@ class Pods:
 
     def _observed(self, key: Key, seen: Observation, memory: Memory) -> None:
         before = self._seen.get(key.uid)
+        if before is not None and before.unknown:
+            before = None
+            if not seen.unknown:
+                self.queue.add(key)  # what is to be done could not be decided before
         self._seen[key.uid] = seen
         pod = self.cache.get(key)
         if pod is None or seen.deleting:
@@ -209,7 +221,9 @@ class Pods:
     def status(self, key: Key, pod: Pod, seen: Observation) -> PodStatus:
         """A pod's status, as it is seen."""
         seen = self._ephemeral.told(key.uid, seen)
-        told = to_pod_status(seen, host_ip=self._node.ip, gates=readiness_gates(pod))
+        told = to_pod_status(
+            seen, host_ip=self._node.ip, gates=readiness_gates(pod), start_time=pod.status.start_time
+        )
         resize = self._remember(key).resize
         return with_generation(
             told,
@@ -236,12 +250,17 @@ class Pods:
         match plan(pod, seen, memory, exceeded=exceeded):
             case Create(attempt) if pod is not None:
                 return await self._create(key, pod, memory, attempt)
+            case Recall():
+                memory.exit_codes = await exit_codes(self._client, key)
+                return await self.reconcile(key)  # what was seen meanwhile counts
             case Delete(grace):
-                await self._delete(key, memory, grace)
+                return await self._delete(key, pod, memory, grace)
             case Finalize() if pod is not None:
                 await self._finalize(key, pod, memory)
             case Fail() as why if pod is not None:
                 self._fail(key, pod, memory, why)
+            case Report() if pod is not None and memory.last is not None:
+                self._put(key, pod, memory.last)
             case Forget():
                 self._forget(key)
             case Nothing() if pod is not None and seen is not None and not pod.ended:
@@ -258,8 +277,9 @@ class Pods:
     def _seconds_left(self, pod: Pod | None, seen: Observation | None, memory: Memory) -> float | None:
         if pod is None:
             return None
-        since = seen.started_at if seen else self._since(pod, memory)
-        return seconds_left(pod, since=since, now=self._clock())
+        since = self._since(pod, memory) if pod.status.start_time or not seen else seen.started_at
+        told = memory.deadline if seen else math.inf  # nobody else sees to one that waits for what is missing
+        return seconds_left(pod, since=since, now=self._clock(), told=told)
 
     async def _create(self, key: Key, pod: Pod, memory: Memory, attempt: int) -> float | None:
         refusal = self._admission.admit(pod)
@@ -267,11 +287,10 @@ class Pods:
             self._refuse(key, pod, memory, refusal)
             return None
         try:
-            resolved = await resolve(pod, self._sources, self._node, attempt=attempt)
-            for warning in resolved.warnings:
-                self._events.warning(_reference(key), warning.reason, warning.message)
+            resolved = await self._resolve(key, pod, attempt)
+            work = shortened(resolved.work, spent(pod, now=self._clock()))
             with BackendCall(self._backend.name, "create"):
-                await self._backend.create(resolved.work)
+                await self._backend.create(work)
         except Missing as missing:
             return self._wait_for(key, pod, memory, missing)
         except (Unsupported, Rejected) as error:
@@ -281,11 +300,23 @@ class Pods:
             self._events.warning(_reference(key), "FailedCreatePodContainer", str(error))
             raise
         if memory.attempt < attempt:  # its first sighting is on the way, and this run may be followed at once
-            self._seen[key.uid] = _recorded(resolved.work, self._clock())
+            self._seen[key.uid] = _recorded(work, self._clock())
         memory.attempt, memory.waits = attempt, 0
-        self._resizer.begin(pod, resolved.work, memory)
+        memory.deadline = resolved.work.active_deadline_seconds or math.inf
+        self._resizer.begin(pod, work, memory)
         memory.images = pod.metadata.generation
         return self._upkeep.begin(key, pod, resolved)
+
+    async def _resolve(self, key: Key, pod: Pod, attempt: int) -> Resolved:
+        """Resolve a pod, and tell what the user should know of it; the errors are those of `resolve`."""
+        try:
+            resolved = await resolve(pod, self._sources, self._node, attempt=attempt)
+        except Rejected as error:  # a token, by an admission webhook or a policy: no fault of the pod's
+            self._events.warning(_reference(key), "FailedMount", str(error))
+            raise Retry(str(error)) from error
+        for warning in resolved.warnings:
+            self._events.warning(_reference(key), warning.reason, warning.message)
+        return resolved
 
     async def _resize(self, key: Key, pod: Pod, seen: Observation, memory: Memory) -> float | None:
         before = memory.resize
@@ -303,7 +334,9 @@ class Pods:
 
         return await self._ephemeral.tend(pod, seen, tell)
 
-    async def _delete(self, key: Key, memory: Memory, grace: int) -> None:
+    async def _delete(self, key: Key, pod: Pod | None, memory: Memory, grace: int) -> float | None:
+        if pod is None and not self._sure():
+            return UNSURE_PAUSE  # it may be a pod of our successor's, which we have not heard of
         memory.asked_grace = grace
         seen = self._seen[key.uid]
         self._events.normal(_reference(key), "Killing", f"Stopping the pod's containers within {grace} s")
@@ -313,10 +346,11 @@ class Pods:
         except NotFound:
             # Only `Gone` or a list may say that it is gone; both come by themselves.
             log.info("pod to delete is unknown to the backend", pod=f"{key.namespace}/{key.name}")
+        return None
 
     async def _finalize(self, key: Key, pod: Pod, memory: Memory) -> None:
         if _end_is_read(pod) and not pod.ended:
-            status = with_generation(self._last_status(memory), pod.metadata.generation)
+            status = with_generation(self._last_status(pod, memory), pod.metadata.generation)
             self._writer.put(key, encode(status))
             await self._writer.flush(key)
         try:
@@ -332,13 +366,15 @@ class Pods:
         self._events.warning(_reference(key), why.reason, why.message)
         last = memory.last
         if last is None:
-            status = refused_status(since=self._since(pod, memory), reason=why.reason, message=why.message)
+            status = failed_status(
+                since=self._since(pod, memory), now=self._clock(), reason=why.reason, message=why.message
+            )
         else:
             ended = tuple(_unaccounted(each, self._clock()) for each in last.containers)
             last = structs.replace(
                 last, containers=ended, failed=True, ending=False, reason=why.reason, message=why.message
             )
-            status = to_pod_status(last, host_ip=self._node.ip)
+            status = to_pod_status(last, host_ip=self._node.ip, start_time=pod.status.start_time)
         self._writer.put(key, encode(with_generation(status, pod.metadata.generation)))
 
     def _refuse(self, key: Key, pod: Pod, memory: Memory, refusal: Refusal) -> None:
@@ -361,7 +397,8 @@ class Pods:
 
     def _report(self, key: Key, pod: Pod, seen: Observation) -> None:
         """Hand the status to the writer; a pod on its way out gets its last words in `_finalize` or `_fail`."""
-        if pod.metadata.deletion_timestamp is None and not pod.ended and not seen.deleting:
+        going = pod.metadata.deletion_timestamp is not None or seen.deleting
+        if not going and not pod.ended and not seen.unknown:
             self._put(key, pod, seen)
 
     def _put(self, key: Key, pod: Pod, seen: Observation) -> None:
@@ -376,7 +413,8 @@ class Pods:
             tell(_reference(key, told.field_path), told.reason, told.message)
 
     def _waiting(self, key: Key, pod: Pod, memory: Memory, reason: str, message: str) -> PodStatus:
-        images = [(container.name, container.image) for container in pod.decoded_spec().containers]
+        # Not decoded: it may be refused because that cannot be done.
+        images = [(each["name"], each.get("image", "")) for each in pod.plain_spec()["containers"]]
         return waiting_status(
             self._identity(key),
             images,
@@ -386,11 +424,11 @@ class Pods:
             message=message,
         )
 
-    def _last_status(self, memory: Memory) -> PodStatus:
+    def _last_status(self, pod: Pod, memory: Memory) -> PodStatus:
         last = memory.last
         if last is not None and phase_of(last) in {"Succeeded", "Failed"}:
-            return to_pod_status(last, host_ip=self._node.ip)
-        return refused_status(since=memory.first_seen, reason="", message="")
+            return to_pod_status(last, host_ip=self._node.ip, start_time=pod.status.start_time)
+        return refused_status(since=self._since(pod, memory), reason="", message="")
 
     # --- what is remembered ---
 

@@ -24,7 +24,7 @@ from overspill.agent.sources import Sources
 from overspill.agent.spec import NodeFacts
 from overspill.backends.base import Backend, Located, Metered
 from overspill.backends.registry import BackendFactory
-from overspill.errors import Misconfigured, NotFound, Retry
+from overspill.errors import NotFound, OverspillError
 from overspill.kube.client import Client
 from overspill.kube.config import load_config
 from overspill.kube.events import Events
@@ -196,6 +196,7 @@ class Agent:
             writer=self._writer,
             events=self._events,
             sources=Sources(client, issue_tokens=backend.capabilities.reads_files),
+            sure=lambda: lease.sure,
             admission=self._admission,
             node=facts,
             workers=settings.workers,
@@ -225,7 +226,7 @@ class Agent:
             trouble=self._watch_trouble,
         )
         self._backend_listed = asyncio.Event()
-        self._backend_trouble = ""
+        self._health_trouble = self._list_trouble = ""
 
     async def run(self, api: KubeletApi, sharing: Sharing | None, asked: asyncio.Event) -> None:
         """Run every part until cancelled, or until the end that is asked for; a node that goes is deleted."""
@@ -235,7 +236,7 @@ class Agent:
         checks = {
             "watch": self._watch_trouble,
             "lease": self._lease_trouble,
-            "backend": lambda: self._backend_trouble or None,
+            "backend": lambda: self._health_trouble or self._list_trouble or None,
         }
         parts = {
             "lease": self._lease.run(),
@@ -269,11 +270,12 @@ class Agent:
             try:
                 async with aclosing(self._backend.watch()) as batches:  # type: ignore[type-var]  # the iterators are generators
                     await self._pods.relist()
+                    self._list_trouble = ""
                     self._backend_listed.set()
                     async for batch in batches:
                         self._pods.sighted(batch)
-            except Retry as error:
-                self._backend_trouble = str(error)
+            except OverspillError as error:
+                self._list_trouble = f"backend {self._backend.name}: {error}"
                 log.warning("backend cannot tell; watching it anew", error=str(error))
             await asyncio.sleep(BACKEND_RETRY)
 
@@ -287,11 +289,11 @@ class Agent:
         """Why the node cannot run pods now, or ""."""
         try:
             await self._backend.health()
-        except (Retry, Misconfigured) as error:
-            self._backend_trouble = f"backend {self._backend.name}: {error}"
+        except OverspillError as error:
+            self._health_trouble = f"backend {self._backend.name}: {error}"
         else:
-            self._backend_trouble = ""
-        return self._backend_trouble or self._watch_trouble() or ""
+            self._health_trouble = ""
+        return self._health_trouble or self._list_trouble or self._watch_trouble() or ""
 
     def _node_changed(self, node: NodeObject) -> None:
         self._admission.node_changed(node.metadata.labels, node.spec.taints)

@@ -8,6 +8,7 @@ the groups, taken when the node had been cordoned for a while.
 """
 
 import asyncio
+import contextlib
 import time
 from enum import Enum
 
@@ -127,7 +128,6 @@ class ScaleIn:
     async def run(self, asked: asyncio.Event) -> bool:
         """Wait for the wish, then do what it takes; returns whether the Node is to go, with nothing left of it."""
         await self._settle(asked)
-        await asked.wait()
         began = time.monotonic()
         while True:
             reading = await self._read()
@@ -176,12 +176,20 @@ class ScaleIn:
     # --- a node that stays ---
 
     async def _settle(self, asked: asyncio.Event) -> None:
-        """Undo what an earlier agent left half done on a node that is to stay after all."""
-        while not asked.is_set() and half_done(self._node.found):
-            reading = await self._read()
-            if isinstance(reading, Leave) or (reading is None and await self._cancelled()):
-                return
-            await asyncio.sleep(ROUND)
+        """Undo, until `asked`, what is half done on a node that is to stay after all.
+
+        An earlier agent left it so, or the controller, which had not heard of this one yet.
+        """
+        looked_at = NodeObject()
+        while not asked.is_set():
+            node = self._node.found
+            if node is not looked_at and half_done(node):
+                reading = await self._read()
+                if isinstance(reading, Leave) or (reading is None and await self._cancelled()):
+                    looked_at = node
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ROUND):
+                    await asked.wait()
 
     async def _cancelled(self) -> bool:
         """Uncordon, if it was us who cordoned, and tell; False when that has to be tried again."""
@@ -197,6 +205,8 @@ class ScaleIn:
         except OverspillError as error:
             log.warning("node not set right yet", node=name, error=str(error))
             return False
+        if self._drain is None and not half_done(node):
+            return True  # set right already; the watch is late
         log.info("node is wanted again", node=name)
         self._events.normal(
             reference(node), "DecommissionCancelled", "the node is wanted again; its pods go on"

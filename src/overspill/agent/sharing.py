@@ -19,15 +19,14 @@ from overspill import names
 from overspill.backends.base import Metered, Share
 from overspill.errors import OverspillError
 from overspill.kube.client import Client
-from overspill.kube.lease import NodeLease, live_leases
+from overspill.kube.lease import RENEW_EVERY, NodeLease, live_leases
 from overspill.metrics import QUOTA_SHARE, QUOTA_WAIT_SECONDS, QUOTA_WAITING
 
 __all__ = ["Sharing", "demands", "share"]
 
 log = structlog.get_logger(__name__)
 
-# The part of a rate that is divided equally, whoever asks for how much: nobody starves, and one who was
-# idle can begin before the others know of it.
+# The part of a rate that is divided equally at least, whoever asks for how much: nobody starves.
 FLOOR = 0.1
 # Between two looks whether there is something to share; looking costs nothing.
 LOOK_EVERY = 1.0
@@ -35,11 +34,16 @@ LOOK_EVERY = 1.0
 IDLE_READ_EVERY = 60.0
 
 
-def share(own: int, others: Collection[int]) -> float:
-    """The part of a budget's rate for an agent that asks for `own` calls while others ask for theirs."""
+def share(own: int, others: Collection[int], *, capacity: float) -> float:
+    """The part of a budget's rate for an agent that asks for `own` calls while others ask for theirs.
+
+    `capacity` is how many all of them may make in the time for which they ask. What nobody asks for is divided
+    equally, so that one who was idle can begin before the others know of it.
+    """
     agents = 1 + len(others)
     total = own + sum(others)
-    return FLOOR / agents + (1 - FLOOR) * own / total if total else 1 / agents
+    free = max(FLOOR, 1 - total / capacity)
+    return free / agents + (1 - free) * own / max(total, 1)
 
 
 def demands(text: str) -> dict[str, int]:
@@ -115,8 +119,12 @@ class Sharing:
         new = Share(
             fair=1 / (1 + len(others)),
             rates={
-                name: share(own.get(name, 0), [each.get(name, 0) for each in others])
-                for name in self._backend.demand()
+                name: share(
+                    own.get(name, 0),
+                    [each.get(name, 0) for each in others],
+                    capacity=demand.rate * RENEW_EVERY,
+                )
+                for name, demand in self._backend.demand().items()
             },
         )
         first = self._at_renewal < 0

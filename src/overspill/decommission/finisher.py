@@ -114,6 +114,13 @@ class Finisher:
                 going[node.metadata.name] = (node, why)
         return going
 
+    async def _still_going(self, name: str) -> tuple[NodeObject, Leave] | None:
+        """As it is now: listing and removing groups, of the nodes before this one as well, may have taken minutes."""
+        going = await self._going(f"metadata.name={name}")
+        if name not in going:
+            self._forget(name)
+        return going.get(name)
+
     def _forget(self, name: str) -> None:
         """Begin anew with a node, should it be to go again."""
         self._drains.pop(name, None)
@@ -155,12 +162,10 @@ class Finisher:
     async def _finish(self, name: str, groups: list[ContainerGroup]) -> None:
         """One step for one node."""
         self._assert_sure()
-        # Listing the groups, and the nodes before this one, may have taken minutes.
-        going = await self._going(f"metadata.name={name}")
-        if name not in going:
-            self._forget(name)
+        going = await self._still_going(name)
+        if going is None:
             return
-        node, why = going[name]
+        node, why = going
         if name not in self._drains:
             self._drains[name] = Drain(self._client, self._events, node, why)
         drain = self._drains[name]
@@ -175,10 +180,12 @@ class Finisher:
             return
         await drain.step(node, todo)
         trouble = await self._remove(groups, pods)
+        if await self._still_going(name) is None:
+            return  # an agent that is back has taken the condition off already
         self._clear[name] = 0 if todo.pods or groups else self._clear.get(name, 0) + 1
         if self._clear[name] >= SURE_AFTER:
-            await self._take_away(node)
-            drain.done()
+            if await self._take_away(node):
+                drain.done()
         else:
             note = f"; its agent is gone, the controller goes on{trouble}"
             await drain.tell(todo, groups=len(groups), note=note)
@@ -213,16 +220,17 @@ class Finisher:
             trouble = await _tried(removal, f"pod {meta.namespace}/{meta.name}") or trouble
         return trouble
 
-    async def _take_away(self, node: NodeObject) -> None:
-        """Delete Lease and Node; a Lease that somebody took meanwhile stays, and the Node with it."""
+    async def _take_away(self, node: NodeObject) -> bool:
+        """Delete Lease and Node; False where somebody has the Lease meanwhile, which then stays, and the Node with it."""
         name = node.metadata.name
         version = (await self._lease(name)).metadata.resource_version
         if await self._agent_lives(name):
-            return
+            return False
         if version:
             await self._client.delete(LEASES, name, namespace=NODE_LEASES, resource_version=version)
         with contextlib.suppress(NotFound):
             await self._client.delete(NODES, name, uid=node.metadata.uid)
+        return True
 
 
 def _set_of(member: Member) -> tuple[str, str]:

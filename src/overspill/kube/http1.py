@@ -15,13 +15,13 @@ from typing import cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
+from overspill.kube.keepalive import DEAD_AFTER, keep_alive
+
 __all__ = ["Pool", "Reply", "Unreachable"]
 
 CONNECT_TIMEOUT = 10.0
 # Under the apiserver's idle timeout of 90 s, so that it is rarely the one to close.
 KEEP_ALIVE = 60.0
-# Seconds after which a peer that acknowledges nothing is given up; TCP's own patience is a quarter of an hour.
-DEAD_AFTER = 30
 # The apiserver closes a watch that is not read fast enough, so there is room for a burst between two reads.
 READ_BUFFER = 1 << 18
 
@@ -302,9 +302,7 @@ class Pool:
 
 def _watch_over(sock: socket.socket) -> None:
     """Notice within half a minute that the peer is gone; send at once what is written."""
-    with suppress(AttributeError, OSError):  # not every platform has all of them
+    keep_alive(sock)
+    with suppress(AttributeError, OSError):  # not every platform has both
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_AFTER * 1000)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, DEAD_AFTER // 2)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, DEAD_AFTER // 6)

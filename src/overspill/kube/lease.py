@@ -11,7 +11,6 @@ import contextlib
 import os
 import random
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -40,6 +39,8 @@ RELEASE_TIMEOUT = 2.0
 ACQUIRE_TRIES = 5
 # Longer than between two renewals.
 SILENCE = 15.0
+# Seconds after a renewal was sent for which nobody else takes the Lease, though clocks differ and processes stand still.
+SURE = 30.0
 
 
 class Held(Misconfigured):
@@ -104,7 +105,7 @@ class NodeLease:
         self._renewed = time.monotonic()
         self._version = ""
         self._silent = ("", "")  # a holder that is known not to live, and its last renewTime
-        self._sent: deque[str] = deque(maxlen=10)  # the latest renewTimes, whether or not they arrived
+        self._sent: list[str] = []  # the renewTimes that may count still, whether or not they arrived
         self.owner_uid = ""
         self.labels: Mapping[str, str] = {}
         self.annotate: Callable[[], Mapping[str, str]] = dict
@@ -113,8 +114,13 @@ class NodeLease:
 
     @property
     def age(self) -> float:
-        """Seconds since it was last renewed."""
+        """Seconds since the last renewal that arrived was sent."""
         return time.monotonic() - self._renewed
+
+    @property
+    def sure(self) -> bool:
+        """Whether nobody else can have taken it by now."""
+        return self.age < SURE
 
     async def acquire(self) -> None:
         """Take the Lease.
@@ -219,18 +225,21 @@ class NodeLease:
             )
 
     async def _create(self) -> None:
-        body = self._body(version="")
-        self._note(await self._client.create(LEASES, body, namespace=NODE_LEASES, kind=Lease))
+        body, sent = self._body(version=""), time.monotonic()
+        self._note(await self._client.create(LEASES, body, namespace=NODE_LEASES, kind=Lease), sent)
 
     async def _update(self, version: str) -> None:
-        body = self._body(version=version)
+        body, sent = self._body(version=version), time.monotonic()
         self._note(
-            await self._client.update(LEASES, self.node, body, namespace=NODE_LEASES, kind=Lease, retry=False)
+            await self._client.update(
+                LEASES, self.node, body, namespace=NODE_LEASES, kind=Lease, retry=False
+            ),
+            sent,
         )
 
-    def _note(self, written: Lease) -> None:
+    def _note(self, written: Lease, sent: float) -> None:
         self._version = written.metadata.resource_version
-        self._renewed = time.monotonic()
+        self._renewed = sent
         self.renewals += 1
 
     async def _release(self) -> None:
@@ -263,8 +272,9 @@ class NodeLease:
                 await self._client.delete(LEASES, self.node, namespace=NODE_LEASES, resource_version=version)
 
     def _body(self, *, version: str) -> dict[str, Any]:
-        renewed = _micro_time(self._clock())
-        self._sent.append(renewed)
+        now = self._clock()
+        renewed, run_out = _micro_time(now), _micro_time(now - DURATION)
+        self._sent = [*(each for each in self._sent if each > run_out), renewed]
         metadata: dict[str, Any] = {
             "name": self.node,
             "namespace": NODE_LEASES,

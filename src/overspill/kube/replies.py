@@ -33,6 +33,9 @@ UNAUTHORIZED = re.compile(
 # An apiserver that has just started knows bindings before the roles that they name; a little earlier it knows
 # neither, and then only time tells its refusal from another one.
 UNREAD_ROLES = re.compile(r"RBAC: .*role\S* \"[^\"]+\" not found")
+# Admission plugins of one that has just started say so until they have read their configurations
+# (apiserver, pkg/admission/plugin/webhook/generic and plugin/policy/generic).
+UNREADY = "not yet ready to handle request"
 
 
 class _Cause(Struct):
@@ -92,10 +95,10 @@ def status_error(status: Status, *, what: str, retry_after: float | None = None)
 
 
 def _forbidden(message: str, text: str) -> OverspillError:
-    """A person can grant a verb; an admission's or a quota's refusal is about this one object."""
+    """A person can grant a verb; a refusal of admission or a quota is about this one object, if it was ready to tell."""
     found = UNAUTHORIZED.search(message)
     if found is None:
-        return Rejected(text)
+        return Retry(text) if message.endswith(UNREADY) else Rejected(text)
     group = f' of API group "{found["group"]}"' if found["group"] else ""
     scope = f' in namespace "{found["namespace"]}"' if found["namespace"] else ""
     told = f'{text}; grant verb "{found["verb"]}" on "{found["resource"]}"{group}{scope} by RBAC'

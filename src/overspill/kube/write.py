@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from overspill import metrics
 from overspill.backoff import backoff
-from overspill.errors import Conflict, Misconfigured, NotFound, OverspillError, Rejected, Throttled
+from overspill.errors import Conflict, Misconfigured, NotFound, OverspillError, Rejected, Retry, Throttled
 from overspill.kube.cache import Key
 from overspill.kube.client import METADATA_ONLY, STRATEGIC, Client
 from overspill.kube.resources import PODS
@@ -28,6 +28,10 @@ log = structlog.get_logger(__name__)
 PAUSE_FIRST, PAUSE_CAP = 0.1, 5.0
 # What only a person can mend is tried again at this pace, since an apiserver that starts refuses in the same way.
 FORBIDDEN_PAUSE = 10.0
+# What was refused as wrong is tried again at this pace: a policy or a webhook may have changed its mind.
+REFUSED_PAUSE = 60.0
+# Who waits for a status to be sent is let go after this time: a webhook that is down may take half a minute to fail.
+ANSWERED_WITHIN = 5.0
 
 
 class _Meta(Struct, rename="camel", gc=False):
@@ -92,11 +96,23 @@ class StatusWriter:
             _settle(slot)
 
     async def flush(self, key: Key) -> None:
-        """Return when the newest status of a pod has been sent, or the pod is forgotten."""
+        """Return when the newest status of a pod has been sent, or the pod is forgotten.
+
+        Raises:
+            Retry: it cannot be sent now; the writer tries on.
+        """
         slot = self._slots.get(key)
-        if slot is not None and slot.busy:
+        if slot is None or not slot.busy:
+            return
+        if not slot.failures:
             slot.settled = slot.settled or asyncio.Event()
-            await slot.settled.wait()
+            try:
+                async with asyncio.timeout(ANSWERED_WITHIN):
+                    await slot.settled.wait()
+            except TimeoutError:
+                raise Retry("the pod's status waits for an answer of the apiserver") from None
+        if slot.failures and self._slots.get(key) is slot:
+            raise Retry("the pod's status cannot be written now")
 
     def is_echo(self, key: Key, resource_version: str) -> bool:
         """Whether this version of a pod is our own PATCH coming back, and holds nothing else that is new."""
@@ -126,6 +142,7 @@ class StatusWriter:
             if self._slots.get(key) is not slot:  # forgotten meanwhile
                 _settle(slot)
             elif pause:
+                _settle(slot)
                 asyncio.get_running_loop().call_later(pause, self._dirty.put_nowait, (key, slot))
             elif slot.wanted is not None and _digest(slot.wanted) != slot.sent:
                 self._dirty.put_nowait((key, slot))
@@ -143,14 +160,28 @@ class StatusWriter:
         except (NotFound, Conflict):
             self.forget(key)
         except Rejected as error:
-            log.error("pod status refused", pod=f"{key.namespace}/{key.name}", error=str(error))  # noqa: TRY400 - the message says it all
-            slot.sent = _digest(body)  # the same would be refused again
+            self._refused(key, slot, body, error)
         except OverspillError as error:
             slot.wanted = slot.wanted or body
             return self._pause(slot, error)
         else:
             self._note(slot, _digest(body), _meta_of(reply))
         return 0.0
+
+    def _refused(self, key: Key, slot: _Slot, body: bytes, error: Rejected) -> None:
+        """The same would be refused again, for now."""
+        digest = _digest(body)
+        if digest != slot.sent:  # told once
+            log.error("pod status refused", pod=f"{key.namespace}/{key.name}", error=str(error))
+        slot.sent, slot.failures = digest, 0
+
+        def try_again() -> None:
+            # By identity: a later refusal of the same has a timer of its own.
+            if self._slots.get(key) is slot and slot.sent is digest and not slot.busy:
+                slot.wanted, slot.busy = body, True
+                self._dirty.put_nowait((key, slot))
+
+        asyncio.get_running_loop().call_later(REFUSED_PAUSE, try_again)
 
     def _note(self, slot: _Slot, sent: bytes, meta: _Meta) -> None:
         # A PATCH that changes nothing answers with the version that somebody else's write made, whose

@@ -220,11 +220,11 @@ async def wait_usable(paths: Paths, plan: Plan) -> None:
 
 
 async def get(paths: Paths, plan: Plan, path: str) -> bytes | None:
-    """What the apiserver answers to the administrator; None when it does not answer 200."""
-    context = ssl.create_default_context(cafile=paths.pki / "ca.crt")
-    context.load_cert_chain(paths.pki / "admin.crt", paths.pki / "admin.key")
+    """What the apiserver answers to the administrator; None when it does not answer 200, or has no certificates yet."""
     timeout = aiohttp.ClientTimeout(total=5)
     try:
+        context = ssl.create_default_context(cafile=paths.pki / "ca.crt")
+        context.load_cert_chain(paths.pki / "admin.crt", paths.pki / "admin.key")
         async with (
             aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(ssl=context)) as session,
             session.get(plan.endpoint + path) as response,

@@ -76,14 +76,12 @@ class Processes:
 
     def all(self) -> list[Process]:
         """Every recorded process, alive or not, by name."""
-        files = sorted(self._paths.processes.glob("*.json"))
-        return [msgspec.json.decode(file.read_bytes(), type=Process) for file in files]
+        found = map(_record, sorted(self._paths.processes.glob("*.json")))
+        return [process for process in found if process is not None]
 
     def find(self, name: str) -> Process | None:
         """The record of one process."""
-        with contextlib.suppress(FileNotFoundError):
-            return msgspec.json.decode(self._file(name).read_bytes(), type=Process)
-        return None
+        return _record(self._file(name))
 
     def ensure(self, program: Program) -> bool:
         """Have it running as described; returns whether it had to be started."""
@@ -148,6 +146,14 @@ class Processes:
             raise Misconfigured(f"{program.name} cannot be started: {error}") from error
         process = Process(program.name, pid, started_at(pid) or 0, _boot(), program.argv, program.env)
         write_file(self._file(program.name), msgspec.json.encode(process))
+
+
+def _record(file: Path) -> Process | None:
+    """The process of a record; None if there is none, or what a power cut left of it."""
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=Process)
+    except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError):
+        return None
 
 
 def end(pids: Iterable[int], *, grace: float = 0.0) -> bool:

@@ -17,6 +17,7 @@ import yaml
 from msgspec import Struct
 
 from overspill import names
+from overspill.errors import NotFound
 from overspill.local.cloud import cloud_facts
 from overspill.local.controlplane import get
 from overspill.local.emulator import EmulatorFacts, emulator_facts
@@ -143,7 +144,10 @@ def _eci_overlay(paths: Paths, plan: Plan, folder: Path) -> dict[str, Any]:
 
 def _started_emulator(paths: Paths, plan: Plan) -> EmulatorFacts:
     facts = emulator_facts(paths, plan)
-    assert facts is not None, "the emulator is started before the virtual nodes"
+    if facts is None:
+        raise NotFound(
+            f"cluster {plan.name!r} has no emulator yet; `overspill up --name {plan.name}` goes on with it"
+        )
     return facts
 
 

@@ -92,6 +92,7 @@ class Observation(Struct, frozen=True, tag="observation"):
         failed: the backend gave the pod up for `reason`, whatever its containers say.
         ending: it gave the pod up, and is still stopping what runs of it.
         deleting: its end was asked for and is under way.
+        unknown: the backend has it, but cannot tell now how its containers are; what was told of it before holds.
         provisioned: whether the backend found room for it; False with `reason` says why not, None: the
             backend has no such notion.
         annotations: what the backend wants written on the pod, such as the size that is billed.
@@ -108,6 +109,7 @@ class Observation(Struct, frozen=True, tag="observation"):
     failed: bool = False
     ending: bool = False
     deleting: bool = False
+    unknown: bool = False
     provisioned: bool | None = None
     annotations: dict[str, str] = {}
 

@@ -26,7 +26,9 @@ __all__ = [
     "NoCondition",
     "PodStatus",
     "encode",
+    "failed_status",
     "phase_of",
+    "ready_since",
     "refused_status",
     "seconds",
     "timestamp",
@@ -148,7 +150,7 @@ class PodStatus(Struct, frozen=True, rename="camel"):
     phase: Phase
     start_time: str
     conditions: tuple[Condition | NoCondition, ...]
-    container_statuses: tuple[ContainerStatus, ...]
+    container_statuses: tuple[ContainerStatus, ...] | UnsetType = UNSET
     init_container_statuses: tuple[ContainerStatus, ...] | UnsetType = UNSET
     ephemeral_container_statuses: tuple[ContainerStatus, ...] | UnsetType = UNSET
     host_ip: str | UnsetType = msgspec.field(name="hostIP", default=UNSET)
@@ -200,12 +202,18 @@ def phase_of(seen: Observation) -> Phase:
     return "Pending" if any(map(_never_started, seen.containers)) else "Running"
 
 
-def to_pod_status(seen: Observation, *, host_ip: str, gates: tuple[Gate, ...] = ()) -> PodStatus:
-    """The status that follows from an observation, and from what others say of the pod."""
+def to_pod_status(
+    seen: Observation, *, host_ip: str, gates: tuple[Gate, ...] = (), start_time: str | None = None
+) -> PodStatus:
+    """The status that follows from an observation, and from what others say of the pod.
+
+    `start_time` is the one that it has, as RFC 3339: a pod starts once, however often it is taken on
+    (pkg/kubelet/status, updateStatusInternal).
+    """
     phase = phase_of(seen)
     return PodStatus(
         phase=phase,
-        start_time=timestamp(seen.started_at),
+        start_time=start_time or timestamp(seen.started_at),
         conditions=_conditions(seen, phase, gates),
         container_statuses=tuple(map(_container_status, seen.containers)),
         init_container_statuses=tuple(map(_container_status, seen.init_containers)) or UNSET,
@@ -247,6 +255,19 @@ def refused_status(*, since: float, reason: str, message: str) -> PodStatus:
     )
 
 
+def failed_status(*, since: float, now: float, reason: str, message: str) -> PodStatus:
+    """The terminal status of a pod that may have run, of which nothing is seen; what was told of its containers stays."""
+    return PodStatus(
+        phase="Failed",
+        start_time=timestamp(since),
+        conditions=tuple(
+            _condition(kind, on=False, at=now, reason="PodFailed") for kind in ("ContainersReady", "Ready")
+        ),
+        reason=reason,
+        message=message,
+    )
+
+
 def _never_started(container: ContainerObservation) -> bool:
     return isinstance(container.state, Waiting) and container.last_state is None
 
@@ -272,7 +293,7 @@ def _conditions(seen: Observation, phase: Phase, gates: tuple[Gate, ...]) -> tup
     initialized = _initialized(seen)
     # Sidecars count for Ready, the other init containers do not.
     asked = [*(init for init in seen.init_containers if init.sidecar), *seen.containers]
-    changed_at = max([initialized_at, *(_since(c) for c in asked)])
+    changed_at = max([initialized_at, *(ready_since(c) for c in asked)])
     unready = [c.name for c in asked if not c.ready]
     reason, message = _unready(phase, unready) if unready or phase != "Running" else ("", "")
     containers_ready = _condition(
@@ -360,12 +381,13 @@ def _finished(container: ContainerObservation) -> float:
     return container.state.finished_at if isinstance(container.state, Terminated) else 0.0
 
 
-def _since(container: ContainerObservation) -> float:
+def ready_since(container: ContainerObservation) -> float:
     """When a container last changed in a way that its readiness depends on."""
     state = container.state
     if isinstance(state, Running):
         return max(state.started_at, container.changed_at)
-    return state.finished_at if isinstance(state, Terminated) else 0.0
+    ended = state if isinstance(state, Terminated) else container.last_state
+    return ended.finished_at if isinstance(ended, Terminated) else 0.0
 
 
 def _container_status(seen: ContainerObservation) -> ContainerStatus:

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from emulators import emulator, until
+from kube_server import reasons
 from orphans_world import orphan_world
 from structlog.testing import capture_logs
 
@@ -131,6 +132,7 @@ async def test_an_apiserver_without_any_pod_is_not_believed(world):
         assert told("overspill_orphans_doubted") == 1
     assert await world.groups() == {owned}
     assert [each["event"] for each in logs].count("orphans are not believed") == 1
+    assert reasons(world.events) == ["OrphansDoubted"]
     world.kube.pod("back")
     await collector.look()
     assert told("overspill_orphans_doubted") == 0
@@ -189,6 +191,7 @@ async def test_a_duplicate_made_by_a_lost_reply_and_another_token_goes(world):
     await world.looks(world.collector())
     assert await world.groups() == {first}
     assert second != first
+    assert reasons(world.events) == ["DuplicateDeleted"]
 
 
 async def test_who_does_not_surely_lead_deletes_nothing(world):
