@@ -54,6 +54,8 @@ def namespace(gated):
     gated.cluster.kubectl("create", "namespace", name)
     gated.until(lambda: gated.cluster.kubectl("get", "serviceaccount", "default", "-n", name), what="account")
     yield name
+    # While the form's controller is there, which takes their finalizers off: without, the namespace never goes.
+    gated.cluster.kubectl("delete", "placementpolicies", "--all", "-n", name)
     gated.cluster.kubectl("delete", "namespace", name, "--wait=false")
 
 
@@ -101,6 +103,8 @@ def cases(gated):
         manifests += [{**each, "metadata": {**each["metadata"], "namespace": name}} for each in found]
     gated.cluster.apply(*manifests)
     yield namespaces
+    made = [json.dumps(each) for each in manifests if each["kind"] != "Namespace"]
+    gated.cluster.kubectl("delete", "--ignore-not-found", "-f", "-", stdin="\n---\n".join(made))
     gated.cluster.kubectl("delete", "namespace", *namespaces.values(), "--wait=false")
 
 
@@ -288,3 +292,36 @@ def test_a_bad_policy_is_refused_by_name(gated, namespace, wrong, why):
             "-",
             stdin=json.dumps({**policy({}), "spec": spec}),
         )
+
+
+@only("index")
+def test_where_an_administrator_wants_it_no_pod_slips_through_while_there_are_no_gates(gated, namespace):
+    """As in the first seconds of an apiserver, here without the gate's binding."""
+    create(gated, namespace, index(policy(WEB)))
+    gated.until(lambda: gated(namespace, of_deployment("web")) == [GATE], what="gates in force")
+    binding = gated.cluster.get("mutatingadmissionpolicybinding", "gate.placement.overspill.dev")
+    gated.cluster.kubectl("delete", "mutatingadmissionpolicybinding", "gate.placement.overspill.dev")
+    try:
+        gated.until(lambda: gated(namespace, of_deployment("web")) == [], what="no gates")
+        gated.cluster.kubectl("label", "namespace", namespace, "placement.overspill.dev/exact=true")
+
+        def refused():
+            try:
+                gated(namespace, of_deployment("web"))
+            except AssertionError as error:
+                return "nobody has made it wait for its pool" in str(error)
+            return False
+
+        gated.until(refused, what="the pod to be refused")
+        assert gated(namespace, of_deployment("other")) == []
+        assert gated("default", of_deployment("web")) == [], "another namespace"
+    finally:
+        gated.cluster.apply({**binding, "metadata": {"name": binding["metadata"]["name"]}})
+    gated.until(lambda: _gated_again(gated, namespace), what="gates in force again")
+
+
+def _gated_again(gated, namespace):
+    try:
+        return gated(namespace, of_deployment("web")) == [GATE]
+    except AssertionError:
+        return False

@@ -48,7 +48,9 @@ def test_27_pods_that_were_bound_in_the_last_moment_are_left_alone(emptied):
     with another_node(space, "small-1", pods=3, taint=False):
         with space.world.cordoned("small-1"):
             space.apply(deployment(20))
-            space.world.until(lambda: stranded(space) == 2, what="two base pods without a node")
+            space.world.until(
+                lambda: (stranded(space), space.bound()) == (2, 18), what="two base pods without a node"
+            )
             began = time.monotonic()
             space.world.current.signal(signal.SIGSTOP)
         try:

@@ -1,6 +1,7 @@
 """The assigner as a whole, against a small apiserver: what it makes of what the watches bring."""
 
 import asyncio
+import collections
 import contextlib
 
 import msgspec
@@ -30,11 +31,17 @@ class World:
     Attributes:
         answer: what a patch of a pod gets; None for success.
         creations: how many policies were asked for, none of which could be made.
+        let_go: how many policies lost their finalizer.
+        evicted: names of the pods that were evicted.
+        status: of the policy, as it was written last.
     """
 
     def __init__(self):
         self.patches = []
         self.creations = 0
+        self.let_go = 0
+        self.evicted = []
+        self.status = {}
         self.answer = lambda _patch: None
         self._arrived = asyncio.Event()
         self._running = None
@@ -49,6 +56,12 @@ class World:
         elif request.method == "POST" and request.path.endswith("/placementpolicies"):
             self.creations += 1
             answer = refusal(500, "InternalError")
+        elif request.path.endswith("/eviction"):
+            self.evicted.append(request.path.split("/")[-2])
+        elif request.path.endswith("/status"):
+            self.status = body["status"]
+        elif request.method == "PATCH" and body["metadata"].get("finalizers") == []:
+            self.let_go += 1
         self._arrived.set()
         return answer or web.json_response({"metadata": {}})
 
@@ -116,11 +129,12 @@ def placed(name, pool, rank, *, labels=None, **fields):
     return placing.placed(name, pool, rank, labels={**WEB_1, **(labels or {})}, **fields)
 
 
-def replica_set(name, revision):
+def replica_set(name, revision, replicas=1):
     owner = {"kind": "Deployment", "name": "web", "uid": "d", "controller": True}
     annotations = {"deployment.kubernetes.io/revision": str(revision)}
     metadata = {"name": name, "namespace": "a", "uid": name, "annotations": annotations}
-    return msgspec.convert({"metadata": {**metadata, "ownerReferences": [owner]}}, ReplicaSet)
+    content = {"metadata": {**metadata, "ownerReferences": [owner]}, "spec": {"replicas": replicas}}
+    return msgspec.convert(content, ReplicaSet)
 
 
 def policy_of(world, name):
@@ -141,6 +155,7 @@ async def test_pods_of_a_policy_that_goes_are_the_next_ones(world):
     assert world.patches[0]["/metadata/labels/placement.overspill.dev~1policy"] == "younger"
 
 
+POOL = "/metadata/labels/placement.overspill.dev~1pool"
 COST = "/metadata/annotations/controller.kubernetes.io~1pod-deletion-cost"
 
 
@@ -160,6 +175,23 @@ async def test_a_new_leader_sets_right_what_the_one_before_did_not_get_to(world)
     await world.until(lambda: world.patches)
     assert world.patched() == ["left"], "what is right is not written"
     assert world.patches[0][COST] == "-1000002"
+
+
+async def test_the_cost_is_right_of_a_pod_whose_revision_turns_old_while_it_is_placed(world):
+    def roll_out(_patch):
+        if len(world.patches) == 1:
+            world.replica_sets(replica_set("web-2", 2))
+
+    world.answer = roll_out
+    world.policies(placing.policy())
+    world.replica_sets(replica_set("web-1", 1))
+    world.pods(gated("p"))
+    world.lead()
+    await world.until(lambda: world.patches)
+    assert world.patches[0]["/metadata/annotations"][names.DELETION_COST] == "999999"
+    world.pods(placed("p", "base", 1, version=2))
+    await world.until(lambda: len(world.patches) == 2)
+    assert world.patches[1][COST] == "-1000001"
 
 
 LABEL = "/metadata/labels/a"
@@ -219,18 +251,47 @@ async def test_a_stateful_set_of_another_kind_with_the_same_name_says_nothing(wo
     assert world.assigner.around(kruise).first_ordinal == 0
 
 
+def annotated(uid):
+    metadata = {"name": "web", "namespace": "a", "uid": uid, "annotations": {names.BASE_ANNOTATION: "5"}}
+    return msgspec.convert({"metadata": metadata}, Workload)
+
+
+def owned(uid, **metadata):
+    """A policy that was made by the annotation."""
+    owner = {"kind": "Deployment", "name": "web", "uid": uid, "controller": True}
+    return placing.policy(metadata={"uid": f"policy-of-{uid}", "ownerReferences": [owner], **metadata})
+
+
 async def test_pods_of_an_annotated_deployment_wait_as_long_as_its_policy_cannot_be_made(world, monkeypatch):
     monkeypatch.setattr(assigner, "ORPHAN_AFTER", 0.01)
     monkeypatch.setattr(write, "POLICY_EVERY", 0.01)
-    annotated = {"name": "web", "namespace": "a", "uid": "d", "annotations": {names.BASE_ANNOTATION: "5"}}
-    world.workloads(world.assigner.deployments, msgspec.convert({"metadata": annotated}, Workload))
+    world.workloads(world.assigner.deployments, annotated("d"))
     world.pods(gated("p"))
     world.lead()
     await world.until(lambda: world.creations == 2)
     assert world.patches == []
     world.policies(placing.policy())
     await world.until(lambda: world.patches)
-    assert "/metadata/labels/placement.overspill.dev~1pool" in world.patches[0]
+    assert POOL in world.patches[0]
+
+
+async def test_pods_of_one_that_is_made_again_wait_while_the_policy_of_the_one_before_goes(
+    world, monkeypatch
+):
+    monkeypatch.setattr(assigner, "ORPHAN_AFTER", 0.01)
+    monkeypatch.setattr(write, "POLICY_EVERY", 0.01)
+    going = owned("old", deletionTimestamp="2026-01-02T00:00:00Z", finalizers=[names.RELEASE_FINALIZER])
+    world.policies(going)
+    world.workloads(world.assigner.deployments, annotated("new"))
+    world.pods(*(gated(f"p{number}") for number in range(20)))
+    world.lead()
+    await world.until(lambda: world.let_go)
+    world.policies(going, kind="DELETED")
+    await world.until(lambda: world.creations == 2)
+    assert world.patches == []
+    world.policies(owned("new"))
+    await world.until(lambda: len(world.patches) == 20)
+    assert collections.Counter(patch[POOL] for patch in world.patches) == {"base": 5, "elastic": 15}
 
 
 async def test_they_are_let_go_once_it_has_the_annotation_no_more(world, monkeypatch):
@@ -240,7 +301,7 @@ async def test_they_are_let_go_once_it_has_the_annotation_no_more(world, monkeyp
     world.pods(gated("p"))
     world.lead()
     await world.until(lambda: world.patches)
-    assert "/metadata/labels/placement.overspill.dev~1pool" not in world.patches[0]
+    assert POOL not in world.patches[0]
 
 
 BASE_ONLY = placing.pool("base", 5, capacityCheck="Simulate")
@@ -289,3 +350,24 @@ async def test_a_node_that_changes_leads_to_a_look_at_who_may_move_there(world):
     await world.until(lambda: managed.conditions)
     world.nodes(placing.node("n"))
     assert REGISTRY.get_sample_value("workqueue_depth", {"name": "placement-policies"}) == 1
+
+
+BY_LABEL = {"selector": {"matchLabels": WEB_1}}
+AT_ONCE = {"mode": "Evict", "intervalSeconds": 0, "stabilizationSeconds": 0}
+READY = {"type": "Ready", "status": "True"}
+
+
+async def test_no_pod_moves_as_long_as_the_one_before_has_no_successor(world):
+    world.policies(placing.policy(**BY_LABEL, rebalance=AT_ONCE))
+    world.replica_sets(replica_set("web-1", 1, replicas=8))
+    pods = {f"p{rank}": placed(f"p{rank}", "elastic", rank, conditions=[READY]) for rank in range(6, 14)}
+    world.pods(*pods.values())
+    world.lead()
+    await world.until(lambda: world.evicted)
+    world.pods(pods[world.evicted[0]], kind="DELETED")
+    await world.until(lambda: world.status.get("replicas") == 7)
+    assert world.status["desiredReplicas"] == 8
+    assert len(world.evicted) == 1
+    world.replica_sets(replica_set("web-1", 1, replicas=7))
+    await world.until(lambda: world.status["desiredReplicas"] == 7)
+    await world.until(lambda: len(world.evicted) == 2)

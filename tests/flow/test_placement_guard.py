@@ -27,6 +27,7 @@ class Apiserver:
 
     def __init__(self):
         self.leads = False
+        self.leads_after = 0  # so many patches
         self.looks = 0
         self.patches = {}
         self.refusing = set()
@@ -46,6 +47,7 @@ class Apiserver:
         name, operations = request.match_info["path"].rpartition("/")[2], await request.json()
         async with self.patched:
             self.patches.setdefault(name, []).append(operations)
+            self.leads = self.leads or len(self.patches) == self.leads_after
             self.patched.notify_all()
         if name in self.failing:
             return refusal(500, "InternalError", "failed calling webhook")
@@ -113,6 +115,20 @@ async def test_nothing_is_written_while_somebody_leads(apiserver):
         assert apiserver.patches == {}
         apiserver.leads = False
         await apiserver.until(lambda: "a" in apiserver.patches)
+
+
+async def test_the_rest_waits_once_somebody_leads(apiserver):
+    """Hundreds take longer than a controller to begin."""
+    apiserver.leads_after = 3
+    waits = [waiting(f"p{number}") for number in range(300)]
+    async with guarding(apiserver, [placing.policy(gate=RELEASE)], waits):
+        await apiserver.until(lambda: apiserver.leads)
+        looks = apiserver.looks
+        await apiserver.until(lambda: apiserver.looks > looks + 5)
+        let_go = len(apiserver.patches)
+        await apiserver.until(lambda: apiserver.looks > looks + 10)
+        assert 3 <= let_go < 300
+        assert len(apiserver.patches) == let_go
 
 
 @pytest.mark.parametrize("spec", [{}, {"gate": LASTS}, {"gate": RELEASE, "suspend": True}])

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from podmaking import make_pod
 
-from overspill.agent.admission import UNSUPPORTED, Admission, Amounts, requests
+from overspill.agent.admission import UNSUPPORTED, Admission, Amounts, Refusal, requests
 from overspill.backends.base import Capabilities
 from overspill.model.affinity import Taint
 
@@ -74,6 +74,12 @@ def test_refusals_in_the_kubelets_words(pod, reason, message):
     assert refusal is not None
     assert (refusal.reason, refusal.terminal) == (reason, True)
     assert message in {None, refusal.message}
+
+
+def test_a_node_that_goes_starts_no_pod_and_ends_none():
+    admission = make_admission()
+    admission.closed = "scaled in"
+    assert admission.admit(asking()) == Refusal("NodeDecommissioning", "scaled in", terminal=False)
 
 
 def test_a_pod_that_fits_exactly_is_admitted():

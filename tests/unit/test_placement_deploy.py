@@ -32,6 +32,29 @@ def test_the_guards_roles_grant_what_its_code_declares_and_no_more():
     assert more < {(each.resource, each.subresource, verb) for each in PERMISSIONS for verb in each.verbs}
 
 
+def test_users_see_and_write_policies_by_the_clusters_own_roles_and_nothing_else():
+    granted = {
+        tuple(sorted(each["metadata"]["labels"])): (each["kind"], each["rules"])
+        for each in documents(FOLDER / "users.yaml")
+    }
+    group, plural = resources.PLACEMENT_POLICIES.group, resources.PLACEMENT_POLICIES.plural
+    read, write = ["get", "list", "watch"], ["create", "delete", "deletecollection", "patch", "update"]
+
+    def to(*roles):
+        return tuple(f"rbac.authorization.k8s.io/aggregate-to-{role}" for role in roles)
+
+    def may(verbs):
+        return "ClusterRole", [{"apiGroups": [group], "resources": [plural], "verbs": verbs}]
+
+    assert granted == {to("view"): may(read), to("admin", "edit"): may(write)}
+
+
+def test_what_is_applied_is_every_manifest_of_the_folder():
+    applied = of_kind(FOLDER / "kustomization.yaml", "Kustomization")["resources"]
+    settings = {"kustomization.yaml", "controller.yaml"}
+    assert set(applied) == {"definitions", *(each.name for each in FOLDER.glob("*.yaml"))} - settings
+
+
 def calls(*modules):
     return {call for module in modules for call in called(module)}
 
@@ -162,6 +185,24 @@ def test_the_gates_use_the_names_of_the_code():
     assert requirement == {"key": INDEXED_LABEL, "operator": "DoesNotExist"}
     taken_off = "/metadata/labels/" + INDEXED_LABEL.replace("/", "~1")
     assert re.findall(r"op: 'remove', path: '([^']+)'", text) == [taken_off]
+
+
+def test_what_an_exact_namespace_refuses_is_what_the_gate_is_for():
+    policies = {
+        each["metadata"]["name"]: each["spec"]
+        for each in documents(FOLDER / "gate.yaml")
+        if "paramKind" in each["spec"]
+    }
+    gate, exact = policies["gate.placement.overspill.dev"], policies["exact.placement.overspill.dev"]
+    conditions = {each["name"]: each["expression"] for each in gate["matchConditions"]}
+    assert [exact["failurePolicy"], exact["paramKind"]] == ["Fail", gate["paramKind"]]
+    assert exact["matchConstraints"]["namespaceSelector"] == {
+        "matchLabels": {f"{names.PLACEMENT}/exact": "true"}
+    }
+    assert exact["matchConstraints"]["resourceRules"] == gate["matchConstraints"]["resourceRules"]
+    wanted = {each["name"]: each["expression"] for each in exact["matchConditions"]}
+    assert conditions.pop("no-gate-yet") == "!" + exact["validations"][0]["expression"]
+    assert wanted == conditions
 
 
 def test_gates_never_stand_in_the_way():

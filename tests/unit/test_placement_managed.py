@@ -9,6 +9,7 @@ import placing
 from overspill.backends.eci.backend import REFUSED
 from overspill.backends.eci.status import NO_ADDRESS, QUOTA, SPOT, UNPLACED
 from overspill.backends.eci.status import NO_STOCK as NO_STOCK_AT_ECI
+from overspill.model.affinity import Taint
 from overspill.placement.annotated import base_replicas, policy_for
 from overspill.placement.capacity import Capacity
 from overspill.placement.decide import Surroundings
@@ -231,6 +232,28 @@ def test_who_was_asked_to_go_and_is_still_seen_ready_counts_as_gone():
     assert names_of(look(made, 611.0, desired=7).moving) == ["e8", "e9"]  # a budget did not let them go
 
 
+def test_no_pod_of_a_clone_set_moves_as_long_as_one_before_has_no_successor():
+    """How many pods it wants is not known; `desired` is how many there are."""
+    clones = {"owner": "web", "kind": "CloneSet"}
+    rebalance = {**REBALANCE, "stabilizationSeconds": 0, "intervalSeconds": 1}
+    made = managed(*spread(0, 8, **clones), rebalance=rebalance)
+    assert names_of(look(made, 600.0, desired=8).moving) == ["e12", "e13"]
+    made.apply(placing.placed("e12", "elastic", 12, deleted="2026-01-01T00:00:00Z", **clones), 601.0)
+    made.remove("e13")
+    assert look(made, 620.0, desired=6).moving == []
+    made.apply(placing.placed("b1", "base", 1, conditions=[READY], **clones), 621.0)
+    assert names_of(look(made, 622.0, desired=7).moving) == ["e11"]  # one is missing still
+
+
+def test_a_pod_that_takes_long_to_end_is_missing():
+    rebalance = {**REBALANCE, "stabilizationSeconds": 0, "maxUnavailable": 1}
+    made = managed(*spread(3, 2), rebalance=rebalance, counting={"terminating": "Count"})
+    assert names_of(look(made, 600.0, desired=5).moving) == ["e7"]
+    ending = placing.placed("e7", "elastic", 7, conditions=[READY], deleted="2026-01-01T00:00:00Z")
+    made.apply(ending, 601.0)
+    assert look(made, 620.0, desired=5).moving == []
+
+
 def test_nobody_moves_without_gain_or_during_a_rollout():
     assert look(managed(*spread(5, 4), rebalance=REBALANCE), 600.0, desired=9).moving == []
     made = managed(*spread(3, 4), rebalance={**REBALANCE, "stabilizationSeconds": 0})
@@ -255,6 +278,35 @@ def test_nobody_moves_to_a_pool_that_has_no_node_for_its_successor():
     assert look(made, 600.0, desired=1, nodes=lambda: nodes).moving == []
     nodes.append(placing.node("own-gpu", group="gpu"))
     assert names_of(look(made, 700.0, desired=1, nodes=lambda: nodes).moving) == ["p"]
+
+
+@pytest.mark.parametrize(
+    ("template", "nodes", "moved"),
+    [
+        pytest.param(
+            {"nodeSelector": {"zone": "a"}},
+            [placing.node("a1", pods="0", zone="a"), placing.node("b1", zone="b")],
+            [],
+            id="room only where it does not go",
+        ),
+        pytest.param(
+            {"tolerations": [{"key": "own", "operator": "Exists"}]},
+            [placing.node("own", taints=[Taint("own", "NoSchedule")])],
+            ["p"],
+            id="room only where others do not go",
+        ),
+    ],
+)
+def test_pods_move_where_their_successors_find_room(template, nodes, moved):
+    nodes = [*nodes, placing.node("virtual", zone="a", **placing.VIRTUAL)]
+    pools = placing.pool("base", 5, capacityCheck="Simulate"), placing.pool("elastic")
+    made = Managed(placing.policy(*pools, rebalance={**REBALANCE, "stabilizationSeconds": 0}))
+    made.apply(placing.gated("p", **template), 0.0)
+    look(made, 0.0, desired=1, nodes=lambda: nodes)
+    assert made.state.totals == [0, 1]
+    made.apply(placing.placed("p", "elastic", 6, conditions=[READY], node="virtual"), 1.0)
+    outcome = look(made, 600.0, desired=1, nodes=lambda: nodes, capacity=cache(Capacity(nodes, []).copy))
+    assert names_of(outcome.moving) == moved
 
 
 def test_pods_that_find_no_room_on_nodes_look_again_until_there_is_some():
@@ -463,3 +515,16 @@ def test_an_annotation_stands_for_a_policy_that_the_code_understands():
     assert [pool.name for pool in policy.spec.pools] == ["base", "elastic"]
     assert policy.spec.pools == placing.policy().spec.pools
     assert policy.metadata.owner_references[0].uid == "uid-of-web"
+
+
+def test_a_pool_works_again_once_its_node_has_made_a_place_for_the_probe():
+    """An image that cannot be pulled is nothing that another pool would spare the pod."""
+    made = managed(placing.gated("p"))
+    made.cooldowns.begin("base", until=1.0, why="no node")
+    look(made, 2.0)
+    assert made.cooldowns.refusal("base", 3.0).reason == "Probing"
+    made.apply(placing.placed("p", "base", 1, node="worker-0"), 3.0)
+    assert made.cooldowns.refusal("base", 3.0).reason == "Probing"
+    ready = {"type": "PodReadyToStartContainers", "status": "True"}
+    made.apply(placing.placed("p", "base", 1, node="worker-0", conditions=[ready]), 4.0)
+    assert made.cooldowns.refusal("base", 4.0) is None

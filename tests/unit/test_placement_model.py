@@ -425,7 +425,6 @@ class RebalancedLife(Life):
 shape = settings(
     max_examples=40,
     stateful_step_count=25,
-    deadline=None,
     phases=set(Phase) - {Phase.explain},  # which traces every line
 )
 for life in (

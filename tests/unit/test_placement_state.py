@@ -319,3 +319,24 @@ def test_a_place_beyond_the_limit_that_is_free_again_is_the_next_one_given():
         state.give(state.pods[f"p{n}"], Assignment(0))
     state.remove("p1")
     assert state.give(state.pods["p3"], Assignment(0)).rank == SURPLUS + 2
+
+
+@pytest.mark.parametrize("terminating", ["Ignore", "Count"])
+def test_pods_that_replica_sets_lack_are_desired(terminating):
+    policy = placing.policy(counting={"terminating": terminating})
+    state = state_of(placing.gated("p"), placing.placed("q", "base", 1), policy=policy)
+    state.apply(placing.gated("job", owner="job", kind="Job"))
+    assert state.desired({"web-1": 3}.get) == 4
+    for name in ("p", "q"):
+        state.apply(placing.placed(name, "base", 1, deleted="2026-01-01T00:00:00Z"))
+    assert state.desired({"web-1": 3}.get) == 4
+    for name in ("p", "q"):
+        state.remove(name)
+    assert state.desired({"web-1": 3}.get) == 4
+    assert state.desired({}.get) == 1, "the ReplicaSet is gone"
+
+
+def test_pods_that_are_of_another_policy_now_are_not_missed():
+    state = state_of(placing.gated("p"))
+    state.remove("p")
+    assert state.desired({"web-1": 3}.get) == 0

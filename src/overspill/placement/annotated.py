@@ -88,19 +88,21 @@ class AnnotatedDeployments:
             self.queue.add((namespace, name))
 
     def makes(self, namespace: str, name: str) -> bool:
-        """Whether a Deployment is to have a policy by its annotation, and has none yet."""
-        found = self._deployments.find(namespace, name)
+        """Whether a Deployment is to have a policy by its annotation, and has none, or one that is going."""
+        found, policy = self._deployments.find(namespace, name), self._policy((namespace, name))
         return (
             found is not None
             and found.metadata.deletion_timestamp is None
             and base_replicas(found.metadata.annotations.base or "") is not None
-            and self._policy((namespace, name)) is None
+            and (policy is None or policy.metadata.deletion_timestamp is not None)
         )
 
     async def _keep(self, key: PolicyKey) -> None:
         deployment, policy = self._deployments.find(*key), self._policy(key)
         if deployment is None or deployment.metadata.deletion_timestamp is not None:
             return  # its policy goes with it
+        if policy is not None and policy.metadata.deletion_timestamp is not None:
+            return  # when it is gone, the Deployment is looked at again
         text = deployment.metadata.annotations.base
         if text is None:
             if policy is not None and _owned(policy, deployment):

@@ -26,7 +26,7 @@ from overspill.placement.managed import Managed, Outcome
 from overspill.placement.match import Directory, PolicyKey, workload_keys
 from overspill.placement.nodes import Node
 from overspill.placement.pods import Pod
-from overspill.placement.policy import Policy
+from overspill.placement.policy import Policy, TargetRef
 from overspill.placement.pools import Refusal
 from overspill.placement.report import Reporter
 from overspill.placement.workloads import ReplicaSet, Revisions, Workload
@@ -108,7 +108,7 @@ class Assigner:
             )
 
     def replica_sets_changed(self, batch: Batch[ReplicaSet]) -> None:
-        """Take in a batch of ReplicaSets: revisions may have become old, or new again."""
+        """Take in a batch of ReplicaSets: revisions may have become old, or new again, or want more or fewer pods."""
         flipped: set[tuple[str, str]] = set()
         for key in self.replica_sets.apply(batch):
             found = self.replica_sets.get(key)
@@ -116,6 +116,12 @@ class Assigner:
                 flipped.update(self._revisions.remove(key.namespace, key.name))
             else:
                 flipped.update(self._revisions.put(found))
+            self._look_at(
+                (key.namespace, policy.metadata.name)
+                for policy in self._directory.of(key.namespace)
+                if not _tells_replicas(policy.spec.target_ref)
+                and key.name in self._managed[key.namespace, policy.metadata.name].state.replica_sets
+            )
         if flipped:
             self._refresh(flipped)
 
@@ -152,7 +158,7 @@ class Assigner:
         return self._managed.get(self._policy_of.get(uid, ("", "")))
 
     def awaits_policy(self, pod: Pod) -> bool:
-        """Whether a pod of no policy is of an annotated Deployment, whose policy is still to be made."""
+        """Whether a pod is of an annotated Deployment whose policy is still to be made."""
         return any(
             self.annotated.makes(pod.metadata.namespace, key.removeprefix("apps/Deployment/"))
             for key in workload_keys(pod)
@@ -288,7 +294,7 @@ class Assigner:
         for managed in self._managed.values():
             namespace = managed.policy.metadata.namespace
             for uid, seat in managed.state.seats.items():
-                if (namespace, seat.revision) in flipped and managed.state.pods[uid].gate is None:
+                if (namespace, seat.revision) in flipped:
                     self.writer.queue.add(Key(namespace, managed.state.pods[uid].metadata.name, uid))
 
     def _look_at(self, policies: Iterable[PolicyKey]) -> None:
@@ -330,9 +336,13 @@ class Assigner:
         return [*placed, *(pods[uid] for uid in outcome.decisions.touched), *outcome.overdue]
 
     async def _wind_up(self, name: PolicyKey, managed: Managed) -> float | None:
-        """Let all pods of a suspended or deleted policy go; then the policy itself."""
+        """Let all pods of a suspended or deleted policy go, but those that await another; then the policy itself."""
         self._reporter.report(name)
-        gated = [pod for pod in managed.state.pods.values() if pod.gate is not None and not pod.deleting]
+        gated = [
+            pod
+            for pod in managed.state.pods.values()
+            if pod.gate is not None and not pod.deleting and not self.awaits_policy(pod)
+        ]
         for pod in gated:
             self.writer.queue.add(_key(pod))
         if managed.policy.metadata.deletion_timestamp is None or gated:
@@ -344,14 +354,14 @@ class Assigner:
     def _desired(self, managed: Managed) -> int | None:
         """How many pods the workload wants; None when there is no such workload."""
         target, namespace = managed.policy.spec.target_ref, managed.policy.metadata.namespace
-        if (
-            target is None
-            or target.kind not in {"Deployment", "StatefulSet"}
-            or not target.api_version.startswith("apps/")
-        ):
-            return len(managed.state.pods)
+        if target is None or not _tells_replicas(target):
+            return managed.state.desired(partial(self._replicas, namespace))
         cache = self.deployments if target.kind == "Deployment" else self.stateful_sets
         found = cache.find(namespace, target.name)
+        return found.spec.replicas if found else None
+
+    def _replicas(self, namespace: str, name: str) -> int | None:
+        found = self.replica_sets.find(namespace, name)
         return found.spec.replicas if found else None
 
     async def _index(self, namespace: str) -> float | None:
@@ -369,6 +379,15 @@ class Assigner:
             with contextlib.suppress(Conflict, NotFound):  # its newer version comes here too
                 await self._index_writer.mark_indexed(policy)
         return left or self._index_writer.due(namespace)
+
+
+def _tells_replicas(target: TargetRef | None) -> bool:
+    """Whether a policy's target is watched for how many pods it wants; otherwise its ReplicaSets are asked."""
+    return (
+        target is not None
+        and target.kind in {"Deployment", "StatefulSet"}
+        and target.api_version.startswith("apps/")
+    )
 
 
 def _key(pod: Pod) -> Key:

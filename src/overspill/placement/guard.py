@@ -7,6 +7,7 @@ of two that write, one comes too late.
 """
 
 import asyncio
+import math
 import socket
 import time
 from collections.abc import Iterator
@@ -130,15 +131,19 @@ class Guard:
             await asyncio.sleep(LOOK_EVERY)
 
     async def _let_go(self) -> None:
-        """Let all go that have waited their time; one that cannot go now holds nobody up, as long as still nobody leads."""
-        for pod, policy in list(self.overdue(time.monotonic())):
+        """Let all go that have waited their time, as long as still nobody leads; one that cannot go now holds nobody up."""
+        looked_at = time.monotonic()
+        for pod, policy in list(self.overdue(looked_at)):
+            if time.monotonic() - looked_at >= LOOK_EVERY:
+                if not await self._vacancy.look():
+                    return
+                looked_at = time.monotonic()
             try:
                 await self._release(pod, policy)
             except Retry as error:
                 which = f"{pod.metadata.namespace}/{pod.metadata.name}"
                 log.warning("pod not let go yet", pod=which, error=str(error))
-                if not await self._vacancy.look():
-                    return
+                looked_at = -math.inf
 
     async def _release(self, pod: Pod, policy: Policy) -> None:
         pool = fallback(pod, policy)

@@ -247,7 +247,7 @@ class Managed:
     def _works(self, pod: Pod) -> None:
         """Whether a pod shows that its pool runs pods again."""
         seat = self.state.seats.get(pod.metadata.uid)
-        if seat is not None and seat.pool >= 0 and pod.bound and pod.status.phase == "Running":
+        if seat is not None and seat.pool >= 0 and pod.sheltered:
             self.cooldowns.works(self.policy.spec.pools[seat.pool].name, pod.metadata.uid)
 
     def _forget(self, uid: str) -> None:

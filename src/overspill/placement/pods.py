@@ -167,6 +167,15 @@ class Pod(Struct, frozen=True):
         return any(each.type == "Ready" and each.status == "True" for each in self.status.conditions)
 
     @property
+    def sheltered(self) -> bool:
+        """Whether its node has made a place for it, so that its pool works: what its containers do there is their affair."""
+        told = (
+            each.type == "PodReadyToStartContainers" and each.status == "True"
+            for each in self.status.conditions
+        )
+        return self.bound and (self.status.phase == "Running" or any(told))
+
+    @property
     def rank(self) -> int:
         """The keep rank written on it; 0 for none."""
         return rank_of(self.metadata.annotations.rank) if self.metadata.annotations else 0

@@ -11,7 +11,7 @@ from overspill.placement.cooldown import Cooldowns
 from overspill.placement.decide import Surroundings, conflicting, too_many
 from overspill.placement.pods import Pod
 from overspill.placement.ranks import Seat
-from overspill.placement.state import PolicyState
+from overspill.placement.state import PolicyState, revision_of
 
 __all__ = ["Rebalancer"]
 
@@ -28,6 +28,8 @@ class Rebalancer:
     def __init__(self) -> None:
         self._since: dict[int, float] = {}
         self._asked: dict[str, float] = {}
+        self._clones: set[str] = set()  # CloneSets' pods, as they were seen last
+        self._owed = 0  # successors of such pods
         self._last = 0.0
 
     def evictions(
@@ -37,6 +39,7 @@ class Rebalancer:
         rebalance = state.policy.spec.rebalance
         if rebalance.mode == "Disabled":
             return [], None
+        self._count_clones(state)
         misplaced = list(_misplaced(state, cooldowns, around))
         movable = [(pool, pod) for pool, pod, fits in misplaced if fits]
         roomy = {pool for pool, _ in movable}
@@ -47,7 +50,7 @@ class Rebalancer:
         due = max(ripe, self._last + rebalance.interval_seconds) - around.now
         if due > 0:
             return [], due
-        spare = rebalance.max_unavailable - self._unavailable(state, desired, around.now)
+        spare = rebalance.max_unavailable - self._owed - self._unavailable(state, desired, around.now)
         stable = around.now - rebalance.stabilization_seconds
         chosen = [pod for pool, pod in movable if self._since[pool] <= stable][: max(spare, 0)]
         if chosen:
@@ -55,12 +58,29 @@ class Rebalancer:
             self._asked.update((pod.metadata.uid, around.now) for pod in chosen)
         return chosen, float(rebalance.interval_seconds)
 
+    def _count_clones(self, state: PolicyState) -> None:
+        """Find out how many pods of CloneSets were evicted and have no successor yet.
+
+        How many pods a CloneSet wants is not watched, so that every new one counts as a successor. If it is scaled in
+        meanwhile, none moves until there are as many new ones.
+        """
+        clones = {
+            uid
+            for uid, pod in state.pods.items()
+            if not pod.deleting and (owner := pod.owner) is not None and owner.kind == "CloneSet"
+        }
+        gone = (self._clones - clones) & self._asked.keys()
+        self._owed = max(self._owed + len(gone) - len(clones - self._clones), 0)
+        self._clones = clones
+
     def _unavailable(self, state: PolicyState, desired: int, now: float) -> int:
         """How many of the wanted pods are not ready, or were just asked to go and have not been seen going."""
         self._asked = {
             uid: when for uid, when in self._asked.items() if uid in state.pods and now - when < UNSEEN
         }
-        ready = sum(pod.ready for uid, pod in state.pods.items() if uid not in self._asked)
+        ready = sum(
+            pod.ready and not pod.deleting for uid, pod in state.pods.items() if uid not in self._asked
+        )
         return max(desired - ready, 0)
 
 
@@ -74,14 +94,15 @@ def _misplaced(
     for name, group in list(state.groups.items()):
         if any(around.is_old(seat.revision) for seat in list(group.seats.values())[:1]):
             continue  # a rollout is on: its pods go anyway
-        room = _rooms(state, cooldowns, around, name)
+        room, sample = _rooms(state, cooldowns, around, name), state.samples.get(name)
         crammed: set[tuple[str, int]] = set()
         for seat in sorted(group.seats.values(), key=lambda seat: -seat.rank):
             pod, better = state.pods.get(seat.uid), _better(seat, room)
             if pod is None or better is None or not _may_move(pod) or (seat.revision, better) in crammed:
                 continue
             into = state.policy.spec.pools[better]
-            fits = into.capacity_check == "None" or around.capacity().take(pod, into)
+            like = sample if sample is not None and revision_of(sample) == seat.revision else pod
+            fits = into.capacity_check == "None" or around.capacity().take(like, into)
             yield better, pod, fits
             if not fits:
                 crammed.add((seat.revision, better))

@@ -1,8 +1,9 @@
 """What is known of one policy's pods: who sits where.
 
 In: pods as they are seen, decisions as they are made. Out: counts, free ranks, who waits. No I/O.
-Invariant: whatever led here, the state equals one that is built anew from the pods alone, but for seats that
-were given and have not been seen yet; those count, so that nobody gets a place twice.
+Invariant: whatever led here, the state equals one that is built anew from the pods alone, but for ReplicaSets that
+lost their last pod, and for seats that were given and have not been seen yet; those count, so that nobody gets a place
+twice.
 """
 
 import heapq
@@ -123,6 +124,8 @@ class PolicyState:
         pods: the active ones by uid: neither ended nor, unless the policy counts those, being deleted.
         waiting: uids of those that wait for their pool, each with its group.
         strays: uids of those that run without having been placed here.
+        replica_sets: pods of each ReplicaSet that are not being deleted, by its name; one whose last pod is being
+            deleted stays, since it lacks that one's successor.
         totals: pods of each pool, over all revisions.
         samples: a pod of each group as it was at its gate: what it asks for itself cannot be told from its pool's
             selectors later.
@@ -137,6 +140,7 @@ class PolicyState:
         self._waiting_in: Counter[str] = Counter()
         self.strays: set[str] = set()
         self.ending: dict[str, Pod] = {}
+        self.replica_sets: Counter[str] = Counter()
         self.totals = [0] * self.size
         self.seats: dict[str, Seat] = {}
         self.groups: dict[str, Group] = {}
@@ -150,7 +154,9 @@ class PolicyState:
         if pod.ended or (pod.deleting and self.policy.spec.counting.terminating == "Ignore"):
             self._drop(uid)
             return
+        self._uncount(uid)
         self.pods[uid] = pod
+        self._count(pod, 1)
         if pod.gate is not None:
             if uid not in self.seats and uid not in self.waiting:
                 group = self.waiting[uid] = self.group_of(pod)
@@ -168,9 +174,12 @@ class PolicyState:
         self._seen(pod, pool)
 
     def remove(self, uid: str) -> None:
-        """A pod is gone."""
+        """A pod is gone, or of another policy."""
+        pod = self.pods.get(uid)
         self._drop(uid)
         self.ending.pop(uid, None)
+        if pod is not None and not pod.deleting and not self.replica_sets[revision_of(pod)]:
+            del self.replica_sets[revision_of(pod)]
 
     def give(self, pod: Pod, assignment: Assignment) -> Seat:
         """Seat a pod where it was decided; it counts from now on."""
@@ -277,6 +286,21 @@ class PolicyState:
         index = self.policy.spec.pool_index(name)
         return UNKNOWN if index is None else index
 
+    def desired(self, replicas: Callable[[str], int | None]) -> int:
+        """How many pods there are to be: those that are not being deleted, and those that ReplicaSets lack.
+
+        Args:
+            replicas: how many pods a ReplicaSet of a name wants; None for one that is gone, which is forgotten.
+        """
+        total = len(self.pods) - sum(uid in self.pods for uid in self.ending)
+        for name, count in list(self.replica_sets.items()):
+            wanted = replicas(name)
+            if wanted is not None:
+                total += max(wanted - count, 0)
+            elif not count:
+                del self.replica_sets[name]
+        return total
+
     def _vacant(self, group: str, pool: int) -> int | None:
         return None if self.room(group, pool) == 0 else self.group(group).vacant(pool)
 
@@ -329,7 +353,18 @@ class PolicyState:
             self.totals[seat.pool] -= 1
 
     def _drop(self, uid: str) -> None:
+        self._uncount(uid)
         self.pods.pop(uid, None)
         self._wait_no_more(uid)
         self.strays.discard(uid)
         self._leave(uid)
+
+    def _uncount(self, uid: str) -> None:
+        pod = self.pods.get(uid)
+        if pod is not None:
+            self._count(pod, -1)
+
+    def _count(self, pod: Pod, by: int) -> None:
+        owner = pod.owner
+        if owner is not None and owner.kind == "ReplicaSet" and not pod.deleting:
+            self.replica_sets[owner.name] += by

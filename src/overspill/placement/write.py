@@ -44,7 +44,7 @@ class Books(Protocol):
         """What surrounds a policy."""
 
     def awaits_policy(self, pod: Pod) -> bool:
-        """Whether a pod of no policy is about to have one."""
+        """Whether a pod that no policy gates is about to have one that does."""
 
     def refused(self, key: Key, pool: int, refusal: Refusal) -> None:
         """The apiserver does not let a pod go to a pool."""
@@ -90,7 +90,7 @@ class PodWriter:
         if managed is not None and managed.policy.gates:
             await self._write_seat(key, pod, managed)
         elif pod.gate is not None and not pod.deleting:
-            if managed is None and self._books.awaits_policy(pod):
+            if self._books.awaits_policy(pod):
                 return POLICY_EVERY
             await self._send(key, pod, patch.release(pod))
         return None
