@@ -21,7 +21,7 @@ from rich.table import Table
 from chaos.api import Api
 from chaos.driver import Report, Run
 from chaos.proxy import Proxy
-from chaos.schedule import schedule
+from chaos.schedule import rounds
 from chaos.world import OVERSPILL, World
 
 NODES = 4
@@ -32,7 +32,8 @@ def main() -> int:
     arguments = parsed()
     if arguments.dry_run:
         for seed in arguments.seed:
-            print(*schedule(seed, arguments.minutes * 60, every=arguments.every), sep="\n")
+            for faults in rounds(seed, arguments.minutes * 60, every=arguments.every):
+                print(*faults, "", sep="\n")
         return 0
     name = f"chaos-{os.getpid()}"
     try:
@@ -59,15 +60,24 @@ async def runs(name: str, *, seeds: Sequence[int], minutes: float, pods: int, ev
         for seed in seeds:
             say(f"seed {seed}")
             run = Run(world, proxy, api, seed=seed, pods=pods)
-            reports.append(await run.run(seconds=minutes * 60, every=every, say=say))
+            try:
+                reports.append(await run.run(seconds=minutes * 60, every=every, say=say))
+            except BaseException:  # also who interrupts it wants to know why
+                keep(world, run)
+                raise
             for invariant, found in reports[-1].violations.items():
                 for each in found:
                     say(f"VIOLATED  {invariant}: {each}")
             if not reports[-1].ok():
-                folder = world.keep_logs()
-                run.keep(folder)
-                say(f"logs, and what was seen, are in {folder}")
+                keep(world, run)
     return reports
+
+
+def keep(world: World, run: Run) -> None:
+    """Copy the logs and what was seen, before the cluster goes."""
+    folder = world.keep_logs()
+    run.keep(folder)
+    say(f"logs, and what was seen, are in {folder}")
 
 
 def say(text: str) -> None:
@@ -87,12 +97,20 @@ def show(reports: list[Report]) -> None:
     table.add_row("load average of 5 minutes", *(f"{report.load:.0f}" for report in reports))
     memory = [report.megabytes for report in reports]
     table.add_row("MB of an agent, before and after", *(f"{one:.0f}, {two:.0f}" for one, two in memory))
-    took = [report.converged for report in reports]
-    table.add_row("converged after", *("never" if each is None else f"{each:.0f} s" for each in took))
+    table.add_row(
+        "converged after, by round", *(", ".join(map(in_seconds, report.converged)) for report in reports)
+    )
+    longest = [", ".join(map(in_seconds, report.longest)) for report in reports]
+    table.add_row("at most, under faults: Terminating beyond grace, a group without its pod", *longest)
     for invariant in dict.fromkeys(name for report in reports for name in report.violations):
         counts = [len(report.violations.get(invariant, ())) for report in reports]
         table.add_row(f"violations: {invariant}", *map(str, counts))
     Console(width=200).print(table)
+
+
+def in_seconds(value: float | None) -> str:
+    """Whole seconds."""
+    return "never" if value is None else f"{value:.0f} s"
 
 
 def parsed() -> argparse.Namespace:

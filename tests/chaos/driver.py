@@ -1,4 +1,4 @@
-"""One run: a workload, a schedule of faults, and what is watched meanwhile.
+"""One run: a workload, rounds of faults with a calm after each, and what is watched meanwhile.
 
 In: a cluster that is up, a seed, a length. Out: a `Report`. Invariant: the cluster is left healed and empty, so that
 the next run can begin on it.
@@ -17,19 +17,21 @@ from msgspec import Struct, field
 
 from chaos import invariants
 from chaos.api import Api
-from chaos.history import History, Memory, alive, count_base, held, take
+from chaos.history import History, Memory, NodeChange, alive, count_base, held, node_change, take
 from chaos.injection import Injector
 from chaos.proxy import Proxy
-from chaos.schedule import Fault, schedule
+from chaos.schedule import Fault, rounds
 from chaos.workload import BASE, NAMESPACES, Workload, ticks
 from chaos.world import World
 from overspill.local.virtualnodes import AGENT_NAME, node_names
 
 SAMPLE_SECONDS = 2.0
-# How long no fault and no change comes before the end is judged.
+# How long no fault and no change comes before a round is judged.
 QUIET_SECONDS = 15.0
 # The invariant is a minute; on a busy machine the run waits longer to tell late from never.
 CONVERGENCE, PATIENCE = 60.0, 300.0
+# For ten minutes at most a Job's controller makes no pods after some have failed, and five at once count as five in a row.
+JOB_PATIENCE = 720.0
 
 
 class Report(Struct):
@@ -38,6 +40,8 @@ class Report(Struct):
     Attributes:
         pods: how many there ever were.
         megabytes: that an agent held, on average, before the first fault and after the last.
+        converged: after how many seconds all was as desired, for each round; None if it never was.
+        longest: for how many seconds a pod was Terminating beyond its grace, and a group without its pod.
     """
 
     seed: int
@@ -47,12 +51,18 @@ class Report(Struct):
     violations: dict[str, list[str]] = field(default_factory=dict)
     pods: int = 0
     megabytes: tuple[float, float] = (0.0, 0.0)
-    converged: float | None = None
+    converged: list[float | None] = field(default_factory=list)
+    longest: tuple[float, float] = (0.0, 0.0)
     load: float = 0.0
 
     def ok(self) -> bool:
         """Whether every invariant held."""
         return not any(self.violations.values())
+
+
+def told(converged: float | None) -> str:
+    """How soon it all came right."""
+    return "it never came right" if converged is None else f"it came right after {converged:.0f} s"
 
 
 class Run:
@@ -68,29 +78,36 @@ class Run:
     async def run(self, *, seconds: float, every: float, say: Callable[[str], None]) -> Report:
         """Do it."""
         report = Report(self._seed, seconds)
-        faults = schedule(self._seed, seconds, every=every, nodes=self._world.nodes)
         await self._workload.begin()
         async with asyncio.TaskGroup() as tasks:
-            watching = [tasks.create_task(self._watch()), tasks.create_task(self._sample())]
+            watching = [tasks.create_task(each()) for each in (self._watch, self._watch_nodes, self._sample)]
             await self._wait_until_converged(PATIENCE, say)
             before = held(self._history, seconds=QUIET_SECONDS, now=time.time())
-            churning = tasks.create_task(self._workload.churn(every=every / 2))
-            await self._inject(faults, report, say)
-            churning.cancel()
-            await self._injector.heal()
-            await self._workload.settle()
-            report.converged = await self._wait_until_converged(PATIENCE, say)
-            unfinished = await self._wait_for_jobs()
-            await asyncio.sleep(QUIET_SECONDS)
-            missing = unfinished + await self._missing() + await self._wrong_nodes()
+            for faults in rounds(self._seed, seconds, every=every, nodes=self._world.nodes):
+                await self._round(faults, report, every=every, say=say)
             report.megabytes = before, held(self._history, seconds=QUIET_SECONDS, now=time.time())
-            self._judge(report, missing, quiet=True)
             await self._workload.end()
             await self._wait_until_empty(report)
             for task in watching:
                 task.cancel()
         report.pods, report.load = len(self._history.pods), os.getloadavg()[1]
         return report
+
+    async def _round(
+        self, faults: list[Fault], report: Report, *, every: float, say: Callable[[str], None]
+    ) -> None:
+        """Let things go wrong; then, in the calm, all has to come right."""
+        async with asyncio.TaskGroup() as tasks:
+            churning = tasks.create_task(self._workload.churn(every=every / 2))
+            await self._inject(faults, report, say)
+            churning.cancel()
+        await self._injector.heal()
+        await self._workload.settle()
+        report.converged.append(await self._wait_until_converged(PATIENCE, say))
+        unfinished = await self._wait_for_jobs(say)
+        await asyncio.sleep(QUIET_SECONDS)
+        self._judge(report, unfinished + await self._missing() + await self._wrong_nodes())
+        say(f"            calm: {told(report.converged[-1])}")
 
     def keep(self, folder: Path) -> None:
         """Write down all that was seen."""
@@ -125,9 +142,21 @@ class Run:
             elif take(self._history, kind, found, at=now).pool == "base":
                 count_base(self._history, most=BASE, at=now)
 
+    async def _watch_nodes(self) -> None:
+        last: dict[str, NodeChange] = {}
+        async for kind, found in self._api.watch("/api/v1/nodes"):
+            if kind == "LISTED":
+                continue
+            now = node_change(kind, found, at=time.time())
+            before = last.get(now.node)
+            if before is None or msgspec.structs.replace(before, at=now.at) != now:
+                self._history.nodes.append(now)
+                last[now.node] = now
+
     async def _sample(self) -> None:
         async for _ in ticks(SAMPLE_SECONDS):
             await asyncio.to_thread(self._world.supervise)
+            await asyncio.to_thread(self._world.hold_logs)
             await self._read_bill()
             now = time.time()
             for name, pid, megabytes in await asyncio.to_thread(self._world.megabytes):
@@ -171,31 +200,40 @@ class Run:
             await asyncio.sleep(1)
         return None
 
-    async def _wait_for_jobs(self) -> list[str]:
+    async def _wait_for_jobs(self, say: Callable[[str], None]) -> list[str]:
         """Jobs that never end; how long they take is their own affair."""
-        names: list[str] = []
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(PATIENCE):
-                async for _ in ticks(1):
-                    names = await self._workload.unfinished()
-                    if not names:
-                        break
-        return [f"job {name} is not done" for name in names]
+        began, told = time.monotonic(), ""
+        while jobs := await self._workload.unfinished():
+            late = time.monotonic() - began
+            if late > JOB_PATIENCE:
+                break
+            if late > CONVERGENCE / 2 and (now := "; ".join(jobs)) != told:
+                say(f"            waits for {now}")
+                told = now
+            await asyncio.sleep(1)
+        return [f"job not done: {job}" for job in jobs]
 
-    def _judge(self, report: Report, missing: list[str], *, quiet: bool) -> None:
+    def _judge(self, report: Report, missing: list[str]) -> None:
         now, history = time.time(), self._history
-        late = report.converged is None or report.converged > CONVERGENCE
-        took = "never" if report.converged is None else f"after {report.converged:.0f} s"
-        report.violations = {
+        took = report.converged[-1]
+        late = took is None or took > CONVERGENCE
+        found = {
             "every desired pod runs once": missing,
-            "converged within 60 s": [f"converged {took}"] if late else [],
+            "converged within 60 s": [f"round {len(report.converged)}: {told(took)}"] if late else [],
             "no duplicate group": invariants.duplicates(history, now),
-            "no leaked group": invariants.leaks(history, now, quiet=quiet),
+            "no leaked group": invariants.leaks(history, now),
             "no pod failed": invariants.failures(history),
             "base is bound": invariants.base_bound(history),
-            "no pod stuck Terminating": invariants.terminating(history, now, quiet=quiet),
+            "no pod stuck Terminating": invariants.terminating(history, now),
             "agents' memory is flat": invariants.memory(history),
         }
+        for invariant, lines in found.items():
+            known = report.violations.setdefault(invariant, [])
+            known += [line for line in lines if line not in known]
+        report.longest = (
+            invariants.longest_terminating(history, now),
+            invariants.longest_leftover(history, now),
+        )
 
     async def _wait_until_empty(self, report: Report) -> None:
         """Nothing costs money once everything was deleted."""

@@ -71,10 +71,21 @@ class Over(Struct, frozen=True):
     most: int
 
 
+class NodeChange(Struct, frozen=True):
+    """What a node was told to be at one time: whether Ready, why, and its taints that evict pods; gone without any."""
+
+    at: float
+    node: str
+    ready: str = ""
+    why: str = ""
+    evicts: tuple[str, ...] = ()
+
+
 class History(Struct):
-    """All of it."""
+    """All of it; `nodes` is for whoever reads why."""
 
     pods: dict[str, Pod] = field(default_factory=dict)
+    nodes: list[NodeChange] = field(default_factory=list)
     bill: list[Billed] = field(default_factory=list)
     memory: list[Memory] = field(default_factory=list)
     over: list[Over] = field(default_factory=list)
@@ -110,6 +121,16 @@ def take(history: History, kind: str, found: dict, *, at: float) -> Pod:
     if kind == "DELETED":
         pod.gone = at
     return pod
+
+
+def node_change(kind: str, found: dict, *, at: float) -> NodeChange:
+    """What one event of the nodes' watch says."""
+    name = found["metadata"]["name"]
+    if kind == "DELETED":
+        return NodeChange(at, name)
+    ready = next((each for each in found["status"].get("conditions", ()) if each["type"] == "Ready"), {})
+    evicts = [each["key"] for each in found["spec"].get("taints", ()) if each["effect"] == "NoExecute"]
+    return NodeChange(at, name, ready.get("status", ""), ready.get("message", ""), tuple(evicts))
 
 
 def alive(history: History) -> list[Pod]:

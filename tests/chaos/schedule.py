@@ -1,7 +1,7 @@
 """What goes wrong, and when: pure.
 
-In: a seed, a length, the kinds that are switched on. Out: `Fault` values in the order of their times.
-Invariant: the same arguments give the same list on every machine; each kind comes before any comes twice.
+In: a seed, a length, the kinds that are switched on. Out: `Fault` values in the order of their times, round by round.
+Invariant: the same arguments give the same lists on every machine; each kind comes before any comes twice in a round.
 """
 
 import random
@@ -10,6 +10,8 @@ from msgspec import Struct, structs
 
 # Of the length of a run; what begins later would outlast it.
 FIRST_AT = 5.0
+# About each kind once, a fault every eight seconds.
+ROUND_SECONDS = 240.0
 
 
 class Fault(Struct, frozen=True):
@@ -74,8 +76,16 @@ KINDS: dict[str, tuple[float, float]] = {
 }
 
 
+def rounds(seed: int, seconds: float, *, every: float = 8.0, nodes: int = 4) -> list[list[Fault]]:
+    """As many rounds of about four minutes as fit into `seconds` of faults; the calm after each is not counted."""
+    count = max(1, round(seconds / ROUND_SECONDS))
+    return [
+        schedule(f"{seed}.{number}", seconds / count, every=every, nodes=nodes) for number in range(count)
+    ]
+
+
 def schedule(
-    seed: int,
+    seed: int | str,
     seconds: float,
     *,
     every: float = 8.0,

@@ -140,7 +140,9 @@ class Workload:
 
     async def begin(self) -> None:
         """Make everything."""
-        labels = {NAMESPACE: {"virtual-node-affinity-injection": "enabled"}, PLACED: {}}
+        # Else a pod that is made while an apiserver starts may not wait for its pool, and be one too many on the base.
+        exact = {"placement.overspill.dev/exact": "true"}
+        labels = {NAMESPACE: {"virtual-node-affinity-injection": "enabled"}, PLACED: exact}
         for name in sorted(NAMESPACES):
             found = {
                 "apiVersion": "v1",
@@ -197,9 +199,10 @@ class Workload:
         return found
 
     async def unfinished(self) -> list[str]:
-        """Jobs that have not succeeded yet."""
+        """Jobs that have not succeeded yet, and how far each is."""
         jobs = await self._api.items(f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs")
-        return [each["metadata"]["name"] for each in jobs if each["status"].get("succeeded", 0) < JOB_PODS]
+        left = [each for each in jobs if each["status"].get("succeeded", 0) < JOB_PODS]
+        return [f"{each['metadata']['name']}: {counted(each['status'])}" for each in left]
 
     async def end(self) -> None:
         """Take everything away."""
@@ -214,6 +217,12 @@ class Workload:
         """Whether the namespaces are no more."""
         names = {each["metadata"]["name"] for each in await self._api.items("/api/v1/namespaces")}
         return not names & NAMESPACES
+
+
+def counted(status: dict) -> str:
+    """How many pods of a Job are in which state. Failed ones alone: it waits, longer with each, before it makes more."""
+    states = ("succeeded", "active", "ready", "terminating", "failed")
+    return ", ".join(f"{status[state]} {state}" for state in states if status.get(state))
 
 
 async def ticks(seconds: float) -> AsyncIterator[None]:

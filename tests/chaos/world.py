@@ -194,10 +194,22 @@ class World:
                     found.append((name, pid, pages * PAGE / 1e6))
         return found
 
+    def hold_logs(self) -> None:
+        """Have a second name for each container's log: the kubelet removes those of pods that are gone."""
+        held = self._held_logs()
+        held.mkdir(exist_ok=True)
+        for log in (self.paths.machine / "log" / "pods").glob("kube-system_*/*/*.log"):
+            pod, container = log.parent.parent.name, log.parent.name
+            with contextlib.suppress(FileExistsError, FileNotFoundError):
+                (held / f"{pod}_{container}_{log.name}").hardlink_to(log)
+
+    def _held_logs(self) -> Path:
+        return self.paths.machine / "log" / "held"
+
     def keep_logs(self) -> Path:
         """Copy the logs of agents, controllers and the cluster's processes; returns where to."""
         folder = Path(tempfile.mkdtemp(prefix=f"{self.name}-"))
-        for each in (self.paths.logs, self.paths.machine / "log" / "pods"):
+        for each in (self.paths.logs, self._held_logs()):
             shutil.copytree(each, folder / each.name, symlinks=True)
         return folder
 

@@ -7,8 +7,8 @@ import time
 import pytest
 
 from chaos import invariants
-from chaos.history import Billed, History, Memory, Pod, count_base, held, take
-from chaos.schedule import KINDS, last_end, schedule
+from chaos.history import Billed, History, Memory, NodeChange, Pod, count_base, held, node_change, take
+from chaos.schedule import KINDS, last_end, rounds, schedule
 from chaos.world import CLOCK_FOLDER, set_clock
 
 NOW = 1000.0
@@ -32,6 +32,14 @@ def test_every_kind_comes_before_any_comes_twice():
     faults = schedule(3, 3600)
     first = [fault.kind for fault in faults[: len(KINDS)]]
     assert sorted(first) == sorted(KINDS)
+
+
+@pytest.mark.parametrize(("minutes", "count"), [(1.5, 1), (5, 1), (30, 8)])
+def test_rounds_differ_and_fill_the_time(minutes, count):
+    found = rounds(1, minutes * 60)
+    assert len(found) == count
+    assert len({tuple(faults) for faults in found}) == count
+    assert all(last_end(faults) <= minutes * 60 / count for faults in found)
 
 
 def test_kinds_can_be_left_out():
@@ -66,21 +74,20 @@ def test_duplicates(bill, found):
 
 
 @pytest.mark.parametrize(
-    ("gone", "line", "quiet", "found"),
+    ("gone", "line", "found", "longest"),
     [
-        (None, billed("g"), True, 0),
-        (900.0, billed("g", ended=890.0), True, 0),
-        (990.0, billed("g"), False, 0),
-        (990.0, billed("g"), True, 1),
-        (700.0, billed("g", ended=900.0), False, 1),
-        (990.0, billed("g", uid="unknown", began=995.0), False, 0),
-        (990.0, billed("g", uid="unknown", began=995.0), True, 1),
-        (990.0, billed("g", uid="unknown", began=500.0, ended=700.0), False, 0),
-        (990.0, billed("g", uid="unknown", began=500.0, ended=900.0), False, 1),
+        (None, billed("g"), 0, 0),
+        (900.0, billed("g", ended=890.0), 0, 0),
+        (990.0, billed("g"), 1, 10),
+        (700.0, billed("g", ended=900.0), 0, 200),
+        (990.0, billed("g", uid="unknown", began=995.0), 1, 5),
+        (990.0, billed("g", uid="unknown", began=500.0, ended=700.0), 0, 200),
     ],
 )
-def test_leaks(gone, line, quiet, found):
-    assert len(invariants.leaks(history(pod(gone=gone), bill=[line]), NOW, quiet=quiet)) == found
+def test_leaks(gone, line, found, longest):
+    seen = history(pod(gone=gone), bill=[line])
+    assert len(invariants.leaks(seen, NOW)) == found
+    assert invariants.longest_leftover(seen, NOW) == longest
 
 
 @pytest.mark.parametrize(
@@ -100,18 +107,18 @@ def test_failures(fields, found):
 
 
 @pytest.mark.parametrize(
-    ("deadline", "gone", "quiet", "found"),
+    ("deadline", "gone", "found", "longest"),
     [
-        (None, None, True, 0),
-        (990.0, None, False, 0),
-        (990.0, None, True, 1),
-        (800.0, None, False, 1),
-        (700.0, 710.0, True, 0),
-        (700.0, 900.0, True, 1),
+        (None, None, 0, 0),
+        (NOW + 5, None, 0, -5),
+        (990.0, None, 1, 10),
+        (700.0, 900.0, 0, 200),
     ],
 )
-def test_terminating(deadline, gone, quiet, found):
-    assert len(invariants.terminating(history(pod(deadline=deadline, gone=gone)), NOW, quiet=quiet)) == found
+def test_terminating(deadline, gone, found, longest):
+    seen = history(pod(deadline=deadline, gone=gone))
+    assert len(invariants.terminating(seen, NOW)) == found
+    assert invariants.longest_terminating(seen, NOW) == longest
 
 
 def test_the_base_is_counted_by_revision():
@@ -241,3 +248,20 @@ def test_a_process_without_its_clock_does_not_run(tmp_path):
     done = subprocess.run([sys.executable, "-c", ""], env=environment, capture_output=True, check=False)
     assert done.returncode == 1
     assert b"nonesuch" in done.stderr
+
+
+def test_what_a_node_was_told_to_be():
+    taints = [
+        {"key": "node.kubernetes.io/unreachable", "effect": effect} for effect in ("NoSchedule", "NoExecute")
+    ]
+    conditions = [{"type": "Ready", "status": "Unknown", "message": "no word of it"}]
+    found = {
+        "metadata": {"name": "one"},
+        "spec": {"taints": taints},
+        "status": {"conditions": conditions},
+    }
+    evicts = ("node.kubernetes.io/unreachable",)
+    assert node_change("MODIFIED", found, at=NOW) == NodeChange(
+        NOW, "one", "Unknown", "no word of it", evicts
+    )
+    assert node_change("DELETED", found, at=NOW) == NodeChange(NOW, "one")
