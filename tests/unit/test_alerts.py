@@ -62,6 +62,23 @@ def test_a_backend_fails_by_some_codes(code, alerts):
     assert (re.fullmatch(harmless, code) is None) is alerts
 
 
+def test_the_alert_of_a_dead_agent_is_about_what_the_scrape_example_finds():
+    """The job's name, and the label that the agents' Service gives their targets."""
+    (rule,) = (rule for rule in RULES if rule["alert"] == "OverspillAgentDown")
+    job = yaml.safe_load((ROOT / "deploy/monitoring/prometheus.yaml").read_text())["scrape_configs"][0]
+    labels = {each.get("target_label"): each["source_labels"] for each in job["relabel_configs"]}
+    assert labels["component"] == ["__meta_kubernetes_service_label_app_kubernetes_io_component"]
+    (service,) = [
+        each
+        for each in yaml.safe_load_all((ROOT / "deploy/base/statefulset.yaml").read_text())
+        if each["kind"] == "Service"
+    ]
+    component = service["metadata"]["labels"]["app.kubernetes.io/component"]
+    assert f'up{{job="{job["job_name"]}",component="{component}"}}' in rule["expr"]
+    # A Service leads to agents that are down as well.
+    assert service["spec"]["publishNotReadyAddresses"]
+
+
 def test_the_runbook_has_a_section_for_each_alert_and_no_other():
     assert re.findall(r"^## (.+)$", RUNBOOK, re.MULTILINE) == NAMES
 

@@ -360,7 +360,11 @@ def test_network_policies_select_what_is_deployed_and_its_ports(component, file,
 
 
 @pytest.mark.parametrize(
-    "file", ["base/statefulset.yaml", "placement/deployment.yaml", "approver/deployment.yaml"]
+    "file",
+    [
+        *("base/statefulset.yaml", "placement/deployment.yaml"),
+        *("placement/guard.yaml", "approver/deployment.yaml"),
+    ],
 )
 def test_nothing_of_ours_runs_as_root_or_writes_into_its_image(file):
     (workload,) = [
