@@ -277,6 +277,10 @@ async def test_a_lease_deleted_with_its_node_is_made_again(client, leases, monke
     assert leases.stored["metadata"]["ownerReferences"][0]["uid"] == "second"
 
 
+def test_it_is_sure_no_longer_when_a_pod_of_its_name_may_take_the_lease():
+    assert lease_module.RENEW_EVERY * 1.04 < lease_module.SURE < lease_module.SILENCE
+
+
 async def test_whether_it_is_sure_counts_from_when_a_renewal_was_sent(client, leases, monkeypatch):
     """Its answer may take long; others count from what is written in it."""
     lease = NodeLease(client, "node", holder="pod-0/1")

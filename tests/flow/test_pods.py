@@ -419,6 +419,22 @@ async def test_an_ended_pod_that_the_backend_can_tell_of_again_is_stopped_if_it_
         world.backend.delete.assert_awaited_once_with(who, grace_seconds=2)
 
 
+async def test_a_pod_that_was_declared_failed_before_it_began_is_stopped_when_it_does():
+    world = World()
+    who = Identity("c", "vn-0", "shop", "web", "web")
+    starting, running = (ContainerObservation("main", state, "i") for state in (Waiting(""), Running(1.0)))
+    async with world.running():
+        world.backend.delete = AsyncMock()
+        world.pods.sighted([Observation(who, 1.0, (starting,))])
+        world.tell(("ADDED", pod("web", status={"phase": "Failed"})), replace=True)
+        await world.worked_off()
+        world.backend.delete.assert_not_called()
+        world.pods.sighted([Observation(who, 1.0, (running,))])
+        world.tell(("ADDED", pod("later")))
+        await world.backend.taken["later"].wait()
+        world.backend.delete.assert_awaited_once_with(who, grace_seconds=2)
+
+
 def ready(patch):
     return next(each["status"] for each in patch["status"]["conditions"] if each["type"] == "Ready")
 

@@ -5,6 +5,7 @@ import contextlib
 import itertools
 import json
 import time
+from types import SimpleNamespace
 
 import pytest
 from aiohttp import web
@@ -38,10 +39,11 @@ def lines(*events):
 
 
 class World:
-    """An apiserver where something happens to the Node once its status was told; `refusals` come after that."""
+    """An apiserver where something happens to the Node once its status was told, and `then`; `refusals` come after that."""
 
-    def __init__(self, happens, *, refusals=None, status=None):
+    def __init__(self, happens, *, then=(), refusals=None, status=None):
         self.event = event(happens, status=status)
+        self.then = [event(each) for each in then]
         self.refusals = refusals or {}
         self.told, self.happened, self.told_again = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.log = []
@@ -66,7 +68,7 @@ class World:
         if not self.happened.is_set():
             await self.told.wait()
             self.happened.set()
-            await reply.write(lines(self.event))
+            await reply.write(lines(self.event, *self.then))
         await asyncio.Event().wait()
 
 
@@ -138,6 +140,14 @@ async def test_a_refusal_to_write_the_node_ends_no_agent():
         await world.told_again.wait()
         assert not task.done()
     assert refusals == {"POST": [], "status": []}
+
+
+async def test_a_repair_that_is_refused_for_good_keeps_nothing_else_from_being_seen():
+    always = SimpleNamespace(pop=lambda _: refusal(422, "Invalid", "denied by a policy"))
+    world = World("MODIFIED", then=["DELETED"], refusals={"PATCH": always})
+    async with running(world):
+        await world.told_again.wait()
+    assert "POST" in world.log
 
 
 async def test_a_refused_status_ends_no_agent_once_one_was_written():

@@ -58,6 +58,7 @@ PHASES = {
         "Failed",
     ),
     "init done": (observed(container(Running(9.0)), init=(container(DONE, "i"),)), "Running"),
+    "nothing is known of its containers": (observed(), "Pending"),
     "given up by the backend": (
         observed(container(Running(6.0)), failed=True, reason="DeadlineExceeded"),
         "Failed",

@@ -15,7 +15,7 @@ import structlog
 from msgspec import structs
 
 from overspill.backoff import backoff
-from overspill.errors import Conflict, Misconfigured, NotFound, OverspillError
+from overspill.errors import Conflict, Misconfigured, NotFound, OverspillError, Retry
 from overspill.kube.client import MERGE, STRATEGIC, Client
 from overspill.kube.resources import NODES
 from overspill.kube.watch import Change, Watch
@@ -121,7 +121,7 @@ class VirtualNode:
         try:
             if change.type == "DELETED":
                 log.warning("node was deleted; registering it again", node=self._profile.name)
-                await self.register()
+                self.found = await self._create_or_get(cordoned=False)  # what is to repair comes by the watch
                 await self._write_status(self._health)
             else:
                 self.found = change.object
@@ -130,7 +130,8 @@ class VirtualNode:
                 await self._repair(change.object)
         except OverspillError as error:
             log.warning("node not repaired; trying again", node=self._profile.name, error=str(error))
-            return False
+            # What is refused is tried with what comes next: every status that is written comes here, too.
+            return change.type != "DELETED" and not isinstance(error, Retry)
         return True
 
     def _compare(self, found: NodeObject) -> None:

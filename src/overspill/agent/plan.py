@@ -5,10 +5,11 @@ remembers. Out: one `Action`. Invariant: pure, and right whatever was missed
 before: the same inputs after a restart give the same action.
 """
 
+import msgspec
 from msgspec import Struct
 
 from overspill.model.observation import Observation, Running, Terminated
-from overspill.model.pods import Container, Pod
+from overspill.model.pods import Container, Pod, PodSpec
 from overspill.model.podstatus import phase_of
 
 __all__ = [
@@ -138,34 +139,47 @@ def plan(
     if pod.ended:
         # Somebody declared it ended (eviction, a lost node): what still runs must stop.
         return _delete(seen, FORCED_GRACE, memory) if seen and _runs_on(seen) else Nothing()
-    if exceeded is not None and (seen is None or not _is_over(seen)):
-        grace = pod.decoded_spec().termination_grace_period_seconds
-        return _delete(seen, grace, memory) if seen else exceeded
+    if exceeded is not None and seen is None:
+        return exceeded
+    if exceeded is not None and seen is not None and not _is_over(seen):
+        return _delete(seen, pod.decoded_spec().termination_grace_period_seconds, memory)
     if seen is not None or memory.held == pod.metadata.generation:
         return Nothing()
     return _start(pod, memory)
 
 
 def _start(pod: Pod, memory: Memory) -> Action:
-    runs = pod.status.phase == "Running"
-    if runs or pod.status.start_time:
-        policy = pod.decoded_spec().restart_policy
-        if runs and policy == "Never":
-            return _lost(memory, "restartPolicy is Never")
-        if policy != "Always" and memory.last is None and memory.exit_codes is None:
-            return Recall()
-    if _has_ended_for_good(pod, memory):
-        return _lost(memory, "one that had ended is not to run again")
+    last, runs = memory.last, pod.status.phase == "Running"
+    if last is not None and last.failed:  # the backend has given it up
+        return _lost(memory, last.reason, last.message)
+    if not (runs or pod.status.start_time or last or memory.exit_codes):
+        return Create(memory.attempt + 1)
+    try:
+        spec = pod.decoded_spec()
+    except msgspec.ValidationError:
+        return Create(memory.attempt + 1)  # it is refused, and told why
+    if spec.restart_policy == "Never" and (runs or _is_told_to_have_ended(last)):
+        return _lost(memory, *_gone("restartPolicy is Never"))
+    if spec.restart_policy != "Always" and last is None and memory.exit_codes is None:
+        return Recall()
+    if _has_ended_for_good(spec, memory):
+        return _lost(memory, *_gone("one that had ended is not to run again"))
     return Create(memory.attempt + 1)
 
 
-def _lost(memory: Memory, why: str) -> Action:
-    if memory.last is not None and phase_of(memory.last) in {"Succeeded", "Failed"}:
-        return Report()
-    return Fail("ContainersLost", f"its containers are gone from the backend, and {why}")
+def _gone(why: str) -> tuple[str, str]:
+    return "ContainersLost", f"its containers are gone from the backend, and {why}"
 
 
-def _has_ended_for_good(pod: Pod, memory: Memory) -> bool:
+def _lost(memory: Memory, reason: str, message: str) -> Action:
+    return Report() if _is_told_to_have_ended(memory.last) else Fail(reason, message)
+
+
+def _is_told_to_have_ended(last: Observation | None) -> bool:
+    return last is not None and phase_of(last) in {"Succeeded", "Failed"}
+
+
+def _has_ended_for_good(spec: PodSpec, memory: Memory) -> bool:
     """Whether a container has ended that is not to run again: the apiserver would take no status in which it does.
 
     Init containers are: all run again in a new attempt, and statuses are taken from when they have completed.
@@ -173,7 +187,6 @@ def _has_ended_for_good(pod: Pod, memory: Memory) -> bool:
     codes = memory.exit_codes if memory.last is None else _exit_codes(memory.last)
     if not codes:
         return False
-    spec = pod.decoded_spec()
     return any(
         each.name in codes and not _runs_again(each, spec.restart_policy, codes[each.name])
         for each in spec.containers
@@ -218,4 +231,4 @@ def _runs_on(seen: Observation) -> bool:
 
 def _is_over(seen: Observation) -> bool:
     """Whether the backend has ended it, or is about to; its logs stay then."""
-    return seen.ending or phase_of(seen) in {"Succeeded", "Failed"}
+    return seen.ending or _is_told_to_have_ended(seen)

@@ -194,6 +194,8 @@ class Pods:
             if self.cache.synced.is_set():
                 self.queue.add(key)
             return
+        if pod.ended:
+            self.queue.add(key)  # something of it may begin only now
         if before is not None or pod.status.phase in {"", "Pending"}:  # else an earlier agent has told of it
             self._tell_changes(key, before, seen)
         if phase_of(seen) == "Pending" and not memory.waits:

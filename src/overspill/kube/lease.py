@@ -39,8 +39,8 @@ RELEASE_TIMEOUT = 2.0
 ACQUIRE_TRIES = 5
 # Longer than between two renewals.
 SILENCE = 15.0
-# Seconds after a renewal was sent for which nobody else takes the Lease, though clocks differ and processes stand still.
-SURE = 30.0
+# Seconds after a renewal was sent for which nobody else takes the Lease: the earliest is a pod of its name, after `SILENCE`.
+SURE = SILENCE - 2.0
 
 
 class Held(Misconfigured):

@@ -191,7 +191,7 @@ def phase_of(seen: Observation) -> Phase:
     running = any(isinstance(sidecar.state, Running) for sidecar in sidecars)
     if (seen.failed and not seen.ending) or (any(map(_lost, seen.init_containers)) and not running):
         return "Failed"
-    if not _initialized(seen):
+    if not seen.containers or not _initialized(seen):
         return "Pending"
     states = [container.state for container in seen.containers]
     if all(isinstance(state, Terminated) for state in states) and not any(
