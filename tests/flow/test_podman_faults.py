@@ -198,9 +198,12 @@ async def test_lost_sandbox_is_replaced(stage: Stage):
     mounts = (Mount("memory", "/memory"), Mount("shared", "/shared"))
     volumes = {"memory": EmptyDir(medium="Memory"), "shared": EmptyDir()}
     init = shell("echo $HOSTNAME >>/shared/log", name="init", mounts=mounts)
-    work = pod(shell(SLEEP, mounts=mounts), init_containers=(init,), volumes=volumes)
+    beside = shell(SLEEP, name="beside", restart_policy="Always")
+    work = pod(shell(SLEEP, mounts=mounts), init_containers=(init, beside), volumes=volumes)
     await stage.backend.create(work)
     await stage.witness.running(work)
+    await stage.backend.add_ephemeral(work.identity, [shell(SLEEP, name="debug", target="beside")])
+    await stage.witness.until(work, lambda s: isinstance(s, Observation) and _debugs(s, Running))
     infra = next(c for c in stage.service.containers() if c["IsInfra"])
     os.kill(infra["Pid"], signal.SIGKILL)
     seen = await stage.witness.until(
@@ -210,6 +213,11 @@ async def test_lost_sandbox_is_replaced(stage: Stage):
     assert f"{seen.ips[0]}\tpod" in await run_in(stage.backend, work, ["cat", "/etc/hosts"])
     assert seen.ips[0] in await run_in(stage.backend, work, ["ip", "-o", "address", "show", "eth0"])
     assert (await run_in(stage.backend, work, ["cat", "/shared/log"])).splitlines() == ["pod", "pod"]
+    assert _debugs(seen, Terminated)
+
+
+def _debugs(seen: Observation, state: type) -> bool:
+    return [type(each.state) for each in seen.ephemeral_containers] == [state]
 
 
 async def test_what_ended_for_good_stays_so_when_its_container_is_removed(podman: PodmanService):

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import aclosing, suppress
+from unittest.mock import AsyncMock
 
 import pytest
 from podman_pods import (
@@ -20,6 +21,7 @@ from podman_pods import (
 
 from overspill.backends import connections
 from overspill.backends.base import LogOptions
+from overspill.backends.podman.streams import Hijacked
 from overspill.errors import NotFound, Rejected
 from overspill.model.observation import Observation
 from overspill.model.work import Container, EmptyDir, Mount, Resources
@@ -119,6 +121,32 @@ async def test_letting_go_of_a_connection_of_which_nothing_is_read(stage: Stage,
         assert not done
         writing.cancel()
         await forwarded.close()
+
+
+async def test_letting_go_is_broken_off_and_its_connection_ends():
+    leaving = asyncio.Event()
+
+    async def leave() -> None:
+        leaving.set()
+        await asyncio.Event().wait()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert await reader.read() == b""
+        writer.close()
+        served.set()
+
+    served = asyncio.Event()
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        process = Hijacked(
+            reader, writer, tty=False, ends_stdin=True, finish=AsyncMock(), leave=leave, resizer=AsyncMock()
+        )
+        closing = asyncio.ensure_future(process.close())
+        await leaving.wait()
+        closing.cancel()
+        with suppress(asyncio.CancelledError):
+            await closing
+        await served.wait()
 
 
 async def test_letting_go_kills_the_process_also_where_others_come_and_go(stage: Stage):

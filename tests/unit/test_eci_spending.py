@@ -50,9 +50,12 @@ def no_groups():
     )
 
 
-@pytest.mark.parametrize(("status", "told"), [("Failed", "failed_time"), ("Expired", "expired_time")])
-def test_the_end_that_eci_tells_is_what_its_price_counts_to(status, told):
-    """Containers that never ran, or were taken with their instance, have none."""
+@pytest.mark.parametrize(
+    ("status", "told", "seconds"),
+    [("Failed", "failed_time", 100), ("Expired", "expired_time", 100), ("ScheduleFailed", "failed_time", 0)],
+)
+def test_the_end_that_eci_tells_is_what_its_price_counts_to(status, told, seconds):
+    """Containers that never ran, or were taken with their instance, have none. A group without an instance costs nothing."""
     group_tags = tuple(Tag(each["Key"], each["Value"]) for each in tags(WHO, more={}))
     entry = GroupEntry(
         "eci-1",
@@ -66,7 +69,7 @@ def test_the_end_that_eci_tells_is_what_its_price_counts_to(status, told):
     groups.detail(entry, StatusEntry("eci-1", status))
     (found,) = groups
     written = found.seen.annotations
-    assert Decimal(written[COST_ANNOTATION]) == 100 * Decimal(written[PRICE_ANNOTATION])
+    assert Decimal(written.get(COST_ANNOTATION, 0)) == seconds * Decimal(written[PRICE_ANNOTATION])
 
 
 def test_a_group_is_taken_to_end_when_it_is_first_seen_so():

@@ -101,7 +101,7 @@ class Groups:
         self._clock = clock
         self._by_uid: dict[str, Tracked] = {}
         self._uids: dict[str, str] = {}
-        self.unwanted: set[str] = set()
+        self.unwanted: dict[str, float] = {}  # id -> since when
         # Told of each group that becomes known, and of each that nothing is left of.
         self.on_known: Callable[[Tracked], None] = lambda _: None
         self.on_gone: Callable[[Tracked], None] = lambda _: None
@@ -147,7 +147,7 @@ class Groups:
         """Whether a known group is replaced by another one of the same pod; the loser is to be removed."""
         replaced = known.group.deleting or known.status in ENDED or known.group.created_at > group.created_at
         loser = known.group if replaced else group
-        self.unwanted.add(loser.id)
+        self.unwanted[loser.id] = self._clock()
         self._remove(loser.id)
         log.warning("pod has two container groups; one is removed", removed=loser.id, pod=group.identity.name)
         if replaced:
@@ -183,10 +183,11 @@ class Groups:
         tracked.group = structs.replace(tracked.group, annotations=written)
         self._look(tracked)
 
-    def forget_unwanted(self, present: set[str]) -> None:
-        """Forget the unwanted groups that are not among those present any more."""
-        for group_id in self.unwanted - present:
-            self.unwanted.discard(group_id)
+    def forget_unwanted(self, present: set[str], *, before: float) -> None:
+        """Forget what has been unwanted since `before` and is not present any more: a listing may be late with the others."""
+        left = [each for each, since in self.unwanted.items() if each not in present and since < before]
+        for group_id in left:
+            del self.unwanted[group_id]
             self.on_left(group_id)
 
     def mark_deleting(self, tracked: Tracked) -> None:
@@ -238,7 +239,7 @@ class Groups:
     def _observe(self, tracked: Tracked) -> Observation:
         observed = carried(tracked.seen, observe(tracked.group, tracked.entry, tracked.detail))
         seen = self._complete(tracked.group, observed)
-        if tracked.status not in ENDED:
+        if tracked.status not in ENDED or tracked.status == "ScheduleFailed":  # which costs nothing
             return seen
         ending = ending_annotations(seen, tracked.detail)
         return structs.replace(seen, annotations=seen.annotations | ending)

@@ -116,7 +116,7 @@ class Poller:
         entries = await self._list({})
         await self._take(entries)
         present = {entry.container_group_id for entry in entries}
-        self._groups.forget_unwanted(present)
+        self._groups.forget_unwanted(present, before=began - APPEARS_WITHIN)
         await self._confirm([each for each in self._groups if each.group.id not in present])
         self._swept_at = self._looked_at = began
 

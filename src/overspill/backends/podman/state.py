@@ -21,7 +21,7 @@ from overspill.backends.podman.seen import Deletion, Eviction, Marks, PulledImag
 from overspill.backends.podman.tags import pod_name
 from overspill.backends.podman.turns import all_containers, is_over
 from overspill.errors import NotFound, Rejected
-from overspill.model.work import Identity, WorkSpec
+from overspill.model.work import Container, Identity, WorkSpec
 
 __all__ = ["PodState"]
 
@@ -108,8 +108,16 @@ class PodState:
     @property
     def init_runs(self) -> tuple[Run, ...]:
         """The runs of init containers."""
-        inits = {container.name for container in self.work.init_containers} if self.work else set()
-        return tuple(run for run in self.runs.values() if run.container in inits)
+        return self._runs_of(self.work.init_containers) if self.work else ()
+
+    @property
+    def ephemeral_runs(self) -> tuple[Run, ...]:
+        """The runs of ephemeral containers."""
+        return self._runs_of(self.work.ephemeral_containers) if self.work else ()
+
+    def _runs_of(self, containers: Iterable[Container]) -> tuple[Run, ...]:
+        names = {container.name for container in containers}
+        return tuple(run for run in self.runs.values() if run.container in names)
 
     def forget(self, run: Run) -> None:
         """A run was removed: remove what it has left, too."""

@@ -121,8 +121,9 @@ class Steps:
         work, sandbox = self._pod.work, self._pod.sandbox
         assert work
         assert sandbox
-        # What init containers have done may have been to the network that is gone.
-        for run in self._pod.init_runs:
+        # What init containers have done may have been to the network that is gone. Podman removes none of them
+        # before an ephemeral container that sees its processes.
+        for run in (*self._pod.ephemeral_runs, *self._pod.init_runs):
             await self._podman.remove_container(run.id)
         self._pod.begin_anew()
         try:

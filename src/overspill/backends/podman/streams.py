@@ -93,10 +93,12 @@ class Hijacked:
 
     async def close(self) -> None:
         """Let go; first of the process, which may be why nothing of its input is taken."""
-        if not self._ended:
-            with suppress(OverspillError):
-                await self._leave()
-        await let_go(self._writer)
+        try:
+            if not self._ended:
+                with suppress(OverspillError):
+                    await self._leave()
+        finally:
+            await let_go(self._writer)
 
 
 async def exec_in_container(
