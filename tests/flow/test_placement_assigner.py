@@ -34,6 +34,11 @@ class World:
         let_go: how many policies lost their finalizer.
         evicted: names of the pods that were evicted.
         status: of the policy, as it was written last.
+        stored: what a list gives, by plural.
+        indexes: of namespaces; each PlacementIndex's spec, or None for one that was deleted.
+        index_troubles: what writes of them get first.
+        undeletable: names of pods that a webhook keeps from being deleted.
+        deleted: names of pods.
     """
 
     def __init__(self):
@@ -42,15 +47,28 @@ class World:
         self.let_go = 0
         self.evicted = []
         self.status = {}
+        self.stored = {}
+        self.indexes, self.index_troubles = {}, []
+        self.undeletable, self.deleted = set(), []
         self.answer = lambda _patch: None
         self._arrived = asyncio.Event()
         self._running = None
 
     async def handle(self, request):
         body = await request.json() if request.can_read_body else None
-        answer = None
-        if request.method == "PATCH" and "/pods/" in request.path:
-            patch = {each["path"]: each.get("value") for each in body} | {"name": request.path.split("/")[-1]}
+        answer, name = None, request.path.split("/")[-1]
+        if request.method == "GET":
+            answer = web.json_response({"metadata": {}, "items": self.stored.get(name, [])})
+        elif "/placementindexes/" in request.path and self.index_troubles:
+            answer = self.index_troubles.pop()
+        elif "/placementindexes/" in request.path:
+            self.indexes[request.path.split("/")[-3]] = body["spec"] if request.method == "PATCH" else None
+        elif request.method == "DELETE" and name in self.undeletable:
+            answer = refusal(403, "Forbidden", "admission webhook denied the request")
+        elif request.method == "DELETE":
+            self.deleted.append(name)
+        elif request.method == "PATCH" and "/pods/" in request.path:
+            patch = {each["path"]: each.get("value") for each in body} | {"name": name}
             self.patches.append(patch)
             answer = self.answer(patch)
         elif request.method == "POST" and request.path.endswith("/placementpolicies"):
@@ -292,6 +310,51 @@ async def test_pods_of_one_that_is_made_again_wait_while_the_policy_of_the_one_b
     world.policies(owned("new"))
     await world.until(lambda: len(world.patches) == 20)
     assert collections.Counter(patch[POOL] for patch in world.patches) == {"base": 5, "elastic": 15}
+
+
+@pytest.mark.parametrize("late", ["placementpolicies", "deployments"])
+async def test_pods_wait_whose_policy_the_watches_have_not_brought(world, monkeypatch, late):
+    """The apiserver answers 429 to a watch that begins anew, for example."""
+    monkeypatch.setattr(assigner, "ORPHAN_AFTER", 0.01)
+    monkeypatch.setattr(write, "POLICY_EVERY", 0.01)
+    stored = {"placementpolicies": placing.policy(), "deployments": annotated("d")}
+    world.stored[late] = [msgspec.to_builtins(stored[late])]
+    world.pods(gated("p"), placing.gated("bare", owner="other", kind="Job"))
+    world.lead()
+    await world.until(lambda: world.patched() == ["bare"])
+    world.policies(placing.policy())
+    await world.until(lambda: len(world.patches) == 2)
+    assert POOL in world.patches[1]
+
+
+async def test_a_policy_goes_no_sooner_than_its_index(world):
+    world.policies(owned("d", finalizers=[names.RELEASE_FINALIZER]))
+    world.lead()
+    await world.until(lambda: world.indexes.get("a"))
+    going = {"deletionTimestamp": "2026-01-02T00:00:00Z", "finalizers": [names.RELEASE_FINALIZER]}
+    world.index_troubles = [refusal(403, "Forbidden", "denied by a policy")]
+    world.policies(owned("d", **going))
+    await world.until(lambda: world.let_go)
+    assert world.indexes == {"a": None}
+
+
+async def test_an_index_whose_policies_went_while_nobody_led_is_taken_away(world):
+    world.stored["placementindexes"] = [{"metadata": {"name": "overspill", "namespace": "left"}}]
+    world.lead()
+    await world.until(lambda: "left" in world.indexes)
+    assert world.indexes == {"left": None}
+
+
+async def test_a_pod_that_cannot_be_deleted_keeps_no_other_from_making_way(world, monkeypatch):
+    monkeypatch.setattr(assigner.Queue, "_back_off", lambda *_: 0.01)
+    world.undeletable.add("p0")
+    short = placing.pool("base", 5, unschedulableTimeoutSeconds=1)
+    world.policies(placing.policy(short, placing.pool("elastic")))
+    unschedulable = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
+    world.pods(*(placed(f"p{number}", "base", number + 1, conditions=[unschedulable]) for number in range(2)))
+    world.lead()
+    await world.until(lambda: world.deleted and world.status)
+    assert world.deleted == ["p1"]
 
 
 async def test_they_are_let_go_once_it_has_the_annotation_no_more(world, monkeypatch):

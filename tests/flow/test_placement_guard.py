@@ -104,7 +104,7 @@ async def test_pods_go_to_the_last_pool_while_nobody_leads(apiserver):
     written = paths(apiserver.patches["a"][0])
     assert written["/metadata/labels/placement.overspill.dev~1pool"] == "elastic"
     assert written["/spec/nodeSelector"] == placing.VIRTUAL
-    assert "/spec/schedulingGates/0" in written
+    assert "/spec/schedulingGates" in written
     assert not [path for path in written if path.startswith("/metadata/annotations")], "it counts nothing"
 
 
@@ -131,7 +131,18 @@ async def test_the_rest_waits_once_somebody_leads(apiserver):
         assert len(apiserver.patches) == let_go
 
 
-@pytest.mark.parametrize("spec", [{}, {"gate": LASTS}, {"gate": RELEASE, "suspend": True}])
+async def test_pods_of_a_suspended_policy_go_as_they_are(apiserver):
+    """By the index that nobody writes anew they wait all the same."""
+    async with guarding(apiserver, [placing.policy(gate=RELEASE, suspend=True)], [waiting("a")]):
+        await apiserver.until(lambda: "a" in apiserver.patches)
+    assert set(paths(apiserver.patches["a"][0])) == {
+        "/metadata/uid",
+        "/metadata/resourceVersion",
+        "/spec/schedulingGates",
+    }
+
+
+@pytest.mark.parametrize("spec", [{}, {"gate": LASTS}, {"gate": LASTS, "suspend": True}])
 async def test_pods_wait_whose_policy_does_not_let_them_go_yet(apiserver, spec):
     async with guarding(apiserver, [placing.policy(**spec)], [waiting("a")]):
         await apiserver.until(lambda: apiserver.looks > 20)
@@ -145,7 +156,7 @@ async def test_a_pod_that_the_pool_is_refused_for_goes_as_it_is(apiserver):
     assert set(paths(apiserver.patches["a"][1])) == {
         "/metadata/uid",
         "/metadata/resourceVersion",
-        "/spec/schedulingGates/0",
+        "/spec/schedulingGates",
     }
 
 

@@ -85,6 +85,9 @@ class World:
     def awaits_policy(self, pod):
         return False
 
+    async def is_late(self, pod):
+        return False
+
     def around(self, managed):
         return Surroundings()
 
@@ -119,7 +122,7 @@ async def test_a_pod_is_placed_by_one_patch(world):
     world.writer.queue.add(KEY)
     await world.patched(1)
     assert world.patches[0]["/spec/nodeSelector"] == {"p": "b"}
-    assert "/spec/schedulingGates/0" in world.patches[0]
+    assert "/spec/schedulingGates" in world.patches[0]
     world.writer.queue.add(KEY)  # before the watch has brought it back
     labels = {names.POOL_LABEL: "base", names.POLICY_LABEL: "web"}
     annotations = {names.RANK_ANNOTATION: "1", names.DELETION_COST: "999999"}
@@ -180,4 +183,4 @@ async def test_a_pod_of_a_policy_that_goes_is_released(world):
     world.managed.edit(policy)
     world.writer.queue.add(KEY)
     await world.patched(1)
-    assert set(world.patches[0]) == {"/metadata/uid", "/metadata/resourceVersion", "/spec/schedulingGates/0"}
+    assert set(world.patches[0]) == {"/metadata/uid", "/metadata/resourceVersion", "/spec/schedulingGates"}

@@ -197,7 +197,8 @@ def test_what_an_exact_namespace_refuses_is_what_the_gate_is_for():
     conditions = {each["name"]: each["expression"] for each in gate["matchConditions"]}
     assert [exact["failurePolicy"], exact["paramKind"]] == ["Fail", gate["paramKind"]]
     assert exact["matchConstraints"]["namespaceSelector"] == {
-        "matchLabels": {f"{names.PLACEMENT}/exact": "true"}
+        "matchLabels": {f"{names.PLACEMENT}/exact": "true"},
+        **gate["matchConstraints"]["namespaceSelector"],
     }
     assert exact["matchConstraints"]["resourceRules"] == gate["matchConstraints"]["resourceRules"]
     wanted = {each["name"]: each["expression"] for each in exact["matchConditions"]}

@@ -94,13 +94,13 @@ class Assigner:
         if pod is None or pod.deleting:
             return False
         if not self.managed.policy.gates:
-            return pod.gate is not None and self.cluster.patch(uid, patches.release(pod))
+            return pod.gated and self.cluster.patch(uid, patches.release(pod))
         if seat is None:
             return False
         spec = self.state.policy.spec
         into = spec.pools[seat.pool] if seat.pool >= 0 else None
         marks = patches.marks("web", into, rank=seat.rank, cost=cost_of(self.state, seat, self.around()))
-        if pod.gate is None:
+        if not pod.gated:
             return self.cluster.patch(uid, patches.mark(pod, *marks))
         seat.sent = True
         return self.cluster.patch(uid, patches.place(pod, into, *marks))

@@ -254,8 +254,8 @@ def test_a_removed_pools_pods_are_the_first_to_go():
 
 
 def test_gate_is_found_wherever_it_stands():
-    assert placing.gated("p", gates=[{"name": "other/gate"}]).gate == 1
-    assert placing.placed("p", "base", 1, gates=[{"name": "other/gate"}]).gate is None
+    assert placing.gated("p", gates=[{"name": "other/gate"}]).gated
+    assert not placing.placed("p", "base", 1, gates=[{"name": "other/gate"}]).gated
     assert names.GATE == "overspill.dev/assign"
 
 

@@ -53,8 +53,9 @@ PERMISSIONS = (
     Permission(resources.PLACEMENT_POLICIES, ("patch",), "tell how placement is", subresource="status"),
     Permission(
         resources.PLACEMENT_INDEXES,
-        ("create", "delete", "patch"),
-        "tell the apiserver whose pods are to wait; to apply an object that is not there is to create it",
+        ("create", "delete", "list", "patch"),
+        "tell the apiserver whose pods are to wait, and take back what another leader left; "
+        "to apply an object that is not there is to create it",
     ),
     Permission(resources.EVENTS, ("create", "patch"), "tell users what happened, and how often"),
     Permission(resources.LEASES, ("create",), "become the replica that works", namespace="kube-system"),

@@ -21,7 +21,7 @@ from overspill.placement.match import PolicyKey
 from overspill.placement.policy import Policy
 from overspill.placement.workloads import Workload
 
-__all__ = ["AnnotatedDeployments", "base_replicas", "policy_for"]
+__all__ = ["AnnotatedDeployments", "base_replicas", "lacks_policy", "policy_for"]
 
 BASE = re.compile(r"[0-9]{1,5}|(100|[1-9]?[0-9])%")
 
@@ -61,6 +61,15 @@ def policy_for(deployment: Workload, base: int | str) -> dict[str, Any]:
     }
 
 
+def lacks_policy(deployment: Workload, policy: Policy | None) -> bool:
+    """Whether a Deployment is to have a policy by its annotation, and the one of its name is none, or going."""
+    return (
+        deployment.metadata.deletion_timestamp is None
+        and base_replicas(deployment.metadata.annotations.base or "") is not None
+        and (policy is None or policy.metadata.deletion_timestamp is not None)
+    )
+
+
 class _Written(msgspec.Struct):
     """The apiserver's answer, of which nothing is needed."""
 
@@ -89,13 +98,8 @@ class AnnotatedDeployments:
 
     def makes(self, namespace: str, name: str) -> bool:
         """Whether a Deployment is to have a policy by its annotation, and has none, or one that is going."""
-        found, policy = self._deployments.find(namespace, name), self._policy((namespace, name))
-        return (
-            found is not None
-            and found.metadata.deletion_timestamp is None
-            and base_replicas(found.metadata.annotations.base or "") is not None
-            and (policy is None or policy.metadata.deletion_timestamp is not None)
-        )
+        found = self._deployments.find(namespace, name)
+        return found is not None and lacks_policy(found, self._policy((namespace, name)))
 
     async def _keep(self, key: PolicyKey) -> None:
         deployment, policy = self._deployments.find(*key), self._policy(key)

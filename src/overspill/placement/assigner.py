@@ -8,11 +8,13 @@ within one batch leads to one look at each policy that it touches.
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import cache, partial
 
+import structlog
+
 from overspill import metrics
-from overspill.errors import Conflict, NotFound
+from overspill.errors import Conflict, NotFound, OverspillError, Retry
 from overspill.kube.cache import Cache, Key
 from overspill.kube.client import Client
 from overspill.kube.events import Events
@@ -22,6 +24,7 @@ from overspill.placement.annotated import AnnotatedDeployments
 from overspill.placement.capacity import Capacity
 from overspill.placement.decide import Surroundings
 from overspill.placement.index import IndexWriter
+from overspill.placement.latest import Latest, latest
 from overspill.placement.managed import Managed, Outcome
 from overspill.placement.match import Directory, PolicyKey, workload_keys
 from overspill.placement.nodes import Node
@@ -34,8 +37,12 @@ from overspill.placement.write import PodWriter, reference
 
 __all__ = ["Assigner"]
 
+log = structlog.get_logger(__name__)
+
 # How long an index is given to reach every apiserver before its policies count as indexed.
 INDEX_SETTLES = 2.0
+# After indexes could not be listed.
+INDEXES_AGAIN = 2.0
 # A gated pod of no policy is let go after this: its policy went while it was made.
 ORPHAN_AFTER = 1.0
 
@@ -55,6 +62,8 @@ class Assigner:
         self.looks: Queue[PolicyKey] = Queue(self._look, name="placement-policies", workers=4)
         self.indexes: Queue[str] = Queue(self._index, name="placement-indexes", workers=2)
         self.annotated = AnnotatedDeployments(client, self.deployments, self._policy, events)
+        self._client = client
+        self._latest: dict[str, Latest] = {}  # by namespace, as it was less than ORPHAN_AFTER ago
         self._events = events
         self._directory = Directory()
         self._revisions = Revisions()
@@ -71,6 +80,7 @@ class Assigner:
     async def run(self) -> None:
         """Work until cancelled; everything that is watched must be known by now."""
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._find_indexes(), name="indexes that are left")
             tasks.create_task(self.writer.queue.run(), name="pod writers")
             tasks.create_task(self.looks.run(), name="policies")
             tasks.create_task(self.indexes.run(), name="indexes")
@@ -165,6 +175,18 @@ class Assigner:
             if key.startswith("apps/Deployment/")
         )
 
+    async def is_late(self, pod: Pod) -> bool:
+        """Whether a policy gates a pod, or is to be made for it, that the watches have not brought yet.
+
+        Raises:
+            OverspillError: the apiserver could not be asked.
+        """
+        namespace, now = pod.metadata.namespace, time.monotonic()
+        self._latest = {each: known for each, known in self._latest.items() if now - known.at < ORPHAN_AFTER}
+        if namespace not in self._latest:
+            self._latest[namespace] = await latest(self._client, namespace)
+        return self._latest[namespace].places(pod)
+
     def around(self, managed: Managed) -> Surroundings:
         """What surrounds a policy."""
         namespace = managed.policy.metadata.namespace
@@ -232,7 +254,7 @@ class Assigner:
 
     def _of_no_policy(self, key: Key, pod: Pod) -> None:
         self._leave(self._policy_of.pop(key.uid, None), key.uid)
-        if pod.gate is not None and not pod.deleting:
+        if pod.gated and not pod.deleting:
             self.writer.queue.add(key, after=ORPHAN_AFTER)
 
     def _pod_gone(self, key: Key) -> None:
@@ -247,7 +269,7 @@ class Assigner:
             self.looks.add(policy)
 
     def _time(self, uid: str, pod: Pod, now: float) -> None:
-        if pod.gate is not None:
+        if pod.gated:
             self._first_seen.setdefault(uid, now)
         elif uid in self._first_seen:
             metrics.GATE_SECONDS.observe(now - self._first_seen.pop(uid))
@@ -320,11 +342,13 @@ class Assigner:
                     f"pool {managed.state.pool_name(index)} {why.message}" for index, why in how.passed
                 )
                 self._events.warning(reference(pod), "PoolConflict", f"it is beyond its pool's limit: {text}")
-        for pod, why in outcome.doomed:
-            await self.writer.delete(pod, why)
-        for pod in outcome.moving:
-            await self.writer.evict(pod)
+        refused = [
+            *[await _refusal(self.writer.delete(pod, why)) for pod, why in outcome.doomed],
+            *[await _refusal(self.writer.evict(pod)) for pod in outcome.moving],
+        ]
         self._reporter.report(name)
+        for error in filter(None, refused):
+            raise error
         return outcome.due
 
     def _to_write(self, name: PolicyKey, managed: Managed, outcome: Outcome) -> list[Pod]:
@@ -341,12 +365,14 @@ class Assigner:
         gated = [
             pod
             for pod in managed.state.pods.values()
-            if pod.gate is not None and not pod.deleting and not self.awaits_policy(pod)
+            if pod.gated and not pod.deleting and not self.awaits_policy(pod)
         ]
         for pod in gated:
             self.writer.queue.add(_key(pod))
         if managed.policy.metadata.deletion_timestamp is None or gated:
             return None
+        if self._index_writer.names(managed.policy):
+            return None  # it would outlive the policy if another process led from now on; once written, it looks again
         with contextlib.suppress(Conflict, NotFound):  # its newer version comes here too
             await self._index_writer.let_go(managed.policy)
         return None
@@ -364,12 +390,25 @@ class Assigner:
         found = self.replica_sets.find(namespace, name)
         return found.spec.replicas if found else None
 
+    async def _find_indexes(self) -> None:
+        """Have those looked at whose last policy went when nobody led, or when another did: pods would wait by them for ever."""
+        while True:
+            try:
+                for namespace in await self._index_writer.namespaces():
+                    self.indexes.add(namespace)
+            except Retry as error:
+                log.warning("indexes not listed", error=str(error))
+                await asyncio.sleep(INDEXES_AGAIN)
+            else:
+                return
+
     async def _index(self, namespace: str) -> float | None:
         policies = self._directory.of(namespace)
         await self._index_writer.write(namespace, policies)
         left = 0.0
         for policy in policies:
-            if not policy.gates:  # the index does not name it
+            if not policy.gates:  # the index does not name it, by now
+                self.looks.add((namespace, policy.metadata.name))
                 continue
             # Each by its own time: where policies come one after the other, none is to wait for the last.
             settles = self._index_writer.named_since(policy) + INDEX_SETTLES - time.monotonic()
@@ -379,6 +418,15 @@ class Assigner:
             with contextlib.suppress(Conflict, NotFound):  # its newer version comes here too
                 await self._index_writer.mark_indexed(policy)
         return left or self._index_writer.due(namespace)
+
+
+async def _refusal(write: Awaitable[object]) -> OverspillError | None:
+    """What a write met with; one that is refused holds up no other."""
+    try:
+        await write
+    except OverspillError as error:
+        return error
+    return None
 
 
 def _tells_replicas(target: TargetRef | None) -> bool:

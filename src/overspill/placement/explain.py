@@ -88,7 +88,7 @@ def _pods(count: int) -> str:
 
 
 def _unseated(policy: Policy, pod: Pod, assignment: Assignment | None) -> Iterator[str]:
-    if pod.gate is None:
+    if not pod.gated:
         yield "It was not placed: it was there before the policy, or its gate was taken off by hand."
         return
     if assignment is None or assignment.pool is not None:

@@ -89,7 +89,7 @@ class Guard:
         now = time.monotonic()
         for key in self._pods.apply(batch):
             pod = self._pods.get(key)
-            if pod is None or pod.gate is None or pod.deleting:
+            if pod is None or not pod.gated or pod.deleting:
                 self._since.pop(key.uid, None)
             else:
                 self._since.setdefault(key.uid, now)
@@ -110,7 +110,7 @@ class Guard:
             if pod is None or since is None:
                 continue
             policy = next(iter(self._directory.matching(pod)), None)
-            if policy is None or not policy.gates or policy.spec.gate.on_timeout != "Release":
+            if policy is None or policy.spec.gate.on_timeout != "Release":
                 continue
             if now - since >= policy.spec.gate.timeout_seconds:
                 yield pod, policy
@@ -146,7 +146,9 @@ class Guard:
                 looked_at = -math.inf
 
     async def _release(self, pod: Pod, policy: Policy) -> None:
-        pool = fallback(pod, policy)
+        pool = (
+            fallback(pod, policy) if policy.gates else None
+        )  # suspended or deleted, and its pods wait all the same
         if pool is not None:
             labels, annotations = patch.marks(policy.metadata.name, pool)
             if await self._sent(pod, patch.place(pod, pool, labels, annotations), f"to pool {pool.name}"):

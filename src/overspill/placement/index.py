@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from overspill import names
 from overspill.errors import NotFound
@@ -46,9 +47,17 @@ def index_of(policies: Iterable[Policy]) -> dict[str, Any]:
 NOTHING = encoder.encode(index_of(()))
 
 
-def _named(policy: Policy) -> bytes:
-    """What an index names of a policy: the pods of one that is edited wait by it only when it says so, too."""
-    return encoder.encode((policy.metadata.uid, target_key(policy), policy.spec.selector))
+def _named(policy: Policy) -> tuple[str, bytes]:
+    """What an index names of a policy, by its uid: the pods of one that is edited wait by it only when it says so, too."""
+    return policy.metadata.uid, encoder.encode((target_key(policy), policy.spec.selector))
+
+
+class _Meta(Struct, frozen=True):
+    namespace: str = ""
+
+
+class _Index(Struct, frozen=True):
+    metadata: _Meta = _Meta()
 
 
 class IndexWriter:
@@ -57,7 +66,23 @@ class IndexWriter:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._written: dict[str, tuple[bytes, float]] = {}  # namespace -> what and when
-        self._named: dict[str, dict[bytes, float]] = {}  # namespace -> what it names -> since when
+        self._named: dict[
+            str, dict[tuple[str, bytes], float]
+        ] = {}  # namespace -> what it names -> since when
+
+    def names(self, policy: Policy) -> bool:
+        """Whether the index may name a policy's workload, as far as this process knows."""
+        named = self._named.get(policy.metadata.namespace)
+        return named is None or any(uid == policy.metadata.uid for uid, _ in named)
+
+    async def namespaces(self) -> list[str]:
+        """Those that have an index.
+
+        Raises:
+            OverspillError: they could not be listed.
+        """
+        found = await self._client.list(PLACEMENT_INDEXES, kind=_Index)
+        return [each.metadata.namespace for each in found]
 
     def named_since(self, policy: Policy) -> float:
         """Since when the index has been right for a policy, as `time.monotonic` tells it."""

@@ -109,7 +109,7 @@ class Managed:
         if uid not in self.state.pods:
             self._forget(uid)
             return
-        if pod.gate is None:
+        if not pod.gated:
             self._gated.pop(uid, None)
             self.released.discard(uid)
             self._forgive(uid)

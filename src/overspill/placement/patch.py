@@ -1,8 +1,8 @@
 """The one write per pod, as a JSON Patch.
 
 In: a pod as it was last seen, its pool, rank and cost. Out: operations. Pure. Invariants: `add` of uid and
-resourceVersion makes a stale patch a clean 409 (a failing `test` would be a 422, like a wrong patch); a pod is
-only ever tightened, since a gated pod's selectors may not be relaxed; what the pod carries already is not sent.
+resourceVersion makes a stale patch a clean 409 (a failing `test`, or a `remove` of what is gone, would be a 422, like a
+wrong patch); a pod is only ever tightened, since a gated pod's selectors may not be relaxed; what the pod carries already is not sent.
 Source: https://kubernetes.io/docs/concepts/scheduling-eviction/pod-scheduling-readiness/ (KEP-3521, KEP-3838).
 """
 
@@ -85,8 +85,9 @@ def _preconditions(pod: Pod) -> list[Operation]:
 
 
 def _gate_removal(pod: Pod) -> Operation:
-    assert pod.gate is not None
-    return {"op": "remove", "path": f"/spec/schedulingGates/{pod.gate}"}
+    """All other gates: at the place of ours there may be another by now, or none."""
+    others = [gate for gate in pod.spec.scheduling_gates if gate.name != names.GATE]
+    return _add("/spec/schedulingGates", others)
 
 
 def _marks(pod: Pod, labels: Mapping[str, str], annotations: Mapping[str, str]) -> list[Operation]:

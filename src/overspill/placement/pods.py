@@ -141,10 +141,9 @@ class Pod(Struct, frozen=True):
         return next((each for each in self.metadata.owner_references if each.controller), None)
 
     @property
-    def gate(self) -> int | None:
-        """Where our gate stands among its gates; None when it does not wait for us."""
-        gates = self.spec.scheduling_gates
-        return next((index for index, gate in enumerate(gates) if gate.name == names.GATE), None)
+    def gated(self) -> bool:
+        """Whether it waits for us."""
+        return any(gate.name == names.GATE for gate in self.spec.scheduling_gates)
 
     @property
     def bound(self) -> bool:

@@ -139,4 +139,4 @@ def _following(state: PolicyState, rank: int) -> int:
 
 def _may_move(pod: Pod) -> bool:
     owner = pod.owner
-    return owner is not None and owner.kind in KINDS and not pod.deleting and pod.gate is None
+    return owner is not None and owner.kind in KINDS and not pod.deleting and not pod.gated

@@ -157,7 +157,7 @@ class PolicyState:
         self._uncount(uid)
         self.pods[uid] = pod
         self._count(pod, 1)
-        if pod.gate is not None:
+        if pod.gated:
             if uid not in self.seats and uid not in self.waiting:
                 group = self.waiting[uid] = self.group_of(pod)
                 self._waiting_in[group] += 1
@@ -196,7 +196,7 @@ class PolicyState:
         )
         self._leave(seat.uid)
         self._sit(seat)
-        if pod.gate is not None:
+        if pod.gated:
             self.samples[group] = pod
         self._wait_no_more(seat.uid)
         self.strays.discard(seat.uid)

@@ -78,7 +78,7 @@ def status_of(
 
 def _still_gated(state: PolicyState, uid: str) -> bool:
     pod = state.pods.get(uid)
-    return pod is not None and pod.gate is not None
+    return pod is not None and pod.gated
 
 
 def _of(have: int, target: int) -> str:

@@ -90,7 +90,7 @@ def _of_no_policy(pod: Pod) -> Iterator[str]:
         yield f"Pod {name} has ended, or is being deleted; it has no place any more."
         return
     yield f"Pod {name} is of no PlacementPolicy of namespace {pod.metadata.namespace}."
-    if pod.gate is not None:
+    if pod.gated:
         yield "It waits all the same; the controller lets it go, or `overspill placement release` does."
 
 
@@ -133,12 +133,12 @@ async def release_pods(client: Client, namespace: str, names: list[str]) -> dict
         pods = [await client.get(PODS, name, namespace=namespace, kind=Pod) for name in names]
     else:
         found = await client.list(PODS, namespace=namespace, kind=Pod)
-        pods = [pod for pod in found if pod.gate is not None]
+        pods = [pod for pod in found if pod.gated]
     return {f"{pod.metadata.namespace}/{pod.metadata.name}": await _release(client, pod) for pod in pods}
 
 
 async def _release(client: Client, pod: Pod) -> bool:
-    if pod.gate is None:
+    if not pod.gated:
         return False
     meta = pod.metadata
     try:

@@ -40,6 +40,9 @@ class Books(Protocol):
     def managed_of(self, uid: str) -> Managed | None:
         """The policy of a pod."""
 
+    async def is_late(self, pod: Pod) -> bool:
+        """Whether a policy gates a pod, or is to be made for it, that is not known here yet."""
+
     def around(self, managed: Managed) -> Surroundings:
         """What surrounds a policy."""
 
@@ -89,8 +92,8 @@ class PodWriter:
         managed = self._books.managed_of(key.uid)
         if managed is not None and managed.policy.gates:
             await self._write_seat(key, pod, managed)
-        elif pod.gate is not None and not pod.deleting:
-            if self._books.awaits_policy(pod):
+        elif pod.gated and not pod.deleting:
+            if self._books.awaits_policy(pod) or await self._books.is_late(pod):
                 return POLICY_EVERY
             await self._send(key, pod, patch.release(pod))
         return None
@@ -100,14 +103,14 @@ class PodWriter:
         if pod.deleting:
             return
         if seat is None:
-            if key.uid in managed.released and pod.gate is not None:
+            if key.uid in managed.released and pod.gated:
                 await self._send(key, pod, patch.release(pod))
             return
         pools = managed.policy.spec.pools
         pool = pools[seat.pool] if seat.pool >= 0 else None
         cost = cost_of(managed.state, seat, self._books.around(managed))
         labels, annotations = patch.marks(managed.policy.metadata.name, pool, rank=seat.rank, cost=cost)
-        if pod.gate is None or pool is None:
+        if not pod.gated or pool is None:
             changes = patch.mark(pod, labels, annotations)
             if changes:
                 await self._send(key, pod, changes)

@@ -60,7 +60,7 @@ def gate(policies: Directory, namespace: str, content: Raw) -> list[Operation]:
         msgspec.DecodeError: it is no pod.
     """
     pod, more = pods.decode(content), annotated.decode(content).metadata
-    if pod.bound or pod.gate is not None or any(owner.kind == "DaemonSet" for owner in more.owner_references):
+    if pod.bound or pod.gated or any(owner.kind == "DaemonSet" for owner in more.owner_references):
         return []
     pod = msgspec.structs.replace(pod, metadata=msgspec.structs.replace(pod.metadata, namespace=namespace))
     if not _is_marked(pod, more) and not any(policy.gates for policy in policies.matching(pod)):
