@@ -137,13 +137,13 @@ def expires_at(certificate: bytes) -> float:
 
 
 def is_pair(pair: KeyPair) -> bool:
-    """Whether it is a certificate and the private key of it."""
+    """Whether it is a certificate and the private key of it, of a kind that is made here."""
     try:
         key = serialization.load_pem_private_key(pair.key, password=None)
         certificate = x509.load_pem_x509_certificate(pair.certificate)
     except (ValueError, TypeError):
         return False
-    return bool(key.public_key() == certificate.public_key())
+    return isinstance(key, ec.EllipticCurvePrivateKey) and key.public_key() == certificate.public_key()
 
 
 def subject_names(certificate: bytes) -> set[str]:

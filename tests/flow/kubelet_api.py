@@ -190,6 +190,6 @@ async def staged(tmp_path):
         server.listener.use_certificate(pair.certificate, pair.key)
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(server.run())
-            await eventually(lambda: server.listener.generation)
+            await eventually(lambda: server.listener.era.number)
             yield Stage(apiserver=apiserver, node=node, server=server, port=port, authority=authority)
             running.cancel()

@@ -273,9 +273,9 @@ async def test_a_new_certificate_is_for_new_connections(stage):
     writer.write(f"POST /exec/default/web/c?command=cat&input=1&output=1 HTTP/1.1\r\n{UPGRADE}\r\n".encode())
     await reader.readuntil(b"\r\n\r\n")
     renewed = pki.issue(stage.authority, common_name=NODE, hosts=["127.0.0.1"], server=True)
-    generation = stage.server.listener.generation
+    generation = stage.server.listener.era.number
     stage.server.listener.use_certificate(renewed.certificate, renewed.key)
-    await eventually(lambda: stage.server.listener.generation > generation)
+    await eventually(lambda: stage.server.listener.era.number > generation)
     _, other = await stage.connect(client=shown)
     assert other.get_extra_info("ssl_object").getpeercert()["serialNumber"] != before
     await eventually(lambda: len(connections()) == 2)  # the stream goes on
@@ -291,21 +291,44 @@ async def test_after_a_change_of_the_client_ca_old_certificates_do_not_count(sta
     shown = stage.client_certificate()
     kept, writer = await stage.connect(client=shown)
     new = pki.new_authority("new CA")
-    generation = stage.server.listener.generation
+    generation = stage.server.listener.era.number
     stage.server.listener.use_client_ca(new.certificate.decode())
-    await eventually(lambda: stage.server.listener.generation > generation)
+    await eventually(lambda: stage.server.listener.era.number > generation)
     with pytest.raises((ssl.SSLError, aiohttp.ClientError, ConnectionError)):
         await stage.get("/healthz", client=shown)
     assert (await stage.get("/healthz", client=stage.client_certificate("apiserver", new)))[0] == 200
     writer.write(b"GET /healthz HTTP/1.1\r\nHost: n\r\n\r\n")
-    assert b"Connection: close" in await kept.read()  # one answer, and then it ends
+    assert await kept.read() == b""  # as if it had ended before: the client asks anew
     writer.close()
 
 
+async def test_a_certificate_that_is_shown_after_the_change_is_taken_for_no_new_one(stage):
+    """The connection was accepted before it, and is verified as was right then."""
+    sock = socket.create_connection(("127.0.0.1", stage.port))
+    sock.setblocking(False)
+    await stage.get("/healthz", client=stage.client_certificate())  # which was accepted after it
+    generation = stage.server.listener.era.number
+    stage.server.listener.use_client_ca(pki.new_authority("new CA").certificate.decode())
+    await eventually(lambda: stage.server.listener.era.number > generation)
+    reader, writer = await asyncio.open_connection(
+        sock=sock, ssl=stage.trust(client=stage.client_certificate()), server_hostname="127.0.0.1"
+    )
+    writer.write(b"GET /healthz HTTP/1.1\r\nHost: n\r\n\r\n")
+    assert await reader.read() == b""
+    writer.close()
+
+
+@pytest.mark.parametrize("garbage", ["garbage", "\n", "# für uns\n"])
+async def test_a_client_ca_that_is_none_changes_nothing(stage, garbage):
+    with pytest.raises(Misconfigured, match="client CA cannot be used"):
+        stage.server.listener.use_client_ca(garbage)
+    assert (await stage.get("/healthz", client=stage.client_certificate()))[0] == 200
+
+
 async def test_without_a_client_ca_tokens_count(stage):
-    generation = stage.server.listener.generation
+    generation = stage.server.listener.era.number
     stage.server.listener.use_client_ca("")
-    await eventually(lambda: stage.server.listener.generation > generation)
+    await eventually(lambda: stage.server.listener.era.number > generation)
     assert (await stage.get("/healthz", client=stage.client_certificate()))[0] == 401
     assert (await stage.get("/metrics", token=SCRAPER))[0] == 200
 
@@ -422,12 +445,12 @@ async def test_a_client_that_vanishes_is_noticed_and_one_that_reads_slowly_is_ke
     accepted = asyncio.get_running_loop().create_future()
     bound = bind("127.0.0.1:0", what="kubelet API", flag="--kubelet-address")
     address = bound.getsockname()
-    listener = Listener(bound, lambda _, writer: accepted.set_result(writer))
+    listener = Listener(bound, lambda _, writer, era: accepted.set_result(writer))
     pair = pki.issue(stage.authority, common_name="system:node:x", hosts=["127.0.0.1"], server=True)
     listener.use_client_ca("")
     listener.use_certificate(pair.certificate, pair.key)
     running = asyncio.create_task(listener.run())
-    await eventually(lambda: listener.generation)
+    await eventually(lambda: listener.era.number)
     _, client = await asyncio.open_connection(*address, ssl=stage.trust())
     server = await accepted
     sock = server.get_extra_info("socket")

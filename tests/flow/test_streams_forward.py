@@ -9,7 +9,7 @@ from stream_client import SpdyClient
 from stream_node import Connected, Node, until
 
 from overspill.errors import NotFound
-from overspill.serve.streams import Limits, forwards
+from overspill.serve.streams import Limits, connection, forwards
 
 MIB = 1 << 20
 PROTOCOL = "portforward.k8s.io"
@@ -274,4 +274,26 @@ async def test_a_pod_that_does_not_read_holds_up_others_for_a_while_only(node, e
     assert await free.read() == b"hello"
     assert blocked.was_reset.is_set()
     await until(stuck.closed.is_set)
+    await client.close()
+
+
+async def test_a_pod_that_does_not_read_is_waited_for_while_nobody_else_waits(node, monkeypatch):
+    monkeypatch.setattr(forwards, "PATIENCE", 0.05)
+    looks = []
+    waits = connection.Connection._others_wait
+    monkeypatch.setattr(
+        connection.Connection, "_others_wait", lambda *asked: looks.append(waits(*asked)) or looks[-1]
+    )
+    stuck = Stuck()
+
+    async def connected(_port):
+        return stuck
+
+    node._connect = connected
+    client = await connect(node)
+    _, blocked = await forward(client, 81, 0)
+    await blocked.write(b"x" * (3 * MIB))
+    await until(lambda: len(looks) >= 3)
+    assert not any(looks)
+    assert not blocked.was_reset.is_set()
     await client.close()

@@ -117,10 +117,10 @@ async def test_a_connection_is_kept_until_the_certificate_changes(server):
     for wanted in (None, None):
         async with server.session.post(f"{server.url}/label", json=review({})) as reply:
             assert reply.headers.get("Connection") == wanted
-    before = server.listener.generation
+    before = server.listener.era.number
     leaf = pki.issue(server.authority, common_name="y", hosts=["127.0.0.1"], server=True)
     server.listener.use_certificate(leaf.certificate, leaf.key)
-    while server.listener.generation == before:  # noqa: ASYNC110 - it tells nobody
+    while server.listener.era.number == before:  # noqa: ASYNC110 - it tells nobody
         await asyncio.sleep(0)
     async with server.session.post(f"{server.url}/label", json=review({})) as reply:
         assert (reply.status, reply.headers["Connection"]) == (200, "close")

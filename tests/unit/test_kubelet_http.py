@@ -1,6 +1,7 @@
 """Heads of requests to the kubelet API, and answers on the wire."""
 
 import asyncio
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -70,6 +71,9 @@ def test_a_target_is_a_path_or_a_whole_url(target):
         ("OPTIONS * HTTP/1.1",),
         ("GET /po\0ds HTTP/1.1",),
         ("GET /po%00ds HTTP/1.1",),
+        ("GET //exec/a/b/c HTTP/1.1",),
+        ("GET http://node//exec/a/b/c HTTP/1.1",),
+        ("GET /pods HTTP/1.1", "Long: " + " " * 500_000 + "\x01"),
         ("GET /pods HTTP/1.1", "Host : node"),
         ("GET /pods HTTP/1.1", "Host: node", " folded: yes"),
         ("GET /pods HTTP/1.1", "NoColon"),
@@ -81,6 +85,18 @@ def test_what_could_be_read_in_two_ways_is_refused(lines):
     with pytest.raises(Refused) as refused:
         parse_head(head(*lines))
     assert refused.value.status == 400
+
+
+def test_nothing_is_kept_of_what_strangers_ask_for():
+    heads = [head(f"GET /{number}?{'a' * 900_000} HTTP/1.1") for number in range(10)]
+    tracemalloc.start()
+    try:
+        for each in heads:
+            parse_head(each)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 900_000
 
 
 @given(st.binary(max_size=300))

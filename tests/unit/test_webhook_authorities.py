@@ -3,6 +3,10 @@
 import datetime as dt
 import time
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
 from overspill import pki
 from overspill.webhook.authorities import Content, bundle, content_of, read, renewed, signer
 
@@ -55,9 +59,25 @@ def test_a_secret_holds_them_in_order_and_tells_nothing():
     assert "PRIVATE" not in repr(content) + repr(authorities)
 
 
+def of_another_kind():
+    """An authority as openssl makes them unless told otherwise."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "rsa")])
+    now = dt.datetime.now(dt.UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + LIFE)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    return Content(certificate.public_bytes(pem), key.private_bytes(pem, *plain))
+
+
 def test_a_spoilt_secret_holds_none():
     one, other = pki.new_authority("a"), pki.new_authority("b")
     assert read(Content()) == ()
     assert read(Content(one.certificate, b"")) == ()
     assert read(Content(one.certificate, other.key)) == ()
+    assert read(of_another_kind()) == ()
     assert read(Content(b"-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n", one.key)) == ()

@@ -12,6 +12,7 @@ from functools import partial
 import structlog
 
 from overspill import metrics
+from overspill.backends.connections import let_go
 from overspill.errors import Misconfigured
 from overspill.serve.http import Answer, Refused, answer_bytes, parse_head, read_head
 from overspill.serve.request import Request
@@ -62,25 +63,26 @@ async def _connected(
 ) -> None:
     try:
         async with asyncio.timeout(PATIENCE):
-            head = await read_head(reader)
-            if head is not None:
-                writer.write(answer_bytes(_answer(endpoints, head), keep_alive=False))
+            try:
+                head = await read_head(reader)
+                answer = _answer(endpoints, head) if head is not None else None
+            except Refused as refused:
+                answer = refused.answer()
+            if answer is not None:
+                writer.write(answer_bytes(answer, keep_alive=False))
                 await writer.drain()
     except (OSError, EOFError, TimeoutError) as error:
         log.debug("health request ended early", error=str(error))
     finally:
-        writer.close()
+        await let_go(writer)
 
 
 def _answer(endpoints: Endpoints, head: bytes) -> Answer:
-    try:
-        request, _ = parse_head(head)
-        if request.path not in endpoints:
-            raise Refused(404, "404 page not found")
-        if request.method != "GET":
-            raise Refused(405, "only GET is answered here")
-    except Refused as refused:
-        return refused.answer()
+    request, _ = parse_head(head)
+    if request.path not in endpoints:
+        raise Refused(404, "404 page not found")
+    if request.method != "GET":
+        raise Refused(405, "only GET is answered here")
     return endpoints[request.path](request)
 
 

@@ -12,7 +12,7 @@ from asyncio import IncompleteReadError, LimitOverrunError, StreamReader
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote
 
 from msgspec import Struct
 
@@ -49,7 +49,9 @@ LAST_CHUNK = b"0\r\n\r\n"
 DATE = "%a, %d %b %Y %H:%M:%S GMT"  # names of days are English, for nobody here sets a locale
 
 REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([\x21-\x7e]+) HTTP/1\.([01])")
-HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t\x20-\x7e\x80-\xff]*)")
+# No two parts of it may match the same blanks: anybody could have them tried in all ways.
+HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([\t\x20-\x7e\x80-\xff]*)")
+ABSOLUTE = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
 
 
 class Answer(Struct, frozen=True):
@@ -120,13 +122,14 @@ def parse_head(head: bytes) -> tuple[Request, bool]:
     if line is None:
         raise Refused(400, "malformed request line")
     method, target, minor = (part.decode("ascii") for part in line.groups())
+    # Not urlsplit: it remembers what anybody has sent.
+    path, _, query_text = ABSOLUTE.sub("", target, count=1).partition("#")[0].partition("?")
     try:
-        url = urlsplit(target)
-        query = parse_qs(url.query, keep_blank_values=True, max_num_fields=FIELD_LIMIT)
+        query = parse_qs(query_text, keep_blank_values=True, max_num_fields=FIELD_LIMIT)
     except ValueError as error:
         raise Refused(400, "malformed request target") from error
-    path = unquote(url.path)
-    if not path.startswith("/") or "\0" in path:
+    path = unquote(path)
+    if not path.startswith("/") or path.startswith("//") or "\0" in path:
         raise Refused(400, "malformed request target")
     request = Request(method=method, path=path, query=query, headers=_headers(lines))
     return request, minor == "1"
@@ -138,7 +141,7 @@ def _headers(lines: list[bytes]) -> dict[str, list[str]]:
         found = HEADER.fullmatch(line)
         if found is None:
             raise Refused(400, "malformed header")
-        name, value = found[1].decode("ascii").lower(), found[2].decode("latin-1").rstrip(" \t")
+        name, value = found[1].decode("ascii").lower(), found[2].decode("latin-1").strip(" \t")
         headers.setdefault(name, []).append(value)
     return headers
 

@@ -9,14 +9,16 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable
+from functools import partial
 
 import structlog
+from msgspec import Struct
 
 from overspill.errors import Misconfigured
 from overspill.kube.keepalive import keep_alive
 from overspill.kube.tls import load_pair
 
-__all__ = ["Bound", "Listener", "bind"]
+__all__ = ["Bound", "Era", "Listener", "bind"]
 
 log = structlog.get_logger(__name__)
 
@@ -24,7 +26,21 @@ HANDSHAKE_TIMEOUT = 10.0
 BACKLOG = 128
 
 Bound = socket.socket
-Connected = Callable[[asyncio.StreamReader, asyncio.StreamWriter], None]
+
+
+class Era(Struct, frozen=True):
+    """What connections are accepted with for a while.
+
+    Attributes:
+        number: of changes before it.
+        client_ca: whose client certificates are taken, PEM.
+    """
+
+    number: int = 0
+    client_ca: str = ""
+
+
+Connected = Callable[[asyncio.StreamReader, asyncio.StreamWriter, Era], None]
 
 
 def bind(address: str, *, what: str, flag: str) -> socket.socket:
@@ -52,10 +68,10 @@ def bind(address: str, *, what: str, flag: str) -> socket.socket:
 
 
 class Listener:
-    """Accepts TLS connections; `generation` counts the changes of what it trusts."""
+    """Accepts TLS connections; `era` is what new ones begin with."""
 
     def __init__(self, bound: socket.socket, connected: Connected) -> None:
-        self.generation = 0
+        self.era = Era()
         self._socket = bound
         self._connected = connected
         self._pair: tuple[bytes, bytes] | None = None
@@ -73,7 +89,12 @@ class Listener:
         self._changed.set()
 
     def use_client_ca(self, client_ca: str) -> None:
-        """Accept client certificates of these authorities (PEM); "" for none."""
+        """Accept client certificates of these authorities (PEM); "" for none.
+
+        Raises:
+            Misconfigured: that is no PEM; what was accepted before is so still.
+        """
+        trust(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), client_ca)
         self._client_ca = client_ca
         self._changed.set()
 
@@ -86,20 +107,21 @@ class Listener:
                 self._changed.clear()
                 if self._pair is None or self._client_ca is None:
                     continue
-                before, server = server, await self._server(server_tls(*self._pair, self._client_ca))
+                era = Era(self.era.number + 1, self._client_ca)
+                before, server = server, await self._server(server_tls(*self._pair, era.client_ca), era)
                 if before is not None:
                     before.close()
                 await server.start_serving()
-                self.generation += 1
+                self.era = era
         finally:
             if server is not None:
                 server.close()
             self._socket.close()
 
-    async def _server(self, tls: ssl.SSLContext) -> asyncio.Server:
+    async def _server(self, tls: ssl.SSLContext, era: Era) -> asyncio.Server:
         """One that does not serve yet: cancelled once it does, start_server would leave its socket open."""
         return await asyncio.start_server(
-            self._accepted,
+            partial(self._accepted, era),  # of its socket, not of the end of its handshake
             sock=self._socket.dup(),
             ssl=tls,
             backlog=BACKLOG,
@@ -107,10 +129,10 @@ class Listener:
             start_serving=False,
         )
 
-    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accepted(self, era: Era, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # No TCP_USER_TIMEOUT, which also ends a stream whose reader pauses, as `kubectl logs -f | less` does.
         keep_alive(writer.get_extra_info("socket"))
-        self._connected(reader, writer)
+        self._connected(reader, writer, era)
 
 
 class _Handshake(ssl.SSLObject):
@@ -139,9 +161,22 @@ def server_tls(certificate: bytes, key: bytes, client_ca: str) -> ssl.SSLContext
     tls.options |= ssl.OP_NO_TICKET
     try:
         load_pair(tls, certificate, key)
-        if client_ca:
-            tls.load_verify_locations(cadata=client_ca)
-            tls.verify_mode = ssl.CERT_OPTIONAL
     except (ssl.SSLError, ValueError) as error:
-        raise Misconfigured(f"certificate, key or client CA cannot be used: {error}") from error
+        raise Misconfigured(f"certificate or key cannot be used: {error}") from error
+    trust(tls, client_ca)
     return tls
+
+
+def trust(tls: ssl.SSLContext, client_ca: str) -> None:
+    """Ask for client certificates of these authorities (PEM); "" for none.
+
+    Raises:
+        Misconfigured: that is no PEM.
+    """
+    if not client_ca:
+        return
+    try:
+        tls.load_verify_locations(cadata=client_ca)
+    except (ssl.SSLError, ValueError, TypeError) as error:  # TypeError: it is no ASCII
+        raise Misconfigured(f"client CA cannot be used: {error}") from error
+    tls.verify_mode = ssl.CERT_OPTIONAL

@@ -18,7 +18,7 @@ from overspill.errors import Rejected
 from overspill.placement.patch import Operation
 from overspill.serve import http
 from overspill.serve.http import JSON, Answer, Refused
-from overspill.serve.listener import Listener
+from overspill.serve.listener import Era, Listener
 from overspill.serve.request import Request
 from overspill.webhook.review import answer, read_review
 
@@ -51,14 +51,13 @@ class Server:
             self.listener.use_client_ca("")  # an apiserver shows webhooks no certificate unless it is told to
             await self.listener.run()
 
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, era: Era) -> None:
         assert self._tasks is not None
-        self._tasks.create_task(self._serve(reader, writer), name="webhook connection")
+        self._tasks.create_task(self._serve(reader, writer, era), name="webhook connection")
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        generation = self.listener.generation
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, era: Era) -> None:
         try:
-            while await self._one(reader, writer, generation):
+            while await self._one(reader, writer, era):
                 pass
         except (OSError, EOFError, TimeoutError) as error:
             log.debug("webhook connection ended", error=str(error))
@@ -67,7 +66,7 @@ class Server:
         finally:
             writer.close()
 
-    async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, generation: int) -> bool:
+    async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, era: Era) -> bool:
         """One request and its answer; returns whether another one may come."""
         keep_alive = False
         try:
@@ -78,7 +77,7 @@ class Server:
             request, modern = http.parse_head(head)
             async with asyncio.timeout(REQUEST_SECONDS):
                 body = await http.read_body(request, reader, limit=BODY_LIMIT)
-            keep_alive = http.keeps_alive(request, modern=modern) and generation == self.listener.generation
+            keep_alive = http.keeps_alive(request, modern=modern) and era == self.listener.era
             reply = self._answer(request, body)
         except Refused as refused:
             reply = refused.answer()

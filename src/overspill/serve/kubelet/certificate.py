@@ -62,9 +62,13 @@ def rotation_delay(expires: float, *, now: float, at: float) -> float:
 async def self_sign(node: str, hosts: Sequence[str], use: Use) -> None:
     """Serve with certificates that nobody else vouches for: for clusters whose apiserver asks for none."""
     while True:
-        made = await new_node_key(node, hosts)
-        use(made.self_signed, made.key)
-        await _until_rotation(made.self_signed)
+        try:
+            made = await new_node_key(node, hosts)
+            use(made.self_signed, made.key)
+            await _until_rotation(made.self_signed)
+        except Retry as error:
+            log.warning("no serving certificate made; trying again", error=str(error))
+            await asyncio.sleep(LOOK_CAP)
 
 
 async def follow_files(certificate: str, key: str, use: Use) -> None:

@@ -40,7 +40,10 @@ async def follow_client_ca(client: Client, use: Callable[[str], None]) -> None:
                 found = [change.object.data for change in batch.changes if change.type != "DELETED"]
                 if not found:
                     log.warning("no client CA: client certificates do not count", configmap=AUTHENTICATION)
-                use(found[-1].get(KEY, "") if found else "")
+                try:
+                    use(found[-1].get(KEY, "") if found else "")
+                except Misconfigured as error:
+                    log.warning("client CA is no good; the one before counts", error=str(error))
         except Misconfigured as error:
             log.warning("client CA cannot be read: client certificates do not count", error=str(error))
             use("")

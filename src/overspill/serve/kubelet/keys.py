@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import Struct
 
-from overspill.errors import Misconfigured
+from overspill.errors import Misconfigured, Retry
 
 __all__ = ["GROUP", "SUBJECT_PREFIX", "NodeKey", "expires_at", "new_node_key"]
 
@@ -30,7 +30,11 @@ class NodeKey(Struct, frozen=True):
 
 
 async def new_node_key(node: str, hosts: Sequence[str]) -> NodeKey:
-    """A new key for a node that is reached by these DNS names and addresses."""
+    """A new key for a node that is reached by these DNS names and addresses.
+
+    Raises:
+        Retry: no process can be started now.
+    """
     return msgspec.json.decode(await _run(["new", node, *hosts]), type=NodeKey)
 
 
@@ -39,17 +43,21 @@ async def expires_at(certificate: bytes) -> float:
 
     Raises:
         Misconfigured: it is no certificate.
+        Retry: no process can be started now.
     """
     return msgspec.json.decode(await _run(["expiry"], certificate), type=float)
 
 
 async def _run(arguments: Sequence[str], data: bytes = b"") -> bytes:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "overspill.serve.kubelet.keys", *arguments),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "overspill.serve.kubelet.keys", *arguments),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+    except OSError as error:  # no memory, or no file to be opened, for a moment
+        raise Retry(f"no process to make a key in: {error}") from error
     try:
         said, complaint = await process.communicate(data)
     finally:

@@ -21,7 +21,7 @@ from overspill.serve import http
 from overspill.serve.http import Answer, Refused, Reply, Streamed, Upgraded
 from overspill.serve.kubelet.auth import User, access, bearer_token, forbidden, user_of_certificate
 from overspill.serve.kubelet.review import Reviews
-from overspill.serve.listener import Listener
+from overspill.serve.listener import Era, Listener
 from overspill.serve.request import Request
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Connection(Struct, frozen=True):
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     certificate: dict[str, Any] | None
-    generation: int
+    era: Era
 
     @property
     def peer(self) -> str:
@@ -95,11 +95,11 @@ class Server:
             self._tasks = tasks
             await self.listener.run()
 
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, era: Era) -> None:
         assert self._tasks is not None
         tls: ssl.SSLObject | None = writer.get_extra_info("ssl_object")
         certificate = tls.getpeercert() if tls else None
-        connection = Connection(reader, writer, certificate or None, self.listener.generation)
+        connection = Connection(reader, writer, certificate or None, era)
         self._tasks.create_task(self._serve(connection), name="kubelet API connection")
 
     async def _serve(self, connection: Connection) -> None:
@@ -129,12 +129,14 @@ class Server:
                     return False
                 request, modern = http.parse_head(head)
                 await http.discard_body(request, connection.reader)
+            if connection.era.client_ca != self.listener.era.client_ca:
+                return False  # who was somebody may be nobody by now; a client without an answer asks anew
         except Refused as refused:
             await _send(connection, http.answer_bytes(refused.answer(), keep_alive=False))
             return False
         keep_alive = http.keeps_alive(request, modern=modern)
         # To HEAD no body is read, and an answer of ours has one.
-        keep_alive &= request.method != "HEAD" and connection.generation == self.listener.generation
+        keep_alive &= request.method != "HEAD" and connection.era == self.listener.era
         reply = await self._answer(connection, request)
         _count(request, reply)
         return await self._reply(connection, reply, modern=modern, keep_alive=keep_alive)

@@ -165,11 +165,15 @@ class Connection:
             async with asyncio.timeout(self._patience):
                 await self._pool.changed()
         except TimeoutError:
-            if stream.inbox.held == held and len(self._streams) > 1:
+            if stream.inbox.held == held and self._others_wait(stream):
                 log.warning(
                     "stream reset: nobody takes its data and others wait", stream=stream.id, held=held
                 )
                 stream.reset()
+
+    def _others_wait(self, stream: Stream) -> bool:
+        """Whether more is to come for another; of the two of a forwarded port, that for errors is ended at once."""
+        return any(other is not stream and not other.inbox.ended for other in self._streams.values())
 
     def _control(self, frame: Frame) -> None:
         match frame:
