@@ -9,6 +9,7 @@ from emulators import until
 from kube_server import reasons, refusal, serving
 
 from overspill.backends.base import ContainerGroup, Listing
+from overspill.decommission import decide
 from overspill.decommission.finisher import Finisher
 from overspill.errors import Rejected, Retry
 from overspill.kube.client import Client
@@ -158,7 +159,8 @@ def group(uid, node=NODE):
 
 
 @pytest.fixture
-def world():
+def world(monkeypatch):
+    monkeypatch.setattr(decide, "LATE", 0.0)  # whoever let go of the Lease is gone at once
     return World()
 
 
@@ -279,6 +281,25 @@ async def test_nothing_is_done_for_a_node_of_another_machine(world, finisher, la
 async def test_a_node_of_this_machine_is_finished(world, finisher):
     world.place = {"overspill.dev/podman": "ours"}
     world.node["metadata"]["labels"] |= world.place
+    await finisher.look()
+    assert world.writes[0] == CORDON
+
+
+async def test_a_region_is_no_matter_where_the_backend_has_none(world, finisher):
+    """Somebody's topology spread goes by it."""
+    world.node["metadata"]["labels"]["topology.kubernetes.io/region"] = "office"
+    finisher._region = ""
+    await finisher.look()
+    assert world.writes[0] == CORDON
+
+
+async def test_nothing_is_done_as_long_as_what_an_agent_made_last_may_not_be_listed(
+    world, finisher, monkeypatch
+):
+    monkeypatch.setattr(decide, "LATE", 60.0)
+    await finisher.look()
+    assert world.writes == []
+    monkeypatch.setattr(decide, "LATE", 0.0)
     await finisher.look()
     assert world.writes[0] == CORDON
 

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from overspill.backends.base import ContainerGroup
-from overspill.decommission.decide import SILENCE, Heart, rest
+from overspill.decommission.decide import LATE, SILENCE, Heart, rest
 from overspill.model.pods import Pod
 from overspill.model.work import Identity
 
@@ -48,4 +48,7 @@ def test_an_agent_lives_while_its_lease_changes_whatever_it_says():
     assert heart.beats("host/uid", "1999", now=100.0 + SILENCE - 1)
     assert not heart.beats("host/uid", "1999", now=100.0 + SILENCE)
     assert heart.beats("host/uid", "1998", now=200.0)  # its clock was set back
-    assert not heart.beats("", "1998", now=201.0)  # it let go
+    assert heart.beats("", "1998", now=201.0)  # it let go, and what it made last may not be listed yet
+    assert not heart.beats("", "1998", now=201.0 + LATE)
+    assert heart.beats("host/other", "1998", now=300.0)
+    assert Heart().beats("", "", now=0.0)

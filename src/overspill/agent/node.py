@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import itertools
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 from msgspec import structs
@@ -20,6 +20,7 @@ from overspill.kube.client import MERGE, STRATEGIC, Client
 from overspill.kube.resources import NODES
 from overspill.kube.watch import Change, Watch
 from overspill.model.node import Health, NodeObject, NodeProfile, new_node, repair_patch, status_patch
+from overspill.model.scalein import decommission_label, marked
 
 __all__ = ["VirtualNode"]
 
@@ -67,7 +68,7 @@ class VirtualNode:
 
     async def register(self, *, cordoned: bool = False) -> None:
         """Create the Node, as one of ours that is `cordoned` or not, or adopt and repair the one that is there."""
-        self.found = await self._create_or_get(cordoned=cordoned)
+        self.found = await self._create_or_get(cordoned=cordoned, labels={})
         await self._repair(self.found)
 
     async def remove(self) -> None:
@@ -121,7 +122,10 @@ class VirtualNode:
         try:
             if change.type == "DELETED":
                 log.warning("node was deleted; registering it again", node=self._profile.name)
-                self.found = await self._create_or_get(cordoned=False)  # what is to repair comes by the watch
+                # What is to repair comes by the watch; that it is to go stood on the one that was deleted.
+                self.found = await self._create_or_get(
+                    cordoned=marked(self.found), labels=decommission_label(self.found)
+                )
                 await self._write_status(self._health)
             else:
                 self.found = change.object
@@ -141,9 +145,9 @@ class VirtualNode:
             log.info("node status is told again", node=self._profile.name, found=ready.status)
             self._told = None
 
-    async def _create_or_get(self, *, cordoned: bool) -> NodeObject:
+    async def _create_or_get(self, *, cordoned: bool, labels: Mapping[str, str]) -> NodeObject:
         try:
-            body = new_node(self._profile, cordoned=cordoned)
+            body = new_node(self._profile, cordoned=cordoned, labels=labels)
             return await self._client.create(NODES, body, kind=NodeObject)
         except Conflict:
             return await self._client.get(NODES, self._profile.name, kind=NodeObject)

@@ -12,10 +12,12 @@ from msgspec import Struct
 from overspill.backends.base import ContainerGroup
 from overspill.model.pods import Pod
 
-__all__ = ["Heart", "Rest", "rest"]
+__all__ = ["LATE", "SILENCE", "Heart", "Rest", "rest"]
 
 # Longer than a Lease lasts: what a clock of ours saw unchanged for so long has nobody who renews it.
 SILENCE = 45.0
+# What an agent made just before it let go of its Lease is listed within this: ECI's index may be 30 s late.
+LATE = 35.0
 
 
 class Rest(Struct, frozen=True):
@@ -45,13 +47,12 @@ class Heart:
     """Whether a node's agent lives, judged by its Lease and one clock, which is ours."""
 
     def __init__(self) -> None:
-        self._beat = ""
+        self._beat: str | None = None
         self._since = 0.0
 
     def beats(self, holder: str, renewed: str, *, now: float) -> bool:
-        """Take in what the Lease says; an agent that let go of it is gone at once."""
-        if not holder:
-            return False
-        if renewed != self._beat:
-            self._beat, self._since = renewed, now
-        return now - self._since < SILENCE
+        """Take in what the Lease says; an agent that let go of it is gone, once what it made last can be seen."""
+        beat = renewed if holder else ""
+        if beat != self._beat:
+            self._beat, self._since = beat, now
+        return now - self._since < (SILENCE if holder else LATE)

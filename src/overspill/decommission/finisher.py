@@ -198,7 +198,7 @@ class Finisher:
         """Whether its groups would be among those that are listed: elsewhere there are none, whatever there is."""
         labels = node.metadata.labels
         same_place = all(labels.get(name) == value for name, value in self._place.items())
-        same_region = node.metadata.labels.get(names.REGION_LABEL, self._region) == self._region
+        same_region = not self._region or labels.get(names.REGION_LABEL, self._region) == self._region
         same_backend = node.spec.provider_id.startswith(f"{self._backend}://")
         return self._inventory is not None and same_backend and same_region and same_place
 

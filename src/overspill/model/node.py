@@ -7,6 +7,7 @@ Source: https://kubernetes.io/docs/reference/node/node-status/.
 """
 
 import platform
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -131,15 +132,17 @@ def architecture() -> str:
     return ARCHITECTURES.get(machine, machine)
 
 
-def new_node(profile: NodeProfile, *, cordoned: bool = False) -> dict[str, Any]:
-    """The Node to create; `cordoned` as by ourselves, for one that may have to go at once."""
+def new_node(
+    profile: NodeProfile, *, cordoned: bool = False, labels: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """The Node to create, with further labels; `cordoned` as by ourselves, for one that may have to go at once."""
     marks = {names.CORDONED_ANNOTATION: names.CORDONED_BY} if cordoned else {}
     return {
         "apiVersion": "v1",
         "kind": "Node",
         "metadata": {
             "name": profile.name,
-            "labels": owned_labels(profile),
+            "labels": {**(labels or {}), **owned_labels(profile)},
             "annotations": {**profile.annotations, **marks},
         },
         "spec": {

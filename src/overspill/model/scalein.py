@@ -26,6 +26,7 @@ __all__ = [
     "annotations_of",
     "condition_patch",
     "cordon_patch",
+    "decommission_label",
     "half_done",
     "leave",
     "marked",
@@ -150,6 +151,12 @@ def member_of_node(node: NodeObject) -> Member | None:
 def marked(node: NodeObject) -> bool:
     """Whether somebody has said on the Node that it is to go for good."""
     return node.metadata.labels.get(names.DECOMMISSION_LABEL, "false") != "false"
+
+
+def decommission_label(node: NodeObject) -> dict[str, str]:
+    """The label by which somebody has said so, if it is there."""
+    value = node.metadata.labels.get(names.DECOMMISSION_LABEL)
+    return {} if value is None else {names.DECOMMISSION_LABEL: value}
 
 
 def leave(member: Member | None, found: StatefulSet | None, *, marked: bool) -> Leave | None:
