@@ -343,7 +343,9 @@ async def test_files_are_sent_anew(tmp_path):
         await watched.backend.create(work)
         await watched.running(work)
         await watched.backend.refresh(work.identity, {"token": Files((File("token", b"new"),))})
-        assert await calls(rig, "UpdateContainerGroup") == 1
+        async with asyncio.timeout(PATIENCE):
+            while await calls(rig, "UpdateContainerGroup") != 1:
+                pass
 
 
 async def test_open_shells_take_no_connection_from_calls(tmp_path, monkeypatch):

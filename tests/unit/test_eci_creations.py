@@ -4,6 +4,7 @@ import asyncio
 import random
 
 import pytest
+from msgspec import structs
 
 from overspill.backends.eci.answers import Created, GroupEntry, GroupsPage
 from overspill.backends.eci.creations import LOST_PAUSE, NO_ROOM_CAP, Creations
@@ -11,7 +12,9 @@ from overspill.backends.eci.faults import ApiConflict, ApiRetry, ApiUnsettled, N
 from overspill.backends.eci.options import read_options
 from overspill.backends.eci.placements import Placements
 from overspill.backends.eci.poll import APPEARS_WITHIN
-from overspill.model.work import Container, Identity, WorkSpec
+from overspill.backends.eci.tags import group_name
+from overspill.errors import Rejected
+from overspill.model.work import Container, File, Files, Identity, WorkSpec
 
 pytestmark = pytest.mark.looptime
 
@@ -102,6 +105,67 @@ async def test_the_first_that_finds_room_wakes_the_many_that_wait():
     late, asked = await after_trouble(TROUBLES["no stock"], orders=600, seconds=1200)
     assert late <= 30
     assert asked / 1200 < 4
+
+
+class Sold(Region):
+    """Stands for ECI where what some pods want is sold out, and they ask in vain."""
+
+    def __init__(self, wanted):
+        super().__init__()
+        self.wanted, self.in_vain = wanted, 0
+
+    async def call(self, action, parameters, answer):
+        if parameters["ContainerGroupName"] in self.wanted:
+            self.in_vain += 1
+            raise no_room("NoStock", "OperationDenied.NoStock")
+        return await super().call(action, parameters, answer)
+
+
+async def test_pods_that_ask_in_vain_leave_the_quota_to_others():
+    """Ten pods a second come and find room; of 400 that want another size each asks every few minutes."""
+    clock = asyncio.get_running_loop().time
+    region = Sold({group_name(work(number).identity) for number in range(400)})
+    creations = Creations(region, Placements(OPTIONS, clock=clock), Owner(10_000), clock=clock)
+    running = asyncio.ensure_future(creations.run())
+    for number in range(400):
+        creations.put(work(number))
+    await asyncio.sleep(60)
+    region.in_vain = 0
+    for number in range(3000):
+        creations.put(work(400 + number))
+        await asyncio.sleep(0.1)
+    assert region.asked == 3000
+    assert region.in_vain / 300 < 5
+    running.cancel()
+
+
+async def test_what_cannot_be_sent_is_asked_for_once_its_files_are_others():
+    clock, region, owner = asyncio.get_running_loop().time, Region(), Owner(1)
+    creations = Creations(region, Placements(OPTIONS, clock=clock), owner, clock=clock)
+    running = asyncio.ensure_future(creations.run())
+    files = {"conf": Files((File("key", b"x" * 100_000),))}
+    creations.put(structs.replace(work(1), volumes=files))
+    await asyncio.sleep(2 * NO_ROOM_CAP)
+    assert region.asked == 0
+    creations.renew("uid-1", {"conf": Files((File("key", b"x"),))})
+    async with asyncio.timeout(1):
+        await owner.all
+    running.cancel()
+
+
+async def test_what_eci_refuses_is_asked_for_again_seldom():
+    """Its disk may be at another pod's still, of which no code of ECI's is known to say so."""
+    clock, region, owner = asyncio.get_running_loop().time, Region(), Owner(1)
+    creations = Creations(region, Placements(OPTIONS, clock=clock), owner, clock=clock)
+    running = asyncio.ensure_future(creations.run())
+    region.trouble = Rejected("(InvalidParameter.Disk)")
+    creations.put(work(1))
+    await asyncio.sleep(3 * NO_ROOM_CAP)
+    assert 2 <= region.asked <= 5
+    region.trouble = None
+    async with asyncio.timeout(2 * NO_ROOM_CAP):
+        await owner.all
+    running.cancel()
 
 
 class Hearing(Owner):

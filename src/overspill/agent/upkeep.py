@@ -179,7 +179,8 @@ def _declared(pod: Pod, made: Mapping[str, ResolvedVolume]) -> Collection[Volume
 
 def _tokens_due(volumes: Mapping[str, ResolvedVolume], now: float) -> float:
     ages = [v.refresh_after for v in volumes.values() if isinstance(v, Files) and v.refresh_after is not None]
-    return now + min(ages) if ages else NEVER
+    # Not all at once: pods that were made together would renew theirs together, for as long as they live.
+    return now + min(ages) * random.uniform(0.9, 1.0) if ages else NEVER  # noqa: S311 - spreads load
 
 
 def _facts(pod: Pod) -> int:

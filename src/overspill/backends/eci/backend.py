@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import structlog
-from msgspec import Struct, structs
+from msgspec import structs
 
 from overspill import names
 from overspill.backends.base import Demand, Inventory, LogOptions, PodUsage, Process, Share
@@ -34,6 +34,7 @@ from overspill.backends.eci.prices import kind_of_work
 from overspill.backends.eci.quotes import Quotes
 from overspill.backends.eci.rates import Rates
 from overspill.backends.eci.removals import Removals
+from overspill.backends.eci.renewals import Renewals
 from overspill.backends.eci.spending import Spending
 from overspill.backends.eci.tags import node_tags
 from overspill.backends.eci.translate import check
@@ -71,10 +72,6 @@ SILENCE = 60.0
 PATIENCE = 15.0
 
 
-class _Nothing(Struct):
-    """An answer that holds nothing but its RequestId."""
-
-
 class EciBackend:
     """Container groups of one virtual node.
 
@@ -102,6 +99,7 @@ class EciBackend:
         )
         self._feed = Feed()
         self._removals = Removals(self._client)
+        self._renewals = Renewals(self._client, tell=self._feed.publish)
         self._quotes = Quotes(self._client)
         self._messages = Messages(self._client)
         self._groups = Groups(
@@ -151,6 +149,7 @@ class EciBackend:
         for name, work in (
             ("poll", self._poller.run(busy=lambda: bool(self._creations.orders))),
             ("create", self._creations.run()),
+            ("renew", self._renewals.run(pod=self._pod_of)),
             ("delete", self._removals.run(accepted=self._groups.removal_answered)),
             ("usage", self._usage.run()),
             ("events", self._events.run()),
@@ -164,6 +163,7 @@ class EciBackend:
     def _gone(self, tracked: Tracked) -> None:
         self._spending.gone(tracked)
         self._messages.forget(tracked.group.id)
+        self._renewals.forget(tracked.group.id)
 
     async def _find_groups(self) -> None:
         """Where ECI does not tell, `list` finds them later: an agent that ended would be started ever more seldom."""
@@ -358,7 +358,7 @@ class EciBackend:
     # --- what is asked of running pods ---
 
     async def refresh(self, identity: Identity, volumes: Mapping[str, Volume]) -> None:
-        """Send new files; ECI replaces them in the running group. One that is not made yet is made with them.
+        """Have new files sent, soon; ECI replaces them in the running group. One that is not made yet is made with them.
 
         Raises:
             NotFound: there is no such pod.
@@ -367,11 +367,13 @@ class EciBackend:
             self._creations.renew(identity.uid, volumes)
             return
         tracked = self._find(identity)
-        changed = [volume(name, each) for name, each in volumes.items() if isinstance(each, Files)]
-        if not changed:
-            return
-        asked = {"ContainerGroupId": tracked.group.id, "UpdateType": "IncrementalUpdate", "Volume": changed}
-        await self._client.call("UpdateContainerGroup", asked, _Nothing)
+        changed = {name: volume(name, each) for name, each in volumes.items() if isinstance(each, Files)}
+        if changed:
+            self._renewals.put(tracked.group.id, changed)
+
+    def _pod_of(self, group_id: str) -> Identity | None:
+        tracked = self._groups.by_id(group_id)
+        return tracked.group.identity if tracked else None
 
     async def add_ephemeral(self, identity: Identity, containers: Sequence[Container]) -> None:
         """Refuse: a container group of ECI has the containers that it was made with."""

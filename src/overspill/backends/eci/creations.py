@@ -9,6 +9,7 @@ What is queued is lost with the process; the agent then gives it again.
 """
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -27,7 +28,7 @@ from overspill.backends.eci.status import NO_ADDRESS, NO_STOCK
 from overspill.backends.eci.tags import client_token, tags
 from overspill.backends.eci.translate import Placement, parameters
 from overspill.backoff import backoff
-from overspill.errors import Misconfigured, OverspillError, Retry
+from overspill.errors import Misconfigured, OverspillError, Retry, Unsupported
 from overspill.model.work import Volume, WorkSpec
 
 __all__ = ["Creations", "Order", "Owner"]
@@ -61,6 +62,7 @@ class Order(Struct, eq=False):
         conflict_at: when ECI first said that the client token stands for another request, by the loop's time.
         unanswered_at: when the request was last given up without an answer, by the loop's time.
         group: the id of its group, once that is known.
+        left: it is not asked for again as it is.
     """
 
     work: WorkSpec
@@ -74,6 +76,7 @@ class Order(Struct, eq=False):
     conflict_at: float | None = None
     unanswered_at: float = 0.0
     group: str = ""
+    left: bool = False
 
 
 class Owner(Protocol):
@@ -107,6 +110,7 @@ class Creations:
         self._clock = clock
         self._queue: asyncio.Queue[Order] = asyncio.Queue()
         self._resting: dict[Order, asyncio.TimerHandle] = {}  # the longest first
+        self._woken_at = -math.inf  # by the loop's time
         self.orders: dict[str, Order] = {}
 
     @property
@@ -153,6 +157,9 @@ class Creations:
         if order.sent is not None:
             raise Retry(f"the container group of {_name(order)} is just being made")
         order.work = structs.replace(order.work, volumes={**order.work.volumes, **volumes})
+        if order.left:
+            order.left = False
+            self._queue.put_nowait(order)
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -191,9 +198,16 @@ class Creations:
             return self._not_made(order, placement, error, first=first) if self._holds(order) else None
         if group_id != order.group:
             self._made(order, group_id)
-        for each in [*islice(self._resting, WOKEN)]:
-            self._wake(each)
+        self._wake_some(waited=order.refusals > 0)
         return None
+
+    def _wake_some(self, *, waited: bool) -> None:
+        """One was made. Of others that had not waited little follows for those that do, which may want other things."""
+        now = asyncio.get_running_loop().time()
+        if waited or now - self._woken_at >= WOKEN / ASKED_AGAIN_PER_SECOND:
+            self._woken_at = now
+            for each in [*islice(self._resting, WOKEN)]:
+                self._wake(each)
 
     def _not_made(
         self, order: Order, placement: Placement, error: OverspillError, *, first: bool
@@ -209,8 +223,10 @@ class Creations:
                 if first:
                     self._owner.unanswered(order, str(error))
                 return LOST_PAUSE
-            case _:
+            case Unsupported():  # by ourselves: what would be sent stays the same until it is renewed
                 return self._refused(order, error, again=None)
+            case _:
+                return self._refused(order, error, again=NO_ROOM_CAP)
 
     async def _make_sure(self, order: Order) -> float | None:
         """Drop a cancelled order that ECI has not answered, once a group of it would be listed; no more is sent for it."""
@@ -282,6 +298,7 @@ class Creations:
             self._drop(order)
             return None
         self._owner.refused(order, str(error))
+        order.left = again is None
         return again
 
     def _drop(self, order: Order) -> None:

@@ -33,6 +33,10 @@ __all__ = ["Groups", "Tracked", "chunks", "group_of_entry", "group_of_work"]
 log = structlog.get_logger(__name__)
 
 
+# A deletion that ECI has answered to is asked for again after this, longer each time; seconds.
+HEEDED_WITHIN, HEEDED_CAP = 60.0, 960.0
+
+
 class Tracked(Struct, eq=False):
     """One group, and what is known of it.
 
@@ -41,6 +45,8 @@ class Tracked(Struct, eq=False):
         detail: its entry of DescribeContainerGroups, where that was needed.
         listed: whether it ever stood in an answer of ECI; a new group may be missing there for a while.
         removing: ECI has answered to its deletion, so that it may be gone at any moment.
+        answered_at: when it did so last, of the monotonic clock.
+        patience: seconds from then until it is asked once more.
         kind: what its price depends on, where that is known.
         ended_since: when it was first seen as ScheduleFailed, of the monotonic clock.
         ended_at: when it was first seen as ended, in seconds since 1970; 0 until then.
@@ -53,6 +59,8 @@ class Tracked(Struct, eq=False):
     detail: GroupEntry | None = None
     listed: bool = False
     removing: bool = False
+    answered_at: float = 0.0
+    patience: float = HEEDED_WITHIN
     kind: Kind | None = None
     ended_since: float | None = None
     ended_at: float = 0.0
@@ -132,7 +140,7 @@ class Groups:
     ) -> Tracked:
         """Know a new group; answers the one that is known for its pod, which may be another."""
         known = self._by_uid.get(group.identity.uid)
-        if known is not None and (known.group.id == group.id or not self._gives_way(known, group)):
+        if known is not None and (known.group.id == group.id or not self._gives_way(known, group, entry)):
             return known
         group = structs.replace(group, annotations=group.annotations | self._quote(kind))
         seen = observe(group, entry, detail)
@@ -143,9 +151,9 @@ class Groups:
         self.on_known(tracked)
         return tracked
 
-    def _gives_way(self, known: Tracked, group: Group) -> bool:
+    def _gives_way(self, known: Tracked, group: Group, entry: StatusEntry | None) -> bool:
         """Whether a known group is replaced by another one of the same pod; the loser is to be removed."""
-        replaced = known.group.deleting or known.status in ENDED or known.group.created_at > group.created_at
+        replaced = _weight(group, entry.status if entry else "") > _weight(known.group, known.status)
         loser = known.group if replaced else group
         self.unwanted[loser.id] = self._clock()
         self._remove(loser.id)
@@ -159,6 +167,8 @@ class Groups:
         tracked = self.by_id(entry.container_group_id)
         if tracked is not None:
             tracked.listed = True
+            if tracked.removing and entry.status != "Terminating":
+                self._ask_again(tracked)
             if entry != tracked.entry:
                 tracked.entry = entry
                 self._look(tracked)
@@ -184,11 +194,16 @@ class Groups:
         self._look(tracked)
 
     def forget_unwanted(self, present: set[str], *, before: float) -> None:
-        """Forget what has been unwanted since `before` and is not present any more: a listing may be late with the others."""
-        left = [each for each, since in self.unwanted.items() if each not in present and since < before]
-        for group_id in left:
-            del self.unwanted[group_id]
-            self.on_left(group_id)
+        """Forget what has been unwanted since `before` and is not present any more: a listing may be late with the others.
+
+        What is there still is to be removed once more.
+        """
+        for group_id in [each for each, since in self.unwanted.items() if since < before]:
+            if group_id in present:
+                self._remove(group_id)
+            else:
+                del self.unwanted[group_id]
+                self.on_left(group_id)
 
     def mark_deleting(self, tracked: Tracked) -> None:
         """Its deletion was asked for."""
@@ -208,6 +223,14 @@ class Groups:
         tracked = self.by_id(group_id)
         if tracked is not None:
             tracked.listed = tracked.removing = True
+            tracked.answered_at = self._clock()
+
+    def _ask_again(self, tracked: Tracked) -> None:
+        """What ECI had not found, or has not carried out, would run and be billed for ever."""
+        if self._clock() - tracked.answered_at > tracked.patience:
+            log.warning("container group is there still; it is deleted again", group=tracked.group.id)
+            tracked.answered_at, tracked.patience = self._clock(), min(2 * tracked.patience, HEEDED_CAP)
+            self._remove(tracked.group.id)
 
     def gone(self, tracked: Tracked) -> None:
         """Nothing is left of it."""
@@ -243,6 +266,11 @@ class Groups:
             return seen
         ending = ending_annotations(seen, tracked.detail)
         return structs.replace(seen, annotations=seen.annotations | ending)
+
+
+def _weight(group: Group, status: str) -> tuple[int, bool, float]:
+    """Of two groups of a pod the heavier one is kept: a later attempt, else what goes on, else what was first."""
+    return group.identity.attempt, not group.deleting and status not in ENDED, -group.created_at
 
 
 def carried(before: Observation, seen: Observation) -> Observation:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Mapping
 import msgspec
 import structlog
 
-from overspill.backends.eci.answers import GroupsPage, StatusEntry, StatusPage
+from overspill.backends.eci.answers import GroupEntry, GroupsPage, StatusEntry, StatusPage
 from overspill.backends.eci.client import Client
 from overspill.backends.eci.faults import ApiRejected
 from overspill.backends.eci.groups import Groups, Tracked, chunks
@@ -174,7 +174,12 @@ class Poller:
             }
             async for page in self._client.pages("DescribeContainerGroups", asked, GroupsPage):
                 for entry in page.container_groups:
-                    self._groups.detail(entry, entries.get(entry.container_group_id))
+                    if self._is_ours(entry):
+                        self._groups.detail(entry, entries.get(entry.container_group_id))
+
+    def _is_ours(self, entry: GroupEntry) -> bool:
+        """Not by ECI's filter alone: what an agent takes for its own and has no pod for is removed."""
+        return all(entry.tagged.get(each["Key"]) == each["Value"] for each in self._tags)
 
     async def _confirm(self, doubted: list[Tracked]) -> None:
         """Ask for groups by id; those that ECI does not have are gone."""
