@@ -259,6 +259,28 @@ async def test_grpc_health(answer, outcome):
     assert b"\x00\x00\x08\x06\x01\x00\x00\x00\x003G\x0b\xa0\xed\xd4q\xf7" in heard[1]  # the ping is answered
 
 
+async def test_a_server_that_asks_without_end_and_reads_nothing_is_not_answered_without_end():
+    ping, sent, over = b"\x00\x40\x00\x06\x00\x00\x00\x00\x00" + bytes(1 << 14), 0, asyncio.Event()
+
+    async def floods(_reader, writer):
+        nonlocal sent
+        try:
+            while True:
+                writer.write(ping)
+                await writer.drain()
+                sent += len(ping)
+        except ConnectionError:
+            over.set()
+        finally:
+            writer.close()
+
+    async with await asyncio.start_server(floods, "127.0.0.1", 0, limit=1 << 14) as server:
+        outcome = await ask(GrpcAction(server.sockets[0].getsockname()[1]), HERE, 1.0)
+        await over.wait()
+    assert outcome.output.startswith("timeout")
+    assert sent < 32 << 20  # what fits into the buffers of sockets
+
+
 async def test_grpc_without_an_answer():
     async with replaying(b"") as (port, _):
         outcome = await ask(GrpcAction(port), HERE, 0.2)

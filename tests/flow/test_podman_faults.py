@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from podman_life import kept, shared
@@ -31,6 +32,7 @@ from podman_pods import (
 from overspill.backends.podman.api import Podman
 from overspill.backends.podman.backend import PodmanBackend
 from overspill.backends.podman.client import Client
+from overspill.backends.podman.steps import Steps
 from overspill.errors import Retry
 from overspill.model.observation import Gone, Observation, Running, Terminated
 from overspill.model.work import EmptyDir, Mount, WorkSpec
@@ -191,6 +193,22 @@ async def test_container_that_dies_while_podman_is_away_is_restarted(stage: Stag
     await stage.witness.until(
         work, lambda s: is_running(s) and isinstance(s, Observation) and s.containers[0].restarts == 1
     )
+
+
+async def test_a_pull_may_be_given_up_twice():
+    """Two containers of a pod are doomed at the same time."""
+    steps = Steps(SimpleNamespace(podman=None), None, None)
+
+    async def pull():
+        async with asyncio.timeout(None) as steps._pulling:
+            steps.interrupt()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                steps.interrupt()
+
+    with pytest.raises(TimeoutError):
+        await pull()
 
 
 async def test_lost_sandbox_is_replaced(stage: Stage):

@@ -7,6 +7,7 @@ from podmaking import make_found, make_pod, resolved, service, work_of
 
 from overspill.agent.env import expand
 from overspill.agent.spec import Missing
+from overspill.errors import Unsupported
 from overspill.model.work import POD_IP, POD_IPS
 
 
@@ -73,6 +74,22 @@ def test_expansion_agrees_with_a_reading_from_left_to_right(text):
 
 
 # --- order ---
+
+
+def test_what_looks_like_many_references_is_read_once():
+    assert expand("$(" * 500_000 + "$$", KNOWN.get) == "$(" * 500_000 + "$"
+
+
+def test_a_text_that_becomes_too_long_is_refused_and_not_made():
+    with pytest.raises(Unsupported, match="more than 131072 characters"):
+        expand("$(A)" * 1_000_000, {"A": "a" * 1000}.get)
+    doubled = [{"name": "A0", "value": "aaaaaaaaaa"}]
+    doubled += [{"name": f"A{n + 1}", "value": f"$(A{n})" * 10} for n in range(12)]
+    with pytest.raises(Unsupported, match="no program can be given"):
+        env_of(make_pod({"env": doubled}))
+    many = [{"name": "A", "value": "a" * 100_000}, *({"name": f"B{n}", "value": "$(A)"} for n in range(100))]
+    with pytest.raises(Unsupported, match="more than 6291456 characters"):
+        env_of(make_pod({"env": many}))
 
 
 def test_env_goes_before_env_from_before_service_links():

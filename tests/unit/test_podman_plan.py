@@ -230,6 +230,10 @@ def test_who_is_restarted(policy, name, code, restarts):
     assert due == ((990.0, 0.0) if restarts else None)
 
 
+def test_a_command_that_cannot_start_is_tried_ever_more_seldom():
+    assert restart_at(work(policy="Always"), exited(number=3, start=0.0, backoff=40.0)) == (1070.0, 80.0)
+
+
 def test_completed_only_when_all_have_ended_for_good():
     assert completed(work(A, B, policy="Never"), seen(exited(), exited("b", code=0)))
     assert not completed(work(A, B, policy="Never"), seen(exited()))

@@ -183,6 +183,14 @@ def test_waiting_status_shows_the_reason_in_a_condition_and_in_every_container()
     assert told["PodReadyToStartContainers"] == ("False", "X", "y")
 
 
+def test_a_long_reason_is_cut_since_each_container_repeats_it():
+    images = [(f"c{number}", "i") for number in range(100)]
+    told = encode(waiting_status(WHO, images, since=5.0, host_ip="h", reason="X", message="y" * 100_000))
+    assert len(told) < 200_000
+    waiting = msgspec.json.decode(told)["containerStatuses"][0]["state"]["waiting"]
+    assert waiting["message"] == "y" * 1022 + " …"
+
+
 def test_refused_status_is_terminal():
     got = msgspec.json.decode(encode(refused_status(since=5.0, reason="OutOfpods", message="m")))
     assert (got["phase"], got["reason"], got["message"]) == ("Failed", "OutOfpods", "m")

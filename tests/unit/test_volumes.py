@@ -153,6 +153,17 @@ def test_no_path_leads_out_of_the_volume(path):
     assert "must be relative" in complaint_of({"configMap": {"name": "conf", "items": items}})
 
 
+def test_deep_folders_are_looked_at_once():
+    items = [{"key": "a", "path": "a/" * 200_000 + name} for name in ("x", "y")]
+    assert len(volume_of({"configMap": {"name": "conf", "items": items}}).files) == 2
+
+
+def test_a_text_that_many_files_tell_is_made_once():
+    items = [{"path": f"f{n}", "fieldRef": {"fieldPath": "metadata.annotations"}} for n in range(100)]
+    files = volume_of({"downwardAPI": {"items": items}}, annotations={"a": "b"}).files
+    assert len({id(file.data) for file in files}) == 1
+
+
 def test_a_file_cannot_be_a_folder_too():
     items = [{"key": "a", "path": "x"}, {"key": "b", "path": "x/y"}]
     assert (

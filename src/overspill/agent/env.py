@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from overspill.agent.downward import field_text, resource_text
 from overspill.agent.scope import Problem, Scope, Unresolved
+from overspill.errors import Unsupported
 from overspill.model.pods import ConfigMapKeySelector, Container, EnvFromSource, EnvVarSource
 from overspill.model.pods import EnvVar as DeclaredVar
 from overspill.model.work import EnvVar
@@ -19,15 +20,35 @@ __all__ = ["Environment", "environment", "expand"]
 
 T = TypeVar("T")
 
+# Of one argument or variable (MAX_ARG_STRLEN, linux/binfmts.h), and of all that a container's program is given.
+LONGEST, LONGEST_ALL = 128 << 10, 6 << 20
 REFERENCE = re.compile(r"\$(?:(\$)|\(([^)]*)\))")
 
 
 class Environment:
     """The variables of one container."""
 
-    def __init__(self, declared: Mapping[str, str], scope: Scope) -> None:
+    def __init__(self, declared: dict[str, str], scope: Scope) -> None:
         self._declared = declared
         self._links = scope.found.links
+        self._left = LONGEST_ALL
+
+    def declare(self, name: str, value: str) -> None:
+        """Have a variable; the later of two of a name counts.
+
+        Raises:
+            Unsupported: all together are more than a program can be given.
+        """
+        self._spend(name, value)
+        self._declared[name] = value
+
+    def _spend(self, *texts: str) -> None:
+        self._left -= sum(map(len, texts))
+        if self._left < 0:
+            raise Unsupported(
+                f"variables, command and arguments of a container have more than {LONGEST_ALL} characters, "
+                "which no program can be given"
+            )
 
     def lookup(self, name: str) -> str | None:
         """The value of a variable, None if there is none of this name."""
@@ -42,8 +63,16 @@ class Environment:
         )
 
     def expanded(self, texts: Iterable[str]) -> tuple[str, ...]:
-        """Texts with the values put in that they refer to."""
-        return tuple([expand(text, self.lookup) for text in texts])
+        """Texts with the values put in that they refer to.
+
+        Raises:
+            Unsupported: they become more than a program can be given.
+        """
+        made = []
+        for text in texts:
+            made.append(expand(text, self.lookup))
+            self._spend(made[-1])
+        return tuple(made)
 
     def expanded_whole(self, text: str) -> str | None:
         """A text with its values put in, None if one of them is not known."""
@@ -60,12 +89,16 @@ class Environment:
 
 
 def environment(container: Container, scope: Scope) -> Environment:
-    """A container's environment; what cannot be resolved is left out and noted in the scope."""
-    declared: dict[str, str] = {}
-    made = Environment(declared, scope)
+    """A container's environment; what cannot be resolved is left out and noted in the scope.
+
+    Raises:
+        Unsupported: it is more than a program can be given.
+    """
+    made = Environment({}, scope)
     for source in container.env_from:
         try:
-            declared.update(_all_keys(source, scope))
+            for name, content in _all_keys(source, scope).items():
+                made.declare(name, content)
         except Unresolved as error:
             scope.problems.append(Problem("environment", container.name, str(error)))
     for variable in container.env:
@@ -75,22 +108,38 @@ def environment(container: Container, scope: Scope) -> Environment:
             scope.problems.append(Problem("environment", container.name, str(error)))
         else:
             if value is not None:
-                declared[variable.name] = value
+                made.declare(variable.name, value)
     return made
 
 
 def expand(text: str, lookup: Callable[[str], str | None]) -> str:
-    """`$(VAR)` replaced by its value, `$$` by `$`; an unknown variable's reference stays as it is."""
+    """`$(VAR)` replaced by its value, `$$` by `$`; an unknown variable's reference stays as it is.
+
+    Raises:
+        Unsupported: it becomes longer than Linux lets an argument or a variable be.
+    """
     if "$" not in text:
         return text
 
+    size = len(text)
+
     def put_in(match: re.Match[str]) -> str:
+        nonlocal size
         if match[1]:
             return "$"
         value = lookup(match[2])
-        return match[0] if value is None else value
+        if value is None:
+            return match[0]
+        size += len(value) - len(match[0])
+        if size > LONGEST:
+            raise Unsupported(
+                f"with $({match[2]}) a text has more than {LONGEST} characters, which no program can be given"
+            )
+        return value
 
-    return REFERENCE.sub(put_in, text)
+    # Behind the last bracket no reference can end; each would be looked for to the end of the text.
+    end = text.rfind(")") + 1
+    return REFERENCE.sub(put_in, text[:end]) + text[end:].replace("$$", "$")
 
 
 def _all_keys(source: EnvFromSource, scope: Scope) -> dict[str, str]:

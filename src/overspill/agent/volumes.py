@@ -6,7 +6,9 @@ Sources: https://kubernetes.io/docs/concepts/storage/volumes/ and …/projected-
 """
 
 import posixpath
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from itertools import pairwise
 
 from msgspec import structs
 
@@ -16,6 +18,7 @@ from overspill.agent.references import TokenWish
 from overspill.agent.scope import Problem, Scope, Unresolved
 from overspill.errors import Unsupported
 from overspill.model import podvolumes
+from overspill.model.podvolumes import ObjectFieldSelector, ResourceFieldSelector
 from overspill.model.quantity import whole
 from overspill.model.work import EmptyDir, File, Files, FlexVolume, Nfs, Volume
 
@@ -171,17 +174,23 @@ def _chosen(
 
 
 def _of_pod(source: podvolumes.DownwardSource, mode: int, scope: Scope) -> Sequence[File]:
+    # Each text is made once: annotations may have 256 KiB, and any number of files may tell of them.
+    told = cache(lambda field, resource: _downward_text(field, resource, scope).encode())
     return [
-        File(item.path, _downward_text(item, scope).encode(), mode if item.mode is None else item.mode)
+        File(
+            item.path, told(item.field_ref, item.resource_field_ref), mode if item.mode is None else item.mode
+        )
         for item in source.items
     ]
 
 
-def _downward_text(item: podvolumes.DownwardItem, scope: Scope) -> str:
-    if item.field_ref is not None:
-        return field_text(item.field_ref.field_path, scope)
-    if item.resource_field_ref is not None:
-        return resource_text(item.resource_field_ref, scope)
+def _downward_text(
+    field: ObjectFieldSelector | None, resource: ResourceFieldSelector | None, scope: Scope
+) -> str:
+    if field is not None:
+        return field_text(field.field_path, scope)
+    if resource is not None:
+        return resource_text(resource, scope)
     return ""
 
 
@@ -195,10 +204,10 @@ def _checked(files: Iterable[File]) -> tuple[File, ...]:
     for file in files:
         path = _inside(file.path)
         by_path[path] = file if path == file.path else structs.replace(file, path=path)
-    for path in by_path:
-        for folder in _folders(path):
-            if folder in by_path:
-                raise Unresolved(f"path {path!r} needs a folder where {folder!r} is a file")
+    # In the order of their parts, what is in a folder follows the file of its name.
+    for path, following in pairwise(sorted(by_path, key=lambda each: each.split("/"))):
+        if following.startswith(f"{path}/"):
+            raise Unresolved(f"path {following!r} needs a folder where {path!r} is a file")
     return tuple(by_path.values())
 
 
@@ -207,9 +216,3 @@ def _inside(path: str) -> str:
     if not path or path.startswith(("/", "..")) or ".." in parts:
         raise Unresolved(f"path {path!r} must be relative and must not hold or begin with '..'")
     return posixpath.normpath(path) if len(parts) > 1 else path
-
-
-def _folders(path: str) -> Iterator[str]:
-    while "/" in path:
-        path = path.rpartition("/")[0]
-        yield path

@@ -96,6 +96,7 @@ class ContainerState(Struct, frozen=True, rename="camel"):
 
 
 NO_STATE = ContainerState()
+LONGEST_MESSAGE = 1024  # of a pod that waits, as of Events
 
 
 class ContainerStatus(Struct, frozen=True, rename="camel"):
@@ -237,6 +238,8 @@ def waiting_status(
     message: str = "",
 ) -> PodStatus:
     """The status of a pod that the backend has not been asked for yet; `images` are (container, image)."""
+    if len(message) > LONGEST_MESSAGE:  # each container repeats it
+        message = f"{message[: LONGEST_MESSAGE - 2]} …"
     waiting = tuple(ContainerObservation(name, Waiting(reason, message), image) for name, image in images)
     return to_pod_status(
         Observation(identity, since, waiting, reason=reason, message=message), host_ip=host_ip

@@ -18,6 +18,7 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY = 0x0, 0x1, 0x3, 0x4, 0x6, 0x7
 END_STREAM, END_HEADERS, ACK = 0x1, 0x4, 0x1
 LONGEST_FRAME = 1 << 14  # what a peer may send as long as nobody allows it more
+LONGEST_ANSWER = 4 << 20  # of a message, as gRPC's clients have it
 STATUSES = {0: "UNKNOWN", 1: "SERVING", 2: "NOT_SERVING", 3: "SERVICE_UNKNOWN"}
 
 
@@ -40,7 +41,7 @@ async def check_health(port: int, service: str, place: Place, seconds: float) ->
                 writer.write(PREFACE + _frame(SETTINGS) + _request(target, service))
                 message = await _answer(reader, writer)
             finally:
-                writer.close()
+                writer.transport.abort()  # one that reads nothing takes no end either
     except TimeoutError:
         return _unhealthy(f"timeout: health rpc did not complete within {seconds:g}s")
     except (_Broken, OSError, asyncio.IncompleteReadError):
@@ -99,7 +100,7 @@ def _varint(number: int) -> bytes:
 
 async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
     """The message that comes back on stream 1, without its prefix of five bytes."""
-    body = b""
+    body = bytearray()
     while True:
         head = await reader.readexactly(9)
         length, kind, flags = int.from_bytes(head[:3], "big"), head[3], head[4]
@@ -108,10 +109,13 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
         payload = await reader.readexactly(length)
         if kind in {SETTINGS, PING} and not flags & ACK:
             writer.write(_frame(kind, payload if kind == PING else b"", flags=ACK))
+            await writer.drain()  # else a server that reads nothing would have all its frames kept here
         elif kind == DATA:
             body += payload[1 : len(payload) - payload[0]] if flags & 0x8 and payload else payload
+            if len(body) > LONGEST_ANSWER:
+                raise _Broken
             if len(body) >= 5 and len(body) >= 5 + int.from_bytes(body[1:5], "big"):
-                return body[5:]
+                return bytes(body[5:])
         if kind in {RST_STREAM, GOAWAY} or (kind in {DATA, HEADERS} and flags & END_STREAM):
             raise _Broken
 

@@ -62,7 +62,7 @@ class Steps:
 
     def interrupt(self) -> None:
         """Give up a pull under way: the pod is to end."""
-        if self._pulling:
+        if self._pulling and not self._pulling.expired():
             self._pulling.reschedule(asyncio.get_running_loop().time())
 
     async def take(self, step: plan.Step) -> None:

@@ -95,7 +95,7 @@ def restart_at(work: WorkSpec, run: Run, *, doomed: str = "") -> tuple[float, fl
         return None
     container = next((c for c in all_containers(work) if c.name == run.container), None)
     changed = doomed == "Resize" or (container is not None and is_outdated(container, run))
-    good = run.finished_at - run.started_at >= GOOD_RUN or changed
+    good = (run.started_at and run.finished_at - run.started_at >= GOOD_RUN) or changed
     backoff = 0.0 if run.number == 0 or good else next_delay(run.backoff)
     return run.finished_at + backoff, backoff
 
