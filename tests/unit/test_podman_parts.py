@@ -183,27 +183,6 @@ def test_states_of_podman(status, state):
     assert run.state == state
 
 
-@pytest.mark.parametrize("status", ["created", "exited"])
-def test_what_ran_when_its_machine_went_down_has_ended_and_failed(status):
-    """Podman knows no end of it: its code is 0, its time none."""
-    marks = tags.container_labels(WHO, Container("a", "i"), run=0, backoff=0, address="", image_id="")
-    state = InspectState(status, started_at="1970-01-01T00:00:09Z", finished_at="0001-01-01T00:00:00Z")
-    run = run_of(ContainerInspect("id", "n", state, config=InspectConfig(marks)))
-    assert run
-    assert (run.state, run.exit_code, run.finished_at) == ("exited", 255, 9.0)
-
-
-def test_an_end_may_be_told_a_little_before_its_beginning():
-    """It is the time of a file, whose clock is coarser."""
-    marks = tags.container_labels(WHO, Container("a", "i"), run=0, backoff=0, address="", image_id="")
-    state = InspectState(
-        "exited", exit_code=3, started_at="1970-01-01T00:00:09.003Z", finished_at="1970-01-01T00:00:09Z"
-    )
-    run = run_of(ContainerInspect("id", "n", state, config=InspectConfig(marks)))
-    assert run
-    assert (run.state, run.exit_code, run.finished_at) == ("exited", 3, 9.0)
-
-
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [

@@ -18,7 +18,6 @@ __all__ = ["instant", "place_labels", "run_of", "sandbox_of"]
 
 RUNNING = {"running", "paused", "stopping"}
 EXITED = {"exited", "stopped", "removing"}
-LOST = 255  # what containerd and the kubelet say of a container whose end nobody has seen
 
 
 def run_of(found: ContainerInspect) -> Run | None:
@@ -28,23 +27,17 @@ def run_of(found: ContainerInspect) -> Run | None:
     if not name or not number.isdigit():
         return None
     state = found.state
-    started, finished, exit_code = instant(state.started_at), instant(state.finished_at), state.exit_code
-    stands = _state(state)
-    if (
-        started > finished and stands != "running"
-    ):  # its machine went down under it: Podman knows no end of it
-        stands, finished, exit_code = "exited", started, LOST
     return Run(
         id=found.id,
         container=name,
         number=int(number),
-        state=stands,
+        state=_state(state),
         backoff=float(marks.get(tags.BACKOFF_LABEL, "0")),
-        exit_code=exit_code,
+        exit_code=state.exit_code,
         oom_killed=state.oom_killed,
         created_at=instant(found.created),
-        started_at=started,
-        finished_at=finished,
+        started_at=instant(state.started_at),
+        finished_at=instant(state.finished_at),
         stop_signal=found.config.stop_signal,
         image=found.image_name,
         asked_image=marks.get(tags.ASKED_IMAGE_LABEL, ""),
