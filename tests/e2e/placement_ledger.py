@@ -113,6 +113,8 @@ class Ledger:
         while not self._closing:
             with self._process.stdout as lines:
                 for line in lines:
+                    if not line.endswith(b"\n"):
+                        break  # an apiserver that was killed has said no more of it
                     self._hear(json.loads(line))
                     self.least_ready = min(self.least_ready, self._ready)
             if self._process.wait() and not self._closing:
