@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import contextlib
+import errno
 import json
 import socket
 import ssl
@@ -17,7 +18,7 @@ from kubelet_api import ADMIN, NODE, SCRAPER, STRANGER, client_of, container, ev
 
 from overspill import pki
 from overspill.backends.base import Capabilities
-from overspill.errors import Misconfigured
+from overspill.errors import Misconfigured, Retry
 from overspill.kube.keepalive import DEAD_AFTER
 from overspill.serve.kubelet.certificate import follow_files, sign_by_cluster
 from overspill.serve.kubelet.keys import expires_at, new_node_key
@@ -344,6 +345,15 @@ async def test_keys_are_made_in_another_process():
     assert abs(await expires_at(made.self_signed) - pki.expires_at(made.self_signed)) < 1
     with pytest.raises(Misconfigured, match="cannot be made or read"):
         await expires_at(b"nonsense")
+
+
+async def test_a_moment_without_memory_for_a_process_passes(monkeypatch):
+    async def none_left(*_, **__):
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", none_left)
+    with pytest.raises(Retry, match="Cannot allocate memory"):
+        await new_node_key(NODE, [NODE])
 
 
 class Signer:
