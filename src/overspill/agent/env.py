@@ -28,8 +28,8 @@ REFERENCE = re.compile(r"\$(?:(\$)|\(([^)]*)\))")
 class Environment:
     """The variables of one container."""
 
-    def __init__(self, declared: dict[str, str], scope: Scope) -> None:
-        self._declared = declared
+    def __init__(self, scope: Scope) -> None:
+        self._declared: dict[str, str] = {}
         self._links = scope.found.links
         self._left = LONGEST_ALL
 
@@ -94,7 +94,7 @@ def environment(container: Container, scope: Scope) -> Environment:
     Raises:
         Unsupported: it is more than a program can be given.
     """
-    made = Environment({}, scope)
+    made = Environment(scope)
     for source in container.env_from:
         try:
             for name, content in _all_keys(source, scope).items():
