@@ -70,3 +70,20 @@ async def test_the_first_error_cancels_the_others_and_is_itself():
     with pytest.raises(Misconfigured, match=r"^no disk$"):
         await all_of(waits(), fails())
     assert cancelled.is_set()
+
+
+async def test_an_interrupt_outranks_what_it_broke():
+    begun = asyncio.Event()
+
+    async def breaks():
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise Retry("podman ended")
+
+    everything = asyncio.create_task(all_of(breaks()))
+    await begun.wait()
+    everything.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await everything

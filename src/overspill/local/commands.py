@@ -11,8 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from overspill.errors import Misconfigured, OverspillError, Retry
-from overspill.process import first_of
+from overspill.errors import Misconfigured, Retry
 
 __all__ = ["all_of", "run", "succeeds", "until"]
 
@@ -110,11 +109,24 @@ async def until(
 
 
 async def all_of(*parts: Coroutine[Any, Any, Any]) -> None:
-    """Run all at once; the first error cancels the others and is raised as itself."""
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            for part in parts:
-                tasks.create_task(part)
-    except BaseExceptionGroup as group:
-        ours = group.subgroup(OverspillError)
-        raise first_of(ours or group) from None
+    """Run all at once; the first error cancels the others and is raised as itself.
+
+    An interrupt outranks it, so errors are kept from the group: the same Ctrl-C ends a child that has not left this
+    process group yet, and whoever pressed it is to hear of that, not of what it broke.
+    """
+    failures: list[Exception] = []
+    running: list[asyncio.Task[None]] = []
+
+    async def one(part: Coroutine[Any, Any, Any]) -> None:
+        try:
+            await part
+        except Exception as error:  # noqa: BLE001 - raised below
+            failures.append(error)
+            for task in running:
+                if task is not asyncio.current_task():
+                    task.cancel()
+
+    async with asyncio.TaskGroup() as tasks:
+        running.extend(tasks.create_task(one(part)) for part in parts)
+    if failures:
+        raise failures[0]
