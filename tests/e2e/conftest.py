@@ -26,8 +26,12 @@ class Cluster:
     def __init__(self, name):
         self.name = name
 
-    def overspill(self, command, *args, stdin=None, timeout=120, check=True):
-        """Run a command on this cluster; returns the finished process."""
+    def overspill(self, command, *args, stdin=None, timeout=None, check=True):
+        """Run a command on this cluster; returns the finished process.
+
+        An `up` that repairs waits for its parts up to 90 s each, and says in vain for which.
+        """
+        timeout = timeout or (300 if command == "up" else 120)
         done = subprocess.run(
             [OVERSPILL, *command.split(), "--name", self.name, *args],
             input=stdin,
@@ -42,18 +46,27 @@ class Cluster:
 
     def kubectl(self, *args, stdin=None, check=True, timeout=120):
         """Run kubectl; returns its output, or raises AssertionError with what it said."""
-        program, environment = kubectl_path(self.name)  # what `overspill kubectl` does, without its start
+        argv, environment = self._kubectl(args)
         done = subprocess.run(
-            [program, *args],
+            argv,
             input=stdin,
             capture_output=True,
             text=True,
             timeout=timeout,
             check=False,
-            env={**os.environ, **environment},
+            env=environment,
         )
         assert not check or done.returncode == 0, f"kubectl {' '.join(args)}: {done.stderr}"
         return done.stdout
+
+    def kubectl_lines(self, *args):
+        """A running kubectl, whose lines are read as they come."""
+        argv, environment = self._kubectl(args)
+        return subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=environment)
+
+    def _kubectl(self, args):
+        program, environment = kubectl_path(self.name)  # what `overspill kubectl` does, without its start
+        return [program, *args], {**os.environ, **environment}
 
     def get(self, *args):
         """What `kubectl get -o json` prints, parsed; a list gives its items."""
@@ -71,15 +84,18 @@ class Cluster:
 
 
 def until(check, *, seconds=60, what=""):
-    """Wait for `check` to return something true and return that; an AssertionError counts as not yet."""
+    """Wait for `check` to return something true and return that.
+
+    An AssertionError counts as not yet, and so does a LookupError: an object or field that is not there for now.
+    """
     deadline = time.monotonic() + seconds
     while True:
         last = None
         try:
             if last := check():
                 return last
-        except AssertionError as error:
-            last = error
+        except (AssertionError, LookupError) as error:
+            last = repr(error)
         if time.monotonic() > deadline:
             pytest.fail(f"{what or check} not within {seconds} s; last seen: {last}")
         time.sleep(0.25)  # between looks at a condition, not instead of one; most looks are a kubectl each

@@ -151,9 +151,10 @@ def test_hooks_run_before_and_after(life, until):
     life.apply(pod("hooked", container("main", lifecycle=hooks)))
     until(lambda: ready(life, "hooked"), what="the pod is ready")
     until(lambda: life.kubectl("logs", "hooked", "-n", NAMESPACE) == "begun\n", what="the first hook")
-    life.kubectl("delete", "pod", "hooked", "-n", NAMESPACE, "--wait=false")
-    log = until(lambda: "ending" in life.kubectl("logs", "hooked", "-n", NAMESPACE), what="the last hook")
-    assert log
+    with life.kubectl_lines("logs", "--follow", "hooked", "-n", NAMESPACE) as log:
+        assert log.stdout.readline() == "begun\n"
+        life.kubectl("delete", "pod", "hooked", "-n", NAMESPACE, "--wait=false")
+        assert log.stdout.read() == "ending\n"
 
 
 def test_another_image_for_a_running_pod(life, until):

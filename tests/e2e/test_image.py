@@ -11,6 +11,8 @@ from placement_world import ROOT
 import overspill
 from podman_service import running_service
 
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
 
 def test_the_image_is_loaded_elsewhere_and_runs_as_nobody(needs_root, tmp_path):
     archive = tmp_path / "image.tar"

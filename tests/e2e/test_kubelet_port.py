@@ -167,7 +167,7 @@ def approved_by_a_pod(streaming):
     streaming.kubectl("apply", "-f", "-", stdin=manifests)
     yield
     streaming.kubectl("-n", "kube-system", "delete", "deployment", "overspill-approver")
-    streaming.overspill("up", timeout=300)
+    streaming.overspill("up")
 
 
 def test_a_pod_approves_where_it_is_deployed(streaming, approved_by_a_pod, until):
@@ -200,14 +200,16 @@ def test_nobody_approves_what_is_not_an_agents(streaming, until):
     }
     streaming.apply(request)
     # The approver has seen it once it has decided on one that came later.
-    streaming.kubectl("-n", "kube-system", "delete", "pod", NODE, "--timeout=60s")
     before = {each["metadata"]["name"] for each in streaming.get("csr")}
+    streaming.kubectl("-n", "kube-system", "delete", "pod", NODE, "--timeout=60s")
     until(
         lambda: [
             each
             for each in streaming.get("csr")
             if each["metadata"]["name"] not in before and each.get("status")
-        ]
+        ],
+        what="a certificate for the next agent",
+        seconds=120,
     )
     assert not streaming.get("csr", "by-somebody").get("status")
     until(

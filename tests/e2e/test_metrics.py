@@ -81,7 +81,9 @@ def apply(cluster, namespace, *manifests):
 
 def top(cluster, *args):
     """`kubectl top` as name -> (millicores, MiB)."""
-    rows = [line.split() for line in cluster.kubectl("top", *args, "--no-headers").splitlines()]
+    output = cluster.kubectl("top", *args, "--no-headers")
+    assert "<unknown>" not in output, "a scrape has failed, and two more are needed"
+    rows = [line.split() for line in output.splitlines()]
     columns = (1, 3) if args[0] == "node" else (1, 2)
     return {
         row[0]: tuple(int(row[at].removesuffix("m").removesuffix("Mi")) for at in columns) for row in rows

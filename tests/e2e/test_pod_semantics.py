@@ -1,6 +1,7 @@
 """What changes of a running pod, and what it may do, on a virtual node with Podman: seen with kubectl alone."""
 
 import json
+import time
 
 import pytest
 
@@ -129,8 +130,10 @@ def test_changes_reach_a_running_pod_within_a_minute(pods, until):
         "stringData": {"key": "found"},
     }
     pods.apply(changed, secret)
+    began = time.time()
     pods.kubectl("label", "pod", "whole", "-n", NAMESPACE, "tier=two", "--overwrite")
-    until(lambda: 'tier="two"' in run(pods, "cat /me/labels"), seconds=10, what="the label")
+    until(lambda: 'tier="two"' in run(pods, "cat /me/labels"), what="the label")
+    assert int(run(pods, "stat -L -c %Y /me/labels")) - began < 10
     until(lambda: run(pods, "cat /conf/mode") == "fast", seconds=60, what="the ConfigMap")
     until(lambda: run(pods, "cat /late/key") == "found", seconds=60, what="the Secret")
     assert run(pods, "ls /conf").split() == ["mode", "new"]

@@ -141,7 +141,7 @@ async def test_a_pod_is_resolved_from_the_apiserver(apiserver, client):
 
 async def test_a_thousand_pods_at_once_cost_one_request_for_each_object(apiserver, client):
     apiserver.gate.clear()
-    sources = Sources(client)
+    sources = Sources(client, clock=Clock())
     async with asyncio.TaskGroup() as tasks:
         for number in range(1000):
             tasks.create_task(resolve(make_pod(number, **READS_BOTH), sources, NODE))

@@ -49,7 +49,8 @@ READ_TIMEOUT = 5.0
 # An agent that cannot read whether it is wanted ends after this as if it were: a successor finds its pods
 # again, and where there is none the controller finishes.
 UNSURE_LIMIT = 60.0
-TELL_TIMEOUT = 2.0
+# An Event that meets a passing error is tried again after 5 s; nothing waits for this process meanwhile.
+TELL_TIMEOUT = 10.0
 
 
 class Place(Struct, frozen=True):

@@ -231,11 +231,19 @@ class Leader:
             return
         with contextlib.suppress(OverspillError, TimeoutError):
             async with asyncio.timeout(RELEASE_TIMEOUT):
-                body = self._body(self._seen, mine=True)
-                body["spec"] |= {"holderIdentity": "", "leaseDurationSeconds": 1}
-                await self._client.update(
-                    LEASES, self._name, body, namespace=self._namespace, kind=_Lease, retry=False
-                )
+                try:
+                    await self._let_go(self._seen)
+                except Conflict:  # as when a renewal was cut off after it had been stored
+                    found = await self._client.get(LEASES, self._name, namespace=self._namespace, kind=_Lease)
+                    if found.spec.holder_identity == self._identity:
+                        await self._let_go(found)
+
+    async def _let_go(self, found: _Lease) -> None:
+        body = self._body(found, mine=True)
+        body["spec"] |= {"holderIdentity": "", "leaseDurationSeconds": 1}
+        await self._client.update(
+            LEASES, self._name, body, namespace=self._namespace, kind=_Lease, retry=False
+        )
 
     def _body(self, found: _Lease, *, mine: bool) -> dict[str, Any]:
         now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

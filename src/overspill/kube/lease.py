@@ -246,22 +246,30 @@ class NodeLease:
         """Take our name off, unless it is somebody else's by now; the last renewal may have been cut off."""
         try:
             async with asyncio.timeout(RELEASE_TIMEOUT):
-                found = await self._client.get(LEASES, self.node, namespace=NODE_LEASES, kind=Lease)
-                if found.holder != self._holder or found.spec.renew_time not in self._sent:
-                    return
-                version = found.metadata.resource_version
-                patch = {
-                    "metadata": {"annotations": {names.HOLDER_ANNOTATION: None}, "resourceVersion": version},
-                    # Since 1.37 the node controller believes that its cache is stale, and never marks the node
-                    # NotReady, when a lease changed whose renewTime did not (NodeControllerLeaseCircuitBreaker).
-                    "spec": {"renewTime": _micro_time(self._clock())},
-                }
-                await self._client.patch(
-                    LEASES, self.node, patch, namespace=NODE_LEASES, content_type=MERGE, retry=False
-                )
+                try:
+                    await self._let_go()
+                except Conflict:  # that renewal was stored in between
+                    await self._let_go()
         except (OverspillError, TimeoutError) as error:
             why = str(error) or "no answer in time"
             log.warning("lease not let go: a successor waits until it runs out", node=self.node, error=why)
+
+    async def _let_go(self) -> None:
+        found = await self._client.get(LEASES, self.node, namespace=NODE_LEASES, kind=Lease)
+        if found.holder != self._holder or found.spec.renew_time not in self._sent:
+            return
+        patch = {
+            "metadata": {
+                "annotations": {names.HOLDER_ANNOTATION: None},
+                "resourceVersion": found.metadata.resource_version,
+            },
+            # Since 1.37 the node controller believes that its cache is stale, and never marks the node NotReady, when a
+            # lease changed whose renewTime did not (NodeControllerLeaseCircuitBreaker).
+            "spec": {"renewTime": _micro_time(self._clock())},
+        }
+        await self._client.patch(
+            LEASES, self.node, patch, namespace=NODE_LEASES, content_type=MERGE, retry=False
+        )
 
     async def remove(self) -> None:
         """Delete it with its node, once `run` has let go of it; one that another agent took meanwhile stays."""

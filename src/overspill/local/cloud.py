@@ -53,8 +53,11 @@ async def start_cloud(paths: Paths, plan: Plan) -> None:
     )
     argv = _podman(paths, "system", "service", "--time=0", f"unix://{paths.podman_socket}")
     processes = Processes(paths)
-    if processes.ensure(Program(name="podman", argv=argv, env=_env(paths))):
-        paths.podman_socket.unlink(missing_ok=True)
+    program = Program(name="podman", argv=argv, env=_env(paths))
+    if not processes.runs(program):
+        processes.stop("podman")
+        paths.podman_socket.unlink(missing_ok=True)  # before it starts: it binds within 40 ms
+        processes.ensure(program)
 
     async def answers() -> bool:
         processes.require("podman")

@@ -85,13 +85,20 @@ class Processes:
 
     def ensure(self, program: Program) -> bool:
         """Have it running as described; returns whether it had to be started."""
-        process = self.find(program.name)
-        if process is not None and process.alive:
-            if process.argv == program.argv and process.env == program.env:
-                return False
-            end([process.pid])
+        if self.runs(program):
+            return False
+        self.stop(program.name)
         self._start(program)
         return True
+
+    def runs(self, program: Program) -> bool:
+        """Whether it runs as described."""
+        process = self.find(program.name)
+        return (
+            process is not None
+            and process.alive
+            and (process.argv, process.env) == (program.argv, program.env)
+        )
 
     def stop(self, name: str, *, grace: float = 0.0) -> bool:
         """End one process and forget it; returns whether it ended within its grace."""
