@@ -145,7 +145,7 @@ class Stage:
 
 async def eventually(check):
     """Wait until it is true."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not check():  # noqa: ASYNC110 - conditions of all kinds
             await asyncio.sleep(0.01)
 

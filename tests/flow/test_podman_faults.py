@@ -139,7 +139,9 @@ async def test_podman_killed_while_it_makes_twenty_pods(stage: Stage):
     works = [pod(shell(SLEEP), name=f"p{number}") for number in range(20)]
     for work in works:
         await stage.backend.create(work)
-    await stage.witness.running(works[0])
+    await stage.witness.until(
+        works[0], is_running, seconds=60
+    )  # its last step queues behind the others' first ones
     stage.service.kill(signal.SIGKILL)
     with pytest.raises(Retry):
         await stage.backend.list()

@@ -1,5 +1,7 @@
 """The life of pods on a real Podman: what they see, how they end, what is left."""
 
+import time
+
 import pytest
 from podman_life import eventually_logged
 from podman_pods import SLEEP, Stage, ended, first_output, is_running, log_of, pod, run_in, shell, waits
@@ -295,7 +297,13 @@ async def test_disk_volume_over_its_limit_ends_the_pod(stage: Stage):
 
 async def test_deadline_ends_the_pod(stage: Stage):
     work = pod(shell(SLEEP), active_deadline_seconds=3)
+    node = stage.backend._node
+    began = time.time()
+    node._clock = lambda: began  # until it runs, however long that takes
     await stage.backend.create(work)
+    await stage.witness.running(work)
+    node._clock = time.time
+    node.find(work.identity).pod.notice()
     seen = await stage.witness.until(work, lambda s: isinstance(s, Observation) and s.failed and ended(s))
     assert isinstance(seen, Observation)
     assert seen.reason == "DeadlineExceeded"

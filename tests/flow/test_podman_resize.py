@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from podman_pods import SLEEP, Stage, Witness, backend_of, pod, run_in, shell, staged
+from podman_pods import SLEEP, Stage, Witness, backend_of, pod, run_in, shell, staged, waits
 
 from overspill.backends.podman.folder import Record, folders
 from overspill.backends.podman.resizing import with_resources
@@ -70,7 +70,8 @@ async def test_a_container_that_has_to_be_restarted_for_it(stage: Stage):
     await stage.backend.resize(work.identity, {"main": LARGE})
     await stage.witness.until(work, has(LARGE, restarts=1))
     await stage.backend.resize(work.identity, {"main": SMALL})
-    await stage.witness.until(work, has(SMALL, restarts=2), seconds=9)  # no back-off: nothing has failed
+    await stage.witness.until(work, has(SMALL, restarts=2))
+    assert not any(waits("CrashLoopBackOff")(each) for each in stage.witness.history)
     assert str(64 << 20) in await limits_of(stage, work)
     told = [s for s in stage.witness.history if isinstance(s, Happened) and s.reason == "Killing"]
     assert told[0].message == "Container main resize requires restart"

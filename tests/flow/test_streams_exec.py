@@ -257,18 +257,18 @@ async def test_a_stopping_agent_tells_its_clients(node):
 
 
 async def test_an_idle_session_ends_and_says_so(node):
-    node.limits = Limits(idle=0.1)
+    node.limits = Limits(idle=1.5)
     session = await Exec.begin(node, "cat", stdin=True)
     outcome = json.loads(await session.error.read_all())
-    assert "nothing was sent or received for 0.1 seconds" in outcome["message"]
+    assert "nothing was sent or received for 1.5 seconds" in outcome["message"]
     assert await node.end() is None
     assert node.processes[0].closed
     await session.client.kill()
 
 
 async def test_output_is_activity(node):
-    node.limits = Limits(idle=0.5)
-    script = "for i in 1 2 3 4 5 6 7; do sleep 0.1; echo $i; done"
+    node.limits = Limits(idle=1.0)
+    script = "for i in 1 2 3 4 5 6 7; do sleep 0.2; echo $i; done"
     assert (await run(node, "sh", "-c", script))[0].split() == [b"%d" % i for i in range(1, 8)]
 
 

@@ -180,6 +180,21 @@ STEPS = {
         seen(running(), signalled={"a0": 15}, deletion=Deletion(NOW - 30, 30)),
         Signal((running(),), kill=True),
     ),
+    "deleted: it is asked, however late": (
+        work(),
+        seen(running(), deletion=Deletion(NOW - 60, 5)),
+        Signal((running(),), kill=False),
+    ),
+    "deleted: asked late, it has two seconds": (
+        work(),
+        seen(running(), signalled={"a0": 15}, asked={"a0": NOW - 1}, deletion=Deletion(NOW - 60, 5)),
+        Wait(NOW + 1),
+    ),
+    "deleted: what cannot be asked is killed": (
+        work(),
+        seen(running(), asked={"a0": NOW - 3}, deletion=Deletion(NOW - 60, 5)),
+        Signal((running(),), kill=True),
+    ),
     "deleted: killed": (
         work(),
         seen(running(), signalled={"a0": 9}, deletion=Deletion(NOW - 30, 30)),

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from msgspec import structs
 
 from overspill.backends.podman.api import (
     ContainerInspect,
@@ -112,3 +113,22 @@ async def test_an_image_that_changes_while_its_container_waits_for_its_turn_is_n
         stage.node.slots.release()
     assert stage.node.podman.made is None
     assert stage.next() == Pull(Container("main", "new"), 0)
+
+
+async def test_what_is_noticed_while_podman_answers_is_looked_at_again(tmp_path):
+    """Its answer is of before: the container has ended meanwhile."""
+
+    class Late(Podman):
+        async def inspect(self, container):
+            found = await super().inspect(container)
+            if container == "run" and found.state.status == "running":
+                self.made = structs.replace(found, state=InspectState("exited"))
+                stage.pod.notice(["run"])
+            return found
+
+    stage = Stage(tmp_path, Late())
+    await stage.steps.take(await stage.until(CreateRun))
+    stage.node.podman.made = structs.replace(stage.node.podman.made, state=InspectState("running"))
+    stage.pod.notice(["run"])
+    await stage.pod.look(stage.node.podman)
+    assert stage.pod.runs["run"].state == "exited"

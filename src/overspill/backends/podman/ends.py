@@ -100,13 +100,17 @@ def _add(ends: Ends, run: Run, term: _Term, seen: Seen, now: float) -> None:
     if term.hooked:
         hook_over = term.deadline if hook is None or hook.ended is None else hook.ended
     ask_at = min(term.deadline, max(term.at, hook_over, term.turn))
-    kill_at = max(term.deadline, ask_at + MINIMUM_GRACE)
-    if now >= kill_at:
-        if sent != SIGKILL:
-            ends.kills.append(run)
-    elif now < ask_at:
+    asked = seen.asked.get(run.id)
+    kill_at = max(term.deadline, (ask_at if asked is None else asked) + MINIMUM_GRACE)
+    if now < ask_at:
         ends.until.append(ask_at)
-    elif sent is None and now >= run.started_at + SETTLE:
-        ends.stops.append(run)
-    else:
-        ends.until.append(kill_at if sent else min(kill_at, run.started_at + SETTLE))
+    elif sent is None and (asked is None or now < kill_at):  # however late that is
+        settled = run.started_at + SETTLE
+        if now < settled:
+            ends.until.append(settled)
+        else:
+            ends.stops.append(run)
+    elif now < kill_at:
+        ends.until.append(kill_at)
+    elif sent != SIGKILL:
+        ends.kills.append(run)

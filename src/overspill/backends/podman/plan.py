@@ -12,7 +12,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from overspill.backends.podman.ends import MINIMUM_GRACE, Ends, ends_of, ends_of_doomed
+from overspill.backends.podman.ends import MINIMUM_GRACE, SIGKILL, Ends, ends_of, ends_of_doomed
 from overspill.backends.podman.reimaging import is_outdated
 from overspill.backends.podman.resizing import resize_trouble, resized_by
 from overspill.backends.podman.seen import Deletion, Eviction, Run, Seen
@@ -50,7 +50,6 @@ __all__ = [
 FRESH = 2.0  # seconds for which a failed pull shows as ErrImagePull; later as ImagePullBackOff
 # Seconds before a failed step or look is taken again, unless something happens earlier, such as Podman's return.
 PAUSE = 5.0
-CUT_OFF = Deletion(at=0.0, grace=0.0)
 
 
 class CreateSandbox(Struct, frozen=True):
@@ -165,7 +164,7 @@ def next_step(work: WorkSpec | None, seen: Seen, now: float) -> Step:
         return _end(work, seen, Deletion(done_at, _grace(work)), now) or _rest(seen)
     doomed = ends_of_doomed(work, seen, now)
     return (
-        _sandbox(work, seen, now)
+        _sandbox(seen, now)
         or _act(doomed)
         or _containers(work, seen, now)
         or Wait(_earliest([_deadline(work, seen), *doomed.until, *_wakes(work, seen, now)]))
@@ -230,7 +229,7 @@ def _rest(seen: Seen) -> Step:
     return StopSandbox() if seen.sandbox and seen.sandbox.running else Wait()
 
 
-def _sandbox(work: WorkSpec, seen: Seen, now: float) -> Step | None:
+def _sandbox(seen: Seen, now: float) -> Step | None:
     """Bring the sandbox up; None once it is."""
     trouble = seen.troubles.get("")
     if seen.sandbox and seen.sandbox.running and seen.sandbox.ips:
@@ -241,8 +240,15 @@ def _sandbox(work: WorkSpec, seen: Seen, now: float) -> Step | None:
         return CreateSandbox()
     if not seen.sandbox.infra:
         return RemoveSandbox()
-    # Its network went with the infra container: what still runs is cut off, and starts again by its policy.
-    return _end(work, seen, CUT_OFF, now) or StartSandbox()
+    return _cut_off(seen) or StartSandbox()
+
+
+def _cut_off(seen: Seen) -> Step | None:
+    """End what has lost its network with the infra container, to start again by its policy; None once nothing runs."""
+    left = tuple(run for run in seen.live if seen.signalled.get(run.id) != SIGKILL)
+    if left:
+        return Signal(left, kill=True)
+    return Wait() if seen.live else None
 
 
 def _containers(work: WorkSpec, seen: Seen, now: float) -> Step | None:

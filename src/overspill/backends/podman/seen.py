@@ -158,6 +158,7 @@ class Seen(Struct, frozen=True, kw_only=True):
         images: by container.
         troubles: by container; "" for the sandbox.
         signalled: the signal last sent to a run, by its id.
+        asked: when a run was asked to stop, by its id; also when Podman refused that.
         marks: of runs that have any, by their id.
         unknown: Podman has not been able to tell of it since this process began.
     """
@@ -168,6 +169,7 @@ class Seen(Struct, frozen=True, kw_only=True):
     images: dict[str, PulledImage] = {}
     troubles: dict[str, Trouble] = {}
     signalled: dict[str, int] = {}
+    asked: dict[str, float] = {}
     marks: dict[str, Marks] = {}
     deletion: Deletion | None = None
     eviction: Eviction | None = None

@@ -45,6 +45,7 @@ class PodState:
         self.images: dict[str, PulledImage] = {}
         self.troubles: dict[str, Trouble] = {}
         self.signalled: dict[str, int] = {}
+        self.asked: dict[str, float] = {}
         self.marks: dict[str, Marks] = {}
         self.deletion: Deletion | None = folder.deletion()
         self.eviction: Eviction | None = folder.eviction()
@@ -65,6 +66,7 @@ class PodState:
             images=dict(self.images),
             troubles=dict(self.troubles),
             signalled=dict(self.signalled),
+            asked=dict(self.asked),
             marks=dict(self.marks),
             deletion=self.deletion,
             eviction=self.eviction,
@@ -123,6 +125,7 @@ class PodState:
         """A run was removed: remove what it has left, too."""
         self.runs.pop(run.id, None)
         self.signalled.pop(run.id, None)
+        self.asked.pop(run.id, None)
         forget_message(self.folder, run)
         self.folder.log(run.container, run.number).unlink(missing_ok=True)
         if self.marks.pop(run.id, None):
@@ -144,10 +147,13 @@ class PodState:
         refused: dict[str, Rejected] = {}
         while readable := self._stale - refused.keys():
             container = next(iter(readable))
+            self._stale.discard(container)  # first: what is noticed meanwhile may be later than the answer
             try:
                 await self._inspect(podman, container)
-                self._stale.discard(container)
-            except Rejected as error:
+            except BaseException as error:
+                self._stale.add(container)
+                if not isinstance(error, Rejected):
+                    raise
                 refused[container] = error
         if refused:
             raise next(iter(refused.values()))

@@ -327,7 +327,11 @@ class Steps:
                 raise outcome
 
     async def _signal_one(self, run: Run, signal: int) -> None:
+        asked = self._pod.asked
+        asked.setdefault(run.id, self._host.clock())
         await self._podman.kill(run.id, signal)
+        if signal != SIGKILL:
+            asked[run.id] = self._host.clock()
         self._pod.signalled[run.id] = signal
 
     async def _discard(self, runs: tuple[Run, ...]) -> None:
