@@ -29,7 +29,7 @@ SAMPLE_SECONDS = 2.0
 # How long no fault and no change comes before a round is judged.
 QUIET_SECONDS = 15.0
 # The invariant is a minute; on a busy machine the run waits longer to tell late from never.
-CONVERGENCE, PATIENCE = 60.0, 300.0
+CONVERGENCE, PATIENCE = 60.0, 600.0
 # For ten minutes at most a Job's controller makes no pods after some have failed, and five at once count as five in a row.
 JOB_PATIENCE = 720.0
 
@@ -191,7 +191,7 @@ class Run:
         began = time.monotonic()
         told: list[str] = []
         while time.monotonic() - began < patience:
-            missing = await self._missing()
+            missing = await self._missing() + await self._wrong_nodes()
             if not missing:
                 return time.monotonic() - began
             if missing != told and time.monotonic() - began > CONVERGENCE / 2:

@@ -90,7 +90,7 @@ class World:
         await self._give_clocks()
         for target in (f"statefulset/{AGENT_NAME}", f"deployment/{CONTROLLER}"):
             await kubectl(self.paths, "-n", "kube-system", "set", "env", target, *through)
-            await kubectl(self.paths, "-n", "kube-system", "rollout", "status", target, "--timeout=180s")
+            await kubectl(self.paths, "-n", "kube-system", "rollout", "status", target, timeout=300)
         await self.scale(api, self.nodes)
         await wait_for_nodes(self.paths, self.plan, set(node_names(self.nodes)))
 
@@ -198,10 +198,13 @@ class World:
         """Have a second name for each container's log: the kubelet removes those of pods that are gone."""
         held = self._held_logs()
         held.mkdir(exist_ok=True)
-        for log in (self.paths.machine / "log" / "pods").glob("kube-system_*/*/*.log"):
-            pod, container = log.parent.parent.name, log.parent.name
-            with contextlib.suppress(FileExistsError, FileNotFoundError):
-                (held / f"{pod}_{container}_{log.name}").hardlink_to(log)
+        for folder, _, files in os.walk(
+            self.paths.machine / "log" / "pods"
+        ):  # passes over what goes meanwhile
+            pod, container = Path(folder).parts[-2:]
+            for name in files if pod.startswith("kube-system_") else ():
+                with contextlib.suppress(FileExistsError, FileNotFoundError):
+                    (held / f"{pod}_{container}_{name}").hardlink_to(Path(folder) / name)
 
     def _held_logs(self) -> Path:
         return self.paths.machine / "log" / "held"

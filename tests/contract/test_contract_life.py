@@ -164,6 +164,7 @@ async def test_another_backend_object_finds_everything_again(stage: Stage):
     async with stage.harness.connect() as other:
         assert await other.list() == [before]
         again = Stage(stage.harness, other)
+        await again.printed(work, "hello\n")
         assert await again.log(work) == "hello\n"
         await other.create(work)
         assert await other.list() == [before]

@@ -67,7 +67,9 @@ async def test_log_with_timestamps(logs: Stage):
 
 
 async def test_a_followed_log_ends_with_its_container(logs: Stage):
-    work = await logs.start(Play(prints=LINES, seconds=1), restart_policy="Never")
+    work = logs.pod(Play(prints=LINES, seconds=1), restart_policy="Never")
+    await logs.backend.create(work)
+    await logs.until(work, lambda seen: runs(seen.containers[0]) or ended(seen.containers[0]))
     assert await logs.log(work, follow=True) == "one\ntwo\nthree\n"
     seen = await logs.listed(work)
     assert seen
@@ -168,7 +170,7 @@ async def test_attach_reads_and_writes_and_lets_go(stage: Stage):
 
 async def test_attach_ends_with_its_container(stage: Stage):
     stage.needs("attach")
-    work = await stage.start(Play(seconds=1.5, code=4), restart_policy="Never")
+    work = await stage.start(Play(seconds=4, code=4), restart_policy="Never")
     process = await stage.backend.attach(work.identity, "main", stdin=False, tty=False)
     assert await outputs(process) == (b"", b"")
     assert await process.wait() == 4

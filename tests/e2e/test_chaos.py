@@ -6,7 +6,7 @@ import pytest
 
 from chaos.__main__ import runs
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
 
 SEED, MINUTES, PODS = 1, 1.5, 60
 

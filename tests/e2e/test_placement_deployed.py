@@ -101,8 +101,7 @@ def going(cluster, until, space):
     agents = ("-n", "kube-system", "scale", "statefulset/virtual-node-eci")
     node = "virtual-node-eci-1"
     cluster.kubectl(*agents, "--replicas=2")
-    cluster.kubectl("wait", "--for=create", f"node/{node}", "--timeout=60s")
-    cluster.kubectl("wait", "--for=condition=Ready", f"node/{node}", "--timeout=60s")
+    until(lambda: takes_pods(cluster, node), seconds=180, what="the second virtual node")
     budget = {"maxUnavailable": 0, "selector": {"matchLabels": {"app": "held"}}}
     only = {"matchExpressions": [{"key": "type", "operator": "In", "values": ["virtual-kubelet"]}]}
     here = {"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": [node]}]}
@@ -134,6 +133,14 @@ def going(cluster, until, space):
     yield node
     cluster.kubectl("delete", "deployment/held", "pdb/held", "-n", space, "--ignore-not-found")
     cluster.kubectl(*agents, "--replicas=1")
+
+
+def takes_pods(cluster, node):
+    """It is Ready, and the node controller has taken off what kept pods away until then."""
+    found = cluster.get("node", node)
+    is_ready = ("Ready", "True") in {(each["type"], each["status"]) for each in found["status"]["conditions"]}
+    taints = [each["key"] for each in found["spec"].get("taints", ())]
+    return is_ready and not any(key.startswith("node.kubernetes.io/") for key in taints)
 
 
 def decommissioning(cluster, node):

@@ -183,6 +183,15 @@ def test_states_of_podman(status, state):
     assert run.state == state
 
 
+def test_no_run_ends_before_it_began():
+    """What is short has ended by the time at which Podman notes its beginning."""
+    marks = tags.container_labels(WHO, Container("a", "i"), run=0, backoff=0, address="", image_id="")
+    state = InspectState("exited", started_at="1970-01-01T00:00:05.2Z", finished_at="1970-01-01T00:00:05.1Z")
+    run = run_of(ContainerInspect("id", "n", state, config=InspectConfig(marks)))
+    assert run
+    assert (run.started_at, run.finished_at) == (5.2, 5.2)
+
+
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [

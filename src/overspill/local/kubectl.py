@@ -33,11 +33,11 @@ def kubectl_path(name: str) -> tuple[str, dict[str, str]]:
     return str(Path(apiserver.argv[0]).with_name("kubectl")), environment
 
 
-async def kubectl(paths: Paths, *arguments: str, stdin: bytes = b"") -> bytes:
+async def kubectl(paths: Paths, *arguments: str, stdin: bytes = b"", timeout: float = 120.0) -> bytes:
     """Run kubectl as the administrator and return what it prints.
 
     Raises:
-        Retry: it ended with another code than 0.
+        Retry: it ended with another code than 0, or not within `timeout` seconds.
     """
     program, environment = kubectl_path(paths.root.name)
-    return await run([program, *arguments], env=environment, stdin=stdin)
+    return await run([program, *arguments], env=environment, stdin=stdin, timeout=timeout)

@@ -15,7 +15,7 @@ from overspill.model.node import NodeObject
 
 __all__ = ["NodeStatus", "nodes", "wait_for_nodes"]
 
-READY_TIMEOUT = 90.0
+READY_TIMEOUT = 180.0
 
 
 class NodeStatus(Struct, frozen=True):

@@ -27,6 +27,7 @@ def run_of(found: ContainerInspect) -> Run | None:
     if not name or not number.isdigit():
         return None
     state = found.state
+    began, ended = instant(state.started_at), instant(state.finished_at)
     return Run(
         id=found.id,
         container=name,
@@ -36,8 +37,9 @@ def run_of(found: ContainerInspect) -> Run | None:
         exit_code=state.exit_code,
         oom_killed=state.oom_killed,
         created_at=instant(found.created),
-        started_at=instant(state.started_at),
-        finished_at=instant(state.finished_at),
+        started_at=began,
+        # Podman notes a beginning when the runtime has returned; what was short has ended by then.
+        finished_at=max(ended, began) if ended else 0.0,
         stop_signal=found.config.stop_signal,
         image=found.image_name,
         asked_image=marks.get(tags.ASKED_IMAGE_LABEL, ""),
