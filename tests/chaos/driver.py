@@ -18,7 +18,7 @@ from msgspec import Struct, field
 from chaos import invariants
 from chaos.api import Api
 from chaos.history import History, Memory, NodeChange, alive, count_base, held, node_change, take
-from chaos.injection import Injector
+from chaos.injection import JUMP, Injector
 from chaos.proxy import Proxy
 from chaos.schedule import Fault, rounds
 from chaos.workload import BASE, NAMESPACES, Workload, ticks
@@ -31,7 +31,8 @@ QUIET_SECONDS = 15.0
 # The invariant is a minute; on a busy machine the run waits longer to tell late from never.
 CONVERGENCE, PATIENCE = 60.0, 600.0
 # For ten minutes at most a Job's controller makes no pods after some have failed, and five at once count as five in a row.
-JOB_PATIENCE = 720.0
+# It counts them from when the pod's status says that it failed, which an agent may have written by a clock that was ahead.
+JOB_PATIENCE = 720.0 + JUMP
 
 
 class Report(Struct):
