@@ -75,7 +75,7 @@ async def test_other_containers_do_not_mind_a_crash_loop(stage: Stage):
 
 
 async def test_the_others_wait_for_the_first_init_container(stage: Stage):
-    work = stage.pod(init=[Play(name="first"), Play(name="second")])
+    work = stage.pod(init=[Play(name="init"), Play(name="second")])
     await stage.backend.create(work)
     early = await stage.until(work, lambda seen: runs(seen.init_containers[0]))
     assert phase_of(early) == "Pending"
