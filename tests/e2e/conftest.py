@@ -29,7 +29,7 @@ class Cluster:
     def overspill(self, command, *args, stdin=None, timeout=None, check=True):
         """Run a command on this cluster; returns the finished process.
 
-        An `up` that repairs waits for its parts up to 90 s each, and says in vain for which.
+        An `up` that repairs waits for its nodes for up to three minutes, and says in vain for which.
         """
         timeout = timeout or (300 if command == "up" else 120)
         done = subprocess.run(
