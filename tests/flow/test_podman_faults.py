@@ -139,9 +139,8 @@ async def test_podman_killed_while_it_makes_twenty_pods(stage: Stage):
     works = [pod(shell(SLEEP), name=f"p{number}") for number in range(20)]
     for work in works:
         await stage.backend.create(work)
-    await stage.witness.until(
-        works[0], is_running, seconds=60
-    )  # its last step queues behind the others' first ones
+    # Its last step queues behind the first ones of the others.
+    await stage.witness.until(works[0], is_running, seconds=60)
     stage.service.kill(signal.SIGKILL)
     with pytest.raises(Retry):
         await stage.backend.list()

@@ -2,7 +2,7 @@
 
 In: from `inspect.py` (Podman's answers) and the pod's folder. Out: to
 `plan.py` and `observe.py`. Invariant: everything here is brought back by a
-listing and the folder, but for `signalled`, `images`, `troubles` and
+listing and the folder, but for `signalled`, `asked`, `images`, `troubles` and
 `failures`, whose loss costs one repeated attempt. Times are seconds since 1970.
 """
 
